@@ -1,0 +1,29 @@
+package distill
+
+import (
+	"github.com/adaad-go/adaad/classifier"
+	. "github.com/gomlx/gomlx/core/graph"
+)
+
+// KDSettings are KD's settings.
+type KDSettings struct {
+	Alpha       float64 // weight of the teacher; 0.9 is common
+	Temperature float64 // τ; 4 is common
+	Reduction   Reduction
+}
+
+// KD is plain knowledge distillation on clean images (Hinton et al. 2015, section 2):
+//
+//	loss = α τ² KL(T(x)/τ || S(x)/τ) + (1-α) CE(S(x), y)
+func KD(s KDSettings) Method {
+	tau := s.Temperature
+	return Method{
+		Name: "kd", Teachers: 1,
+		Loss: func(b *classifier.Batch) *Node {
+			student := study(b, b.X)
+			soft := KL(teach(b, b.X), student, tau, s.Reduction)
+			hard := CrossEntropy(student, b.Y, Mean)
+			return Add(MulScalar(soft, s.Alpha*tau*tau), MulScalar(hard, 1-s.Alpha))
+		},
+	}
+}
