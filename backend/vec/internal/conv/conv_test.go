@@ -1,0 +1,414 @@
+package conv
+
+import (
+	"fmt"
+	"math"
+	"os"
+	"runtime"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+
+	"github.com/adaad-go/adaad/internal/kern"
+)
+
+// goroutines is a Parallel of its own size, which starts its workers at every Run.
+type goroutines int
+
+func (g goroutines) Workers() int { return int(g) }
+
+func (g goroutines) Run(n int, f func(i, worker int)) {
+	if g == 1 {
+		for i := range n {
+			f(i, 0)
+		}
+		return
+	}
+	var next atomic.Int64
+	var wg sync.WaitGroup
+	for w := range int(g) {
+		wg.Go(func() {
+			for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+				f(i, w)
+			}
+		})
+	}
+	wg.Wait()
+}
+
+// everySet runs f under every set this machine has, and fails for those that ADAAD_REQUIRE_SETS names and it lacks.
+func everySet(t *testing.T, f func(t *testing.T, set *kern.Set)) {
+	for name := range strings.SplitSeq(os.Getenv("ADAAD_REQUIRE_SETS"), ",") {
+		if name != "" {
+			if _, err := kern.Named(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, set := range kern.Sets() {
+		t.Run(set.Name(), func(t *testing.T) { f(t, set) })
+	}
+}
+
+// noise is a fixed sequence of values in [-1, 1).
+type noise uint64
+
+func (r *noise) next() float32 {
+	*r ^= *r << 13
+	*r ^= *r >> 7
+	*r ^= *r << 17
+	return float32(int32(uint64(*r)>>32)) / (1 << 31)
+}
+
+const guard = 37 // odd, so that operands are not aligned either
+
+// guarded is a slice of n values with canaries on both sides.
+type guarded struct{ all, v []float32 }
+
+func canary(i int) float32 { return 1e30 + float32(i)*1e27 }
+
+func newGuarded(n int, fill func() float32) guarded {
+	all := make([]float32, n+2*guard)
+	for i := range all {
+		all[i] = canary(i)
+	}
+	g := guarded{all, all[guard : guard+n : guard+n]}
+	for i := range g.v {
+		g.v[i] = fill()
+	}
+	return g
+}
+
+func (g guarded) check(t *testing.T, what string) {
+	t.Helper()
+	for i, v := range g.all {
+		if (i < guard || i >= len(g.all)-guard) && v != canary(i) {
+			t.Fatalf("%s: wrote outside the operand, at %d of %d", what, i-guard, len(g.v))
+		}
+	}
+}
+
+func nan() float32 { return float32(math.NaN()) }
+
+// taps calls f for every product of the definition: indices into x, dense OIHW w, and y.
+func taps(s Shape, f func(x, w, y int)) {
+	oh, ow := s.Out()
+	ci, co := s.Cin/s.Groups, s.Cout/s.Groups
+	for n := range s.N {
+		for a := range oh {
+			for b := range ow {
+				for kh := range s.KH {
+					ih := a*s.StrideH + kh*s.DilH - s.PadTop
+					if ih < 0 || ih >= s.H {
+						continue
+					}
+					for kw := range s.KW {
+						iw := b*s.StrideW + kw*s.DilW - s.PadLeft
+						if iw < 0 || iw >= s.W {
+							continue
+						}
+						for o := range s.Cout {
+							for i := range ci {
+								f(((n*s.H+ih)*s.W+iw)*s.Cin+o/co*ci+i, ((o*ci+i)*s.KH+kh)*s.KW+kw, ((n*oh+a)*ow+b)*s.Cout+o)
+							}
+						}
+					}
+				}
+			}
+		}
+	}
+}
+
+// tolerance bounds the error of a sum relative to the sum of its terms' magnitudes: 2e-6 where products are summed
+// directly, and five times as much through Winograd's transforms.
+const (
+	directTolerance   = 2e-6
+	winogradTolerance = 1e-5
+)
+
+func compare(t *testing.T, what string, got []float32, want, magnitude []float64, tol float64) {
+	t.Helper()
+	worst := 0.0
+	for i := range want {
+		if d := math.Abs(float64(got[i])-want[i]) / (magnitude[i] + 1e-30); !(d <= tol) {
+			t.Fatalf("%s[%d] = %v, want %v (off by %.2g of the sum of magnitudes)", what, i, got[i], want[i], d)
+		} else {
+			worst = max(worst, d)
+		}
+	}
+	if testing.Verbose() {
+		t.Logf("%s: largest error %.2g of the sum of magnitudes", what, worst)
+	}
+}
+
+func identical(t *testing.T, what string, a, b []float32) {
+	t.Helper()
+	for i := range a {
+		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
+			t.Fatalf("%s[%d] depends on the number of workers: %v and %v", what, i, a[i], b[i])
+		}
+	}
+}
+
+func square(n, hw, cin, cout, k, stride int) Shape {
+	p := (k - 1) / 2
+	return Shape{N: n, H: hw, W: hw, Cin: cin, Cout: cout, KH: k, KW: k, StrideH: stride, StrideW: stride,
+		PadTop: p, PadBottom: p, PadLeft: p, PadRight: p, DilH: 1, DilW: 1, Groups: 1}
+}
+
+func (s Shape) with(f func(*Shape)) Shape { f(&s); return s }
+
+var shapes = []Shape{
+	// 3x3, stride 1: whole and broken tiles, whole and broken vectors.
+	square(2, 8, 16, 16, 3, 1), square(1, 4, 32, 48, 3, 1), square(3, 5, 8, 24, 3, 1), square(1, 9, 20, 12, 3, 1),
+	square(2, 6, 17, 33, 3, 1), square(1, 1, 16, 16, 3, 1), square(1, 2, 64, 64, 3, 1), square(2, 16, 16, 32, 3, 1),
+	square(5, 7, 64, 16, 3, 1), square(1, 12, 40, 80, 3, 1), square(13, 4, 96, 64, 3, 1),
+	square(2, 7, 16, 16, 3, 1).with(func(s *Shape) { s.PadTop, s.PadBottom, s.PadLeft, s.PadRight = 0, 0, 0, 0 }),
+	square(2, 7, 16, 16, 3, 1).with(func(s *Shape) { s.PadTop, s.PadBottom, s.PadLeft, s.PadRight = 2, 1, 0, 2 }),
+	square(1, 8, 16, 16, 3, 1).with(func(s *Shape) { s.PadTop, s.PadLeft = 4, 3; s.W = 5 }),
+	square(1, 8, 16, 16, 3, 1).with(func(s *Shape) { s.PadTop, s.PadLeft = -1, -2 }),
+	// First and last layers, 1x1, strides, odd kernels.
+	square(2, 8, 3, 16, 3, 1), square(2, 8, 3, 64, 3, 1), square(1, 9, 1, 6, 5, 1), square(2, 8, 16, 3, 3, 1),
+	square(2, 8, 16, 32, 3, 2), square(2, 7, 16, 32, 3, 2), square(2, 8, 16, 32, 1, 2), square(2, 7, 24, 17, 1, 1),
+	square(3, 4, 64, 10, 1, 1), square(2, 9, 32, 64, 5, 2), square(1, 11, 5, 7, 7, 3), square(1, 14, 3, 16, 7, 2),
+	square(2, 6, 130, 70, 1, 1), square(1, 6, 150, 40, 3, 2), square(2, 4, 272, 144, 3, 1),
+	{N: 2, H: 7, W: 10, Cin: 6, Cout: 9, KH: 2, KW: 3, StrideH: 2, StrideW: 1, PadTop: 1, PadRight: 2, DilH: 2, DilW: 3, Groups: 1},
+	{N: 1, H: 9, W: 5, Cin: 4, Cout: 8, KH: 4, KW: 2, StrideH: 3, StrideW: 2, PadTop: 3, PadLeft: 2, DilH: 1, DilW: 2, Groups: 1},
+	{N: 1, H: 3, W: 3, Cin: 4, Cout: 4, KH: 5, KW: 5, StrideH: 1, StrideW: 1, DilH: 1, DilW: 1, Groups: 1}, // no output
+	// Groups and depthwise.
+	square(2, 8, 16, 32, 3, 1).with(func(s *Shape) { s.Groups = 4 }),
+	square(1, 7, 64, 64, 3, 2).with(func(s *Shape) { s.Groups = 2 }),
+	square(2, 8, 16, 16, 3, 1).with(func(s *Shape) { s.Groups = 16 }),
+	square(2, 8, 40, 40, 3, 2).with(func(s *Shape) { s.Groups = 40 }),
+	square(1, 7, 19, 19, 3, 1).with(func(s *Shape) { s.Groups = 19 }),
+	square(1, 7, 33, 33, 3, 2).with(func(s *Shape) { s.Groups = 33 }),
+	square(1, 1, 24, 24, 3, 1).with(func(s *Shape) { s.Groups = 24 }),
+	square(1, 2, 24, 24, 3, 2).with(func(s *Shape) { s.Groups = 24 }),
+	square(2, 9, 12, 12, 5, 1).with(func(s *Shape) { s.Groups = 12 }),
+	square(1, 6, 8, 24, 3, 1).with(func(s *Shape) { s.Groups = 8 }),
+	square(1, 9, 16, 16, 3, 1).with(func(s *Shape) { s.Groups = 16; s.DilH, s.DilW = 2, 2; s.PadLeft = 0 }),
+}
+
+func (s Shape) String() string {
+	return fmt.Sprintf("%dx%dx%dx%d-%d_k%dx%d_s%d%d_p%d,%d,%d,%d_d%d%d_g%d", s.N, s.H, s.W, s.Cin, s.Cout, s.KH, s.KW,
+		s.StrideH, s.StrideW, s.PadTop, s.PadBottom, s.PadLeft, s.PadRight, s.DilH, s.DilW, s.Groups)
+}
+
+// layouts are views of weights of one shape: OIHW, GoMLX's HWIO, and a reversed kernel in OHWI.
+func layouts(s Shape) []Kernel {
+	ci := s.Cin / s.Groups
+	return []Kernel{
+		{SO: ci * s.KH * s.KW, SI: s.KH * s.KW, SH: s.KW, SW: 1},
+		{SH: s.KW * ci * s.Cout, SW: ci * s.Cout, SI: s.Cout, SO: 1},
+		{Base: (s.KH*s.KW - 1) * ci, SO: s.KH * s.KW * ci, SH: -s.KW * ci, SW: -ci, SI: 1},
+	}
+}
+
+func TestConvolutions(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		for n, s := range shapes {
+			t.Run(s.String(), func(t *testing.T) { testShape(t, s, set, layouts(s)[n%3]) })
+		}
+	})
+}
+
+func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
+	rnd := noise(99)
+	oh, ow := s.Out()
+	ci := s.Cin / s.Groups
+	size := s.Cout * ci * s.KH * s.KW
+	x := newGuarded(s.N*s.H*s.W*s.Cin, rnd.next)
+	dy := newGuarded(s.N*oh*ow*s.Cout, rnd.next)
+	bias := newGuarded(s.Cout, rnd.next)
+	residual := newGuarded(len(dy.v), rnd.next)
+	mask := newGuarded(len(x.v), func() float32 { return max(0, rnd.next()) })
+	kd := newGuarded(size, rnd.next)
+	k.Data = kd.v
+	w := make([]float64, size)
+	for o := range s.Cout {
+		for i := range ci {
+			for kh := range s.KH {
+				for kw := range s.KW {
+					w[((o*ci+i)*s.KH+kh)*s.KW+kw] = float64(*k.at(o, i, kh, kw))
+				}
+			}
+		}
+	}
+	y, ym := make([]float64, len(dy.v)), make([]float64, len(dy.v))
+	dx, dxm := make([]float64, len(x.v)), make([]float64, len(x.v))
+	dw, dwm := make([]float64, size), make([]float64, size)
+	taps(s, func(a, b, c int) {
+		p, q, r := float64(x.v[a])*w[b], float64(dy.v[c])*w[b], float64(x.v[a])*float64(dy.v[c])
+		y[c] += p
+		ym[c] += math.Abs(p)
+		dx[a] += q
+		dxm[a] += math.Abs(q)
+		dw[b] += r
+		dwm[b] += math.Abs(r)
+	})
+	plan := NewPlan(s, set)
+	tol := directTolerance
+	if s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 {
+		tol = winogradTolerance
+	}
+
+	packed := plan.Pack(k)
+	for _, e := range []Epilogue{{}, {Bias: bias.v}, {Bias: bias.v, Residual: residual.v, ReLU: true}, {Residual: residual.v}, {ReLU: true}} {
+		want, mag := make([]float64, len(y)), make([]float64, len(y))
+		for i := range y {
+			want[i], mag[i] = y[i], ym[i]
+			if e.Bias != nil {
+				want[i] += float64(bias.v[i%s.Cout])
+				mag[i] += math.Abs(float64(bias.v[i%s.Cout]))
+			}
+			if e.Residual != nil {
+				want[i] += float64(residual.v[i])
+				mag[i] += math.Abs(float64(residual.v[i]))
+			}
+			if e.ReLU {
+				want[i] = max(0, want[i])
+			}
+		}
+		got := newGuarded(len(y), nan)
+		plan.Forward(goroutines(1), got.v, x.v, packed, e)
+		got.check(t, "Forward")
+		compare(t, "y", got.v, want, mag, tol)
+		again := newGuarded(len(y), nan)
+		plan.Forward(goroutines(3), again.v, x.v, packed, e)
+		identical(t, "y", got.v, again.v)
+		if e.Residual != nil {
+			e.Residual = again.v
+			copy(again.v, residual.v)
+			plan.Forward(goroutines(1), again.v, x.v, packed, e)
+			identical(t, "y in place", got.v, again.v)
+		}
+	}
+
+	packed = plan.PackGradInput(k)
+	for _, m := range [][]float32{nil, mask.v} {
+		want := append([]float64(nil), dx...)
+		for i := range m {
+			if m[i] == 0 {
+				want[i] = 0
+			}
+		}
+		got := newGuarded(len(dx), nan)
+		plan.GradInput(goroutines(1), got.v, dy.v, packed, m)
+		got.check(t, "GradInput")
+		compare(t, "dx", got.v, want, dxm, tol)
+		again := newGuarded(len(dx), nan)
+		plan.GradInput(goroutines(3), again.v, dy.v, packed, m)
+		identical(t, "dx", got.v, again.v)
+	}
+
+	got, again := newGuarded(size, nan), newGuarded(size, nan)
+	dst := k
+	dst.Data = got.v
+	plan.GradKernel(goroutines(1), dst, x.v, dy.v)
+	got.check(t, "GradKernel")
+	dense := make([]float32, size)
+	for o := range s.Cout {
+		for i := range ci {
+			for kh := range s.KH {
+				for kw := range s.KW {
+					dense[((o*ci+i)*s.KH+kh)*s.KW+kw] = *dst.at(o, i, kh, kw)
+				}
+			}
+		}
+	}
+	compare(t, "dw", dense, dw, dwm, tol)
+	dst.Data = again.v
+	plan.GradKernel(goroutines(3), dst, x.v, dy.v)
+	identical(t, "dw", got.v, again.v)
+
+	for what, g := range map[string]guarded{"x": x, "dy": dy, "bias": bias, "residual": residual, "mask": mask, "w": kd} {
+		g.check(t, what)
+	}
+}
+
+func TestOutputSize(t *testing.T) {
+	for _, c := range []struct{ size, k, stride, dil, pad, want int }{
+		{32, 3, 1, 1, 2, 32}, {32, 3, 2, 1, 2, 16}, {7, 3, 2, 1, 2, 4}, {8, 1, 2, 1, 0, 4}, {5, 3, 1, 2, 0, 1}, {4, 3, 1, 2, 0, 0}, {1, 9, 1, 1, 0, 0},
+	} {
+		if got := outSize(c.size, c.k, c.stride, c.dil, c.pad); got != c.want {
+			t.Errorf("outSize(%v) = %d", c, got)
+		}
+	}
+}
+
+func TestGemm(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		rnd := noise(7)
+		for _, d := range [][3]int{{1, 1, 1}, {1, 10, 64}, {5, 3, 2}, {12, 32, 16}, {13, 33, 17}, {32, 10, 512}, {25, 49, 0}, {7, 16, 300},
+			{64, 100, 33}, {100, 64, 700}, {3, 600, 40}, {150, 17, 1100}} {
+			m, n, k := d[0], d[1], d[2]
+			a, b := newGuarded(m*k, rnd.next), newGuarded(k*n, rnd.next)
+			for layout := range 4 {
+				ma, mb := Matrix{a.v, k, 1}, Matrix{b.v, n, 1}
+				if layout&1 != 0 {
+					ma = Matrix{a.v, 1, m}
+				}
+				if layout&2 != 0 {
+					mb = Matrix{b.v, 1, k}
+				}
+				want, mag := make([]float64, m*n), make([]float64, m*n)
+				for i := range m {
+					for j := range n {
+						for l := range k {
+							p := float64(ma.Data[i*ma.Rows+l*ma.Cols]) * float64(mb.Data[l*mb.Rows+j*mb.Cols])
+							want[i*n+j] += p
+							mag[i*n+j] += math.Abs(p)
+						}
+					}
+				}
+				c, again := newGuarded(m*n, nan), newGuarded(m*n, nan)
+				Gemm(goroutines(1), set, m, n, k, ma, mb, c.v)
+				c.check(t, "c")
+				compare(t, fmt.Sprintf("c%v layout %d", d, layout), c.v, want, mag, directTolerance)
+				Gemm(goroutines(3), set, m, n, k, ma, mb, again.v)
+				identical(t, "c", c.v, again.v)
+			}
+		}
+	})
+}
+
+// BenchmarkConv prints the effective GFLOP/s of the three directions: those of the definition, whatever the algorithm does.
+func BenchmarkConv(b *testing.B) {
+	for _, set := range kern.Sets() {
+		for _, s := range []Shape{
+			square(32, 32, 3, 64, 3, 1), square(32, 32, 16, 16, 3, 1), square(32, 16, 32, 32, 3, 1), square(32, 8, 64, 64, 3, 1),
+			square(32, 32, 64, 64, 3, 1), square(32, 16, 128, 128, 3, 1), square(32, 8, 256, 256, 3, 1), square(32, 4, 512, 512, 3, 1),
+			square(32, 32, 64, 128, 3, 2), square(32, 32, 64, 128, 1, 2), square(32, 16, 128, 128, 1, 1),
+			square(32, 32, 64, 64, 3, 1).with(func(s *Shape) { s.Groups = 64 }),
+			square(32, 32, 64, 64, 3, 2).with(func(s *Shape) { s.Groups = 64 }),
+		} {
+			b.Run(set.Name()+"/"+s.String(), func(b *testing.B) {
+				rnd := noise(1)
+				oh, ow := s.Out()
+				fill := func(n int) []float32 { return newGuarded(n, rnd.next).v }
+				x, y, w := fill(s.N*s.H*s.W*s.Cin), fill(s.N*oh*ow*s.Cout), fill(s.KH*s.KW*s.Cin/s.Groups*s.Cout)
+				dx := fill(len(x))
+				bias := fill(s.Cout)
+				k := layouts(s)[1]
+				k.Data = w
+				plan := NewPlan(s, set)
+				par := goroutines(runtime.GOMAXPROCS(0))
+				rate := func(name string, f func()) {
+					b.Run(name, func(b *testing.B) {
+						f()
+						for b.Loop() {
+							f()
+						}
+						b.ReportMetric(s.Flops()*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+					})
+				}
+				fw, bw := plan.Pack(k), plan.PackGradInput(k)
+				rate("forward", func() { plan.Forward(par, y, x, fw, Epilogue{Bias: bias, ReLU: true}) })
+				rate("input", func() { plan.GradInput(par, dx, y, bw, nil) })
+				rate("kernel", func() { plan.GradKernel(par, k, x, y) })
+				rate("pack", func() { plan.Pack(k) })
+			})
+		}
+	}
+}
