@@ -76,6 +76,32 @@ func (v *Victim) Run(ctx context.Context, key any, p Program, inputs ...*tensors
 	return out, nil
 }
 
+// Logits are the victim's answers to float32 [N,H,W,C] images, [N, classes], image by image.
+func (v *Victim) Logits(ctx context.Context, x *tensors.Tensor) ([][]float32, error) {
+	out, err := v.Run(ctx, "logits", func(net *classifier.Bound, in []*Node) []*Node {
+		return []*Node{net.Logits(in[0], classifier.Eval)}
+	}, x)
+	if err != nil {
+		return nil, err
+	}
+	return Rows(out[0])
+}
+
+// Rows copies a float32 [N, values] tensor, row by row, and finalizes it.
+func Rows(t *tensors.Tensor) ([][]float32, error) {
+	defer t.MustFinalizeAll()
+	flat, err := tensors.CopyFlatData[float32](t)
+	if err != nil {
+		return nil, fmt.Errorf("reading results: %w", err)
+	}
+	dims := t.Shape().Dimensions
+	rows := make([][]float32, dims[0])
+	for i := range rows {
+		rows[i] = flat[i*dims[1] : (i+1)*dims[1] : (i+1)*dims[1]]
+	}
+	return rows, nil
+}
+
 // Finalize frees what was compiled.
 func (v *Victim) Finalize() {
 	for key, exec := range v.programs {
