@@ -1,0 +1,131 @@
+package main
+
+import (
+	"fmt"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// maxRows is the height of the largest tile: its accumulators, two vectors of b and a few broadcasts fill the registers.
+func maxRows(g isa) int {
+	if g.wide() {
+		return 12
+	}
+	return 6
+}
+
+func gemmFile(c *build.Context) {
+	for _, g := range isas(c) {
+		for vecs := 1; vecs <= 2; vecs++ {
+			for rows := 1; rows <= maxRows(g); rows++ {
+				gemm(g, rows, vecs)
+			}
+		}
+	}
+}
+
+// gemm keeps a tile of c in registers while it walks k. A row of a is reached from one of four base pointers (rows 0, 3,
+// 6 and 9) as base, base+stride or base+2·stride, so a may be stored by rows or by columns.
+func gemm(g isa, rows, vecs int) {
+	g.fn(fmt.Sprintf("gemm%dx%d", rows, vecs),
+		"(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)",
+		fmt.Sprintf("gemm%dx%d%s computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive,", rows, vecs, g.name, rows, vecs*g.lanes),
+		"",
+		"	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]",
+		"",
+		"and adds it to what is there if accumulate is not zero.")
+	acc := func(r, v int) reg.VecPhysical { return g.v(r*vecs + v) }
+	bv := func(v int) reg.VecPhysical { return g.v(rows*vecs + v) }
+	scratch := rows*vecs + vecs
+	spare := min(g.regs-scratch, 4)
+
+	bases := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RSI, reg.RDI}[:(rows+2)/3]
+	aRow, aCol := g.floats("aRow", reg.R8), g.floats("aCol", reg.R9)
+	bRow, cRow := g.floats("bRow", reg.R11), g.floats("cRow", reg.R12)
+	k, b, c, tmp := reg.RCX, reg.R10, reg.RDX, reg.R13
+	a := func(r int) operand.Mem {
+		if r%3 == 0 {
+			return deref(bases[r/3])
+		}
+		return at(bases[r/3], aRow, uint8(r%3))
+	}
+	argument := func(name string) operand.Mem {
+		basic, err := g.Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		return basic.Addr
+	}
+	g.arg("c", c)
+
+	g.Label("tile")
+	g.arg("a", bases[0])
+	for i := 1; i < len(bases); i++ {
+		g.LEAQ(at(bases[i-1], aRow, 2), bases[i])
+		g.ADDQ(aRow, bases[i])
+	}
+	g.arg("b", b)
+	g.arg("k", k)
+	g.CMPQ(argument("accumulate"), operand.Imm(0))
+	g.JNE(operand.LabelRef("load"))
+	for r := range rows {
+		for v := range vecs {
+			g.zero(acc(r, v))
+		}
+	}
+	g.JMP(operand.LabelRef("loop"))
+	g.Label("load")
+	g.MOVQ(c, tmp)
+	for r := range rows {
+		for v := range vecs {
+			g.VMOVUPS(operand.Mem{Base: tmp, Disp: v * g.bytes()}, acc(r, v))
+		}
+		if r < rows-1 {
+			g.ADDQ(cRow, tmp)
+		}
+	}
+
+	g.Label("loop")
+	for v := range vecs {
+		g.VMOVUPS(operand.Mem{Base: b, Disp: v * g.bytes()}, bv(v))
+	}
+	for r := range rows {
+		if vecs == 1 && g.wide() {
+			g.VFMADD231PS_BCST(a(r), bv(0), acc(r, 0))
+			continue
+		}
+		x := g.v(scratch + r%spare)
+		g.VBROADCASTSS(a(r), x)
+		for v := range vecs {
+			g.VFMADD231PS(x, bv(v), acc(r, v))
+		}
+	}
+	for _, p := range bases {
+		g.ADDQ(aCol, p)
+	}
+	g.ADDQ(bRow, b)
+	g.DECQ(k)
+	g.JNE(operand.LabelRef("loop"))
+
+	g.MOVQ(c, tmp)
+	for r := range rows {
+		for v := range vecs {
+			g.VMOVUPS(acc(r, v), operand.Mem{Base: tmp, Disp: v * g.bytes()})
+		}
+		if r < rows-1 {
+			g.ADDQ(cRow, tmp)
+		}
+	}
+	for _, p := range []string{"a", "b"} {
+		g.floats(p+"Step", tmp)
+		g.ADDQ(tmp, argument(p))
+	}
+	g.floats("cStep", tmp)
+	g.ADDQ(tmp, c)
+	g.DECQ(argument("count"))
+	g.JNE(operand.LabelRef("tile"))
+	g.VZEROUPPER()
+	g.RET()
+}

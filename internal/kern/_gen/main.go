@@ -1,0 +1,48 @@
+// Command _gen writes the assembly of package kern: for every file of kernels one gen_NAME_amd64.s and its Go declarations.
+package main
+
+import (
+	"flag"
+	"log"
+	"os"
+	"path/filepath"
+
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/pass"
+	"github.com/mmcloughlin/avo/printer"
+)
+
+func main() {
+	out := flag.String("dir", ".", "folder to write to")
+	flag.Parse()
+	files := []struct {
+		name  string
+		build func(*build.Context)
+	}{
+		{"gemm", gemmFile},
+		{"winograd", winogradFile},
+		{"rows", rowsFile},
+	}
+	for _, f := range files {
+		c := build.NewContext()
+		c.ConstraintExpr("amd64,!noasm")
+		f.build(c)
+		file, err := c.Result()
+		if err != nil {
+			log.Fatalf("%s: %v", f.name, err)
+		}
+		if err := pass.Compile.Execute(file); err != nil {
+			log.Fatalf("%s: %v", f.name, err)
+		}
+		cfg := printer.Config{Name: "_gen/" + f.name + ".go", Pkg: "kern"}
+		for ext, p := range map[string]printer.Printer{".s": printer.NewGoAsm(cfg), ".go": printer.NewStubs(cfg)} {
+			text, err := p.Print(file)
+			if err != nil {
+				log.Fatalf("%s: %v", f.name, err)
+			}
+			if err := os.WriteFile(filepath.Join(*out, "gen_"+f.name+"_amd64"+ext), text, 0o644); err != nil {
+				log.Fatal(err)
+			}
+		}
+	}
+}

@@ -1,0 +1,218 @@
+package kern
+
+import (
+	"math"
+	"os"
+	"strings"
+	"testing"
+)
+
+// everySet runs f under every set this machine has, and fails for those that ADAAD_REQUIRE_SETS names and it lacks.
+func everySet(t *testing.T, f func(t *testing.T, s *Set)) {
+	for name := range strings.SplitSeq(os.Getenv("ADAAD_REQUIRE_SETS"), ",") {
+		if name != "" {
+			if _, err := Named(name); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, s := range Sets() {
+		t.Run(s.Name(), func(t *testing.T) { f(t, s) })
+	}
+}
+
+// noise is a fixed sequence of values in [-1, 1).
+type noise uint64
+
+func (r *noise) next() float32 {
+	*r ^= *r << 13
+	*r ^= *r >> 7
+	*r ^= *r << 17
+	return float32(int32(uint64(*r)>>32)) / (1 << 31)
+}
+
+const guard = 37 // odd, so that operands are not aligned either
+
+// guarded is a slice of n values with canaries on both sides.
+type guarded struct{ all, v []float32 }
+
+func canary(i int) float32 { return 1e30 + float32(i)*1e27 }
+
+func newGuarded(n int, fill func() float32) guarded {
+	all := make([]float32, n+2*guard)
+	for i := range all {
+		all[i] = canary(i)
+	}
+	g := guarded{all, all[guard : guard+n : guard+n]}
+	for i := range g.v {
+		g.v[i] = fill()
+	}
+	return g
+}
+
+func (g guarded) check(t *testing.T, what string) {
+	t.Helper()
+	for i, v := range g.all {
+		if (i < guard || i >= len(g.all)-guard) && v != canary(i) {
+			t.Fatalf("%s: wrote outside the operand, at %d of %d", what, i-guard, len(g.v))
+		}
+	}
+}
+
+func nan() float32 { return float32(math.NaN()) }
+
+func TestNamed(t *testing.T) {
+	for _, s := range Sets() {
+		if got, err := Named(s.Name()); got != s || err != nil {
+			t.Errorf("Named(%q) = %v, %v", s.Name(), got, err)
+		}
+	}
+	if _, err := Named("abacus"); err == nil || !strings.Contains(err.Error(), "generic") {
+		t.Errorf("Named(abacus) does not say what there is: %v", err)
+	}
+}
+
+func TestShortOperandPanics(t *testing.T) {
+	everySet(t, func(t *testing.T, s *Set) {
+		defer func() {
+			if recover() == nil {
+				t.Error("no panic")
+			}
+		}()
+		x := make([]float32, 15)
+		s.Finish(x, 8, x, 8, x, nil, 0, 2, 8)
+	})
+}
+
+func TestGemm(t *testing.T) {
+	everySet(t, func(t *testing.T, s *Set) {
+		rnd := noise(5)
+		for rows := 1; rows <= s.MaxRows(); rows++ {
+			for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
+				for _, k := range []int{1, 2, 7, 33} {
+					for layout := range 8 {
+						cols := vecs * s.Lanes()
+						d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: 1 + layout%3, ARow: k + 1, ACol: 1, BRow: cols + 3, CRow: cols + 5, Accumulate: layout&2 != 0}
+						if layout&1 != 0 {
+							d.ARow, d.ACol = 1, rows+2
+						}
+						d.AStep, d.BStep, d.CStep = rows*d.ARow+k*d.ACol, k*d.BRow, rows*d.CRow
+						if layout&4 != 0 {
+							d.BStep = 0
+						}
+						a := newGuarded((d.Count-1)*d.AStep+(rows-1)*d.ARow+(k-1)*d.ACol+1, rnd.next)
+						b := newGuarded((d.Count-1)*d.BStep+(k-1)*d.BRow+cols, rnd.next)
+						c := newGuarded((d.Count-1)*d.CStep+(rows-1)*d.CRow+cols, rnd.next)
+						old := append([]float32(nil), c.v...)
+						s.Gemm(d, a.v, b.v, c.v)
+						for _, g := range []guarded{a, b, c} {
+							g.check(t, "Gemm")
+						}
+						for n := range d.Count {
+							for r := range rows {
+								for j := range d.CRow {
+									at := n*d.CStep + r*d.CRow + j
+									if at >= len(old) {
+										continue
+									}
+									want, mag := float64(old[at]), math.Abs(float64(old[at]))
+									if j < cols {
+										if !d.Accumulate {
+											want, mag = 0, 0
+										}
+										for l := range k {
+											p := float64(a.v[n*d.AStep+r*d.ARow+l*d.ACol]) * float64(b.v[n*d.BStep+l*d.BRow+j])
+											want += p
+											mag += math.Abs(p)
+										}
+									}
+									if !(math.Abs(float64(c.v[at])-want) <= 1e-6*mag) {
+										t.Fatalf("%+v: c[%d] = %v, want %v", d, at, c.v[at], want)
+									}
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+func TestFinish(t *testing.T) {
+	everySet(t, func(t *testing.T, s *Set) {
+		rnd := noise(6)
+		for _, cols := range []int{1, 3, 4, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 64, 65} {
+			for _, rows := range []int{1, 2, 5} {
+				for mode := range 8 {
+					yRow, aRow := cols+mode%3, cols+2
+					y := newGuarded((rows-1)*yRow+cols, rnd.next)
+					a := newGuarded((rows-1)*aRow+cols, rnd.next)
+					b := newGuarded(cols, rnd.next)
+					extra := newGuarded(len(y.v), rnd.next)
+					a.v[len(a.v)/2] = nan()
+					floor := float32(math.Inf(-1))
+					if mode&1 != 0 {
+						floor = 0
+					}
+					old := append([]float32(nil), y.v...)
+					want := append([]float32(nil), y.v...)
+					for i := range rows {
+						for j := range cols {
+							v := a.v[i*aRow+j]
+							switch {
+							case mode >= 6:
+								if extra.v[i*yRow+j] <= 0 {
+									v = 0
+								}
+							case mode >= 4:
+								v = max(floor, v+b.v[j]+old[i*yRow+j])
+							case mode >= 2:
+								v = max(floor, v+b.v[j]+extra.v[i*yRow+j])
+							default:
+								v = max(floor, v+b.v[j])
+							}
+							want[i*yRow+j] = v
+						}
+					}
+					switch {
+					case mode >= 6:
+						s.FinishMask(y.v, yRow, a.v, aRow, extra.v, rows, cols)
+					case mode >= 4:
+						s.Finish(y.v, yRow, a.v, aRow, b.v, y.v, floor, rows, cols)
+					case mode >= 2:
+						s.Finish(y.v, yRow, a.v, aRow, b.v, extra.v, floor, rows, cols)
+					default:
+						s.Finish(y.v, yRow, a.v, aRow, b.v, nil, floor, rows, cols)
+					}
+					for _, g := range []guarded{a, b, y, extra} {
+						g.check(t, "Finish")
+					}
+					for i := range want {
+						if y.v[i] != want[i] && !(y.v[i] != y.v[i] && want[i] != want[i]) {
+							t.Fatalf("mode %d, %dx%d: y[%d] = %v, want %v", mode, rows, cols, i, y.v[i], want[i])
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// BenchmarkGemm is the ceiling of everything built on these tiles: operands in the first-level cache, one core.
+func BenchmarkGemm(b *testing.B) {
+	for _, s := range Sets() {
+		for vecs := 1; vecs <= 2; vecs++ {
+			b.Run(s.Name()+"/"+string(rune('0'+vecs)), func(b *testing.B) {
+				const k = 64
+				cols := vecs * s.Lanes()
+				t := Tiles{Rows: s.MaxRows(), Vecs: vecs, K: k, Count: 8, ARow: k, ACol: 1, BRow: cols, CRow: cols}
+				x, y, z := make([]float32, t.Rows*k), make([]float32, k*cols), make([]float32, t.Rows*cols)
+				for b.Loop() {
+					s.Gemm(t, x, y, z)
+				}
+				b.ReportMetric(float64(2*t.Count*t.Rows*cols*k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+			})
+		}
+	}
+}
