@@ -1,0 +1,225 @@
+package zoo
+
+import (
+	"fmt"
+
+	"github.com/adaad-go/adaad/classifier"
+	"github.com/gomlx/compute"
+	. "github.com/gomlx/gomlx/core/graph"
+)
+
+const (
+	normEpsilon  = 1e-5 // PyTorch's BatchNorm2d
+	normMomentum = 0.1
+)
+
+// image is what flows between layers: a node [N,h,w,c], or only its size while a network is measured.
+type image struct {
+	h, w, c int
+	node    *Node // nil while measuring
+}
+
+// then is an image of another size, whose node is f of this one's where there is one.
+func (x image) then(h, w, c int, f func(x *Node) *Node) image {
+	y := image{h: h, w: w, c: c}
+	if x.node != nil {
+		y.node = f(x.node)
+	}
+	return y
+}
+
+// walk is one way through an architecture. The same code measures a network (parameters, multiply-adds; no graph) and
+// builds its graph, so that the three cannot disagree.
+type walk struct {
+	bound  *classifier.Bound // where parameters' nodes are; nil while measuring
+	params []classifier.Param
+	macs   int64 // multiply-adds of convolutions and linear layers for one image
+}
+
+// scope is a walk inside a named module: names of parameters get its prefix.
+type scope struct {
+	*walk
+	prefix string
+}
+
+// in enters a submodule.
+func (s scope) in(format string, args ...any) scope {
+	return scope{s.walk, s.prefix + fmt.Sprintf(format, args...) + "."}
+}
+
+// param declares a parameter while measuring and returns its node while building.
+func (s scope) param(kind classifier.Kind, name string, shape ...int) *Node {
+	if s.bound == nil {
+		s.params = append(s.params, classifier.Param{Name: s.prefix + name, Shape: shape, Kind: kind})
+		return nil
+	}
+	return s.bound.Param(s.prefix + name)
+}
+
+// unused declares the parameters of modules that a checkpoint has and a forward pass does not visit.
+func (s scope) unused(modules func(s scope)) {
+	if s.bound != nil {
+		return
+	}
+	macs := s.macs
+	modules(s)
+	s.macs = macs
+}
+
+// conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless valid.
+type conv struct {
+	out, size, stride int
+	depthwise         bool // one kernel per channel
+	valid             bool // no padding
+	bias              bool
+}
+
+// declare declares the convolution's kernel [out, in/groups, size, size] and returns it with the size of the output.
+func (c conv) declare(s scope, x image, name string) (weight *Node, out image) {
+	in, pad := x.c, c.padding()
+	if c.depthwise {
+		in = 1
+	}
+	weight = s.param(classifier.ConvWeight, name+".weight", c.out, in, c.size, c.size)
+	out = image{h: (x.h+2*pad-c.size)/c.stride + 1, w: (x.w+2*pad-c.size)/c.stride + 1, c: c.out}
+	s.macs += int64(out.h * out.w * c.out * in * c.size * c.size)
+	return weight, out
+}
+
+func (c conv) padding() int {
+	if c.valid {
+		return 0
+	}
+	return c.size / 2
+}
+
+// layout is N,H,W,C for images and PyTorch's out,in,h,w for kernels.
+var layout = compute.ConvolveAxesConfig{
+	InputBatch: 0, InputSpatial: []int{1, 2}, InputChannels: 3,
+	KernelOutputChannels: 0, KernelInputChannels: 1, KernelSpatial: []int{2, 3},
+	OutputBatch: 0, OutputSpatial: []int{1, 2}, OutputChannels: 3,
+}
+
+// apply convolves x [N,H,W,in] with weight [out,in/groups,size,size].
+func (c conv) apply(x, weight *Node) *Node {
+	pad, groups := c.padding(), 1
+	if c.depthwise {
+		groups = c.out
+	}
+	return Convolve(x, weight).AxesConfig(layout).Strides(c.stride).
+		PaddingPerDim([][2]int{{pad, pad}, {pad, pad}}).ChannelGroupCount(groups).Done()
+}
+
+// conv is a convolution.
+func (s scope) conv(x image, name string, c conv) image {
+	weight, y := c.declare(s, x, name)
+	var bias *Node
+	if c.bias {
+		bias = s.param(classifier.Bias, name+".bias", c.out)
+	}
+	return x.then(y.h, y.w, y.c, func(x *Node) *Node {
+		x = c.apply(x, weight)
+		if bias != nil {
+			x = Add(x, perChannel(bias))
+		}
+		return x
+	})
+}
+
+// convNorm is a convolution and the batch norm after it. In eval mode the norm is folded into the kernel, where it
+// costs nothing: (w*x - μ) γ/√(σ²+ε) + β = (w γ/√(σ²+ε))*x + (β - μ γ/√(σ²+ε)).
+func (s scope) convNorm(x image, convName, normName string, c conv) image {
+	weight, y := c.declare(s, x, convName)
+	n := s.declareNorm(normName, c.out)
+	return x.then(y.h, y.w, y.c, func(x *Node) *Node {
+		if s.bound.Mode() == classifier.Train {
+			return n.train(c.apply(x, weight))
+		}
+		scale, shift := n.affine()
+		return Add(c.apply(x, Mul(weight, Reshape(scale, -1, 1, 1, 1))), perChannel(shift))
+	})
+}
+
+// norm is a batch norm that follows no convolution.
+func (s scope) norm(x image, name string) image {
+	n := s.declareNorm(name, x.c)
+	return x.then(x.h, x.w, x.c, func(x *Node) *Node {
+		if s.bound.Mode() == classifier.Train {
+			return n.train(x)
+		}
+		scale, shift := n.affine()
+		return Add(Mul(x, perChannel(scale)), perChannel(shift))
+	})
+}
+
+// norm is a batch norm's parameters, [channels] each.
+type norm struct {
+	scope
+	name                    string
+	gamma, beta, mean, vari *Node
+}
+
+func (s scope) declareNorm(name string, channels int) norm {
+	return norm{s, name,
+		s.param(classifier.NormWeight, name+".weight", channels),
+		s.param(classifier.NormBias, name+".bias", channels),
+		s.param(classifier.RunningMean, name+".running_mean", channels),
+		s.param(classifier.RunningVar, name+".running_var", channels)}
+}
+
+// affine is the norm in eval mode, x·scale + shift per channel.
+func (n norm) affine() (scale, shift *Node) {
+	scale = Div(n.gamma, Sqrt(AddScalar(n.vari, normEpsilon)))
+	return scale, Sub(n.beta, Mul(n.mean, scale))
+}
+
+// train normalises x [N,H,W,C] with the mean and the biased variance of the batch and moves the running statistics,
+// r ← (1-m) r + m·batch, where the variance is the unbiased one.
+func (n norm) train(x *Node) *Node {
+	dims := x.Shape().Dimensions
+	count := float64(dims[0] * dims[1] * dims[2])
+	if count == 1 {
+		panic(fmt.Errorf("batch norm %s%s sees one value per channel: train with a larger batch or larger images", n.prefix, n.name))
+	}
+	mean := ReduceMean(x, 0, 1, 2)
+	centred := Sub(x, perChannel(mean))
+	variance := ReduceMean(Square(centred), 0, 1, 2)
+	n.move("running_mean", n.mean, mean)
+	n.move("running_var", n.vari, MulScalar(variance, count/(count-1)))
+	scale := Div(n.gamma, Sqrt(AddScalar(variance, normEpsilon)))
+	return Add(Mul(centred, perChannel(scale)), perChannel(n.beta))
+}
+
+func (n norm) move(statistic string, running, batch *Node) {
+	n.bound.SetParam(n.prefix+n.name+"."+statistic,
+		Add(MulScalar(running, 1-normMomentum), MulScalar(StopGradient(batch), normMomentum)))
+}
+
+// perChannel gives a vector [C] the shape [1,1,1,C].
+func perChannel(v *Node) *Node { return Reshape(v, 1, 1, 1, -1) }
+
+// linear is a fully connected layer over x [N,1,1,c] with a weight [out,c]; the result is [N,1,1,out] in size and
+// [N,out] as a node.
+func (s scope) linear(x image, name string, out int) image {
+	weight := s.param(classifier.LinearWeight, name+".weight", out, x.c)
+	bias := s.param(classifier.Bias, name+".bias", out)
+	s.macs += int64(out * x.c)
+	return x.then(1, 1, out, func(x *Node) *Node {
+		return Add(DotGeneral(x, []int{1}, nil, weight, []int{1}, nil), Reshape(bias, 1, -1))
+	})
+}
+
+// relu is max(0, x). At 0 its gradient is 0, as in PyTorch: GoMLX's Max sends the gradient of a tie to its first operand.
+func relu(x image) image {
+	return x.then(x.h, x.w, x.c, func(x *Node) *Node { return Max(ScalarZero(x.Graph(), x.DType()), x) })
+}
+
+// add is a residual connection.
+func add(x, y image) image {
+	return x.then(x.h, x.w, x.c, func(x *Node) *Node { return Add(x, y.node) })
+}
+
+// globalMean averages over the pixels: [N,h,w,c] to [N,c].
+func globalMean(x image) image {
+	return x.then(1, 1, x.c, func(x *Node) *Node { return ReduceMean(x, 1, 2) })
+}
