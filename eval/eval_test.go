@@ -350,6 +350,7 @@ func TestRowsDoNotDependOnTheOrder(t *testing.T) {
 
 // tiny is an evaluation that takes no time.
 func tiny(t testing.TB) Evaluation {
+	t.Helper()
 	const eps = 8. / 255
 	return Evaluation{Model: weigh(linear{classes: 2}, normal(1)), Set: images(20, side, 2), Epsilon: eps,
 		Suites: suites(t, "fgsm,pgd-2", eps), Seed: 3, BatchSize: 4, Ledger: filepath.Join(t.TempDir(), "ledger.jsonl")}
@@ -613,16 +614,12 @@ func TestRates(t *testing.T) {
 }
 
 func FuzzLedger(f *testing.F) {
-	e := tiny(f)
-	mustRun(f, e)
-	text, err := os.ReadFile(e.Ledger)
-	if err != nil {
-		f.Fatal(err)
+	const header = `{"ledger":1,"model":"linear","classes":["a","b"],"images":2,"norm":"Linf","eps":0.03,"attacks":[{"name":"fgsm"}]}` + "\n"
+	const fell = `{"index":7,"label":1,"prediction":1,"margin":0.5,"attacks":[{"suite":"fgsm","attack":"fgsm","broken":true,"prediction":0,"margin":-0.1,"norm":0.03}],"broken_by":"fgsm","seed":3}` + "\n"
+	const wrong = `{"index":5,"label":1,"prediction":0,"margin":-0.5,"broken_by":"clean","seed":3}` + "\n"
+	for _, seed := range []string{header + fell + wrong, header + fell + wrong[:20], header + fell + fell, header[:30], "{}\n", ""} {
+		f.Add([]byte(seed))
 	}
-	f.Add(text)
-	f.Add(text[:len(text)/2])
-	f.Add([]byte("{}\n"))
-	f.Add([]byte(`{"ledger":1,"classes":["a","b"],"attacks":[{"name":"x"}]}` + "\n" + `{"label":1,"prediction":1,"attacks":[{"suite":"x","prediction":0,"broken":true}]}` + "\n"))
 	f.Fuzz(func(t *testing.T, text []byte) {
 		header, rows, size, err := parseLedger(text)
 		if err != nil || header == nil {
