@@ -65,10 +65,6 @@ type Kernel struct {
 	Base, SO, SI, SH, SW int
 }
 
-func (k Kernel) at(o, i, kh, kw int) *float32 {
-	return &k.Data[k.Base+o*k.SO+i*k.SI+kh*k.SH+kw*k.SW]
-}
-
 // Epilogue is what is done to an output before it is stored: y = act(conv + Bias[o] + Residual), act being the identity
 // or max(0, ·). Residual may be y itself, which then accumulates.
 type Epilogue struct {
@@ -80,16 +76,22 @@ type Epilogue struct {
 // Plan is how one Shape is computed with one kern.Set: the algorithms and their blocking. It is immutable and safe for
 // concurrent use.
 type Plan struct {
-	s      Shape
-	oh, ow int
-	set    *kern.Set
+	s       Shape
+	set     *kern.Set
+	forward *gather
+	input   []*gather
+	kernel  *kernelGrad
+	zeros   []float32 // as many as channels on either side
 }
 
 // NewPlan chooses the algorithms. It panics on an impossible shape.
 func NewPlan(s Shape, set *kern.Set) *Plan {
 	s.check()
-	oh, ow := s.Out()
-	return &Plan{s: s, oh: oh, ow: ow, set: set}
+	p := &Plan{s: s, set: set, zeros: make([]float32, max(s.Cin, s.Cout))}
+	p.forward = forwardGather(s, set)
+	p.input = inputGathers(s, set)
+	p.kernel = newKernelGrad(p.forward)
+	return p
 }
 
 // Shape returns the plan's shape.
@@ -98,156 +100,65 @@ func (p *Plan) Shape() Shape { return p.s }
 // Packed is weights in the layout one direction of one Plan reads. It may be used with any plan of the same shape, batch
 // size apart, and the same set, until the weights change.
 type Packed struct {
-	k Kernel
+	parts [][]float32
 }
 
 // Pack prepares weights for Forward.
-func (p *Plan) Pack(k Kernel) *Packed { return &Packed{k: copyKernel(p.s, k)} }
+func (p *Plan) Pack(k Kernel) *Packed {
+	w := aligned(p.forward.packedSize)
+	co := p.s.Cout / p.s.Groups
+	p.forward.pack(w, func(group, i int, t tap) ([]float32, int) {
+		return k.Data[k.Base+group*co*k.SO+i*k.SI+t.kh*k.SH+t.kw*k.SW:], k.SO
+	})
+	return &Packed{[][]float32{w}}
+}
 
 // PackGradInput prepares weights for GradInput.
-func (p *Plan) PackGradInput(k Kernel) *Packed { return &Packed{k: copyKernel(p.s, k)} }
-
-func copyKernel(s Shape, k Kernel) Kernel {
-	ci := s.Cin / s.Groups
-	c := Kernel{Data: make([]float32, s.Cout*ci*s.KH*s.KW), SO: 1, SI: s.Cout, SH: s.KW * ci * s.Cout, SW: ci * s.Cout}
-	for o := range s.Cout {
-		for i := range ci {
-			for kh := range s.KH {
-				for kw := range s.KW {
-					*c.at(o, i, kh, kw) = *k.at(o, i, kh, kw)
-				}
-			}
-		}
+func (p *Plan) PackGradInput(k Kernel) *Packed {
+	packed := &Packed{}
+	co := p.s.Cout / p.s.Groups
+	for _, g := range p.input {
+		w := aligned(g.packedSize)
+		g.pack(w, func(group, o int, t tap) ([]float32, int) {
+			return k.Data[k.Base+(group*co+o)*k.SO+t.kh*k.SH+t.kw*k.SW:], k.SI
+		})
+		packed.parts = append(packed.parts, w)
 	}
-	return c
+	return packed
 }
 
 // Forward computes y[N,OH,OW,Cout] from x[N,H,W,Cin] and weights packed by Pack, with the epilogue. y may not overlap x.
 func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
-	s := p.s
-	ci, co := s.Cin/s.Groups, s.Cout/s.Groups
-	par.Run(s.N*p.oh, func(row, _ int) {
-		n, oh := row/p.oh, row%p.oh
-		for ow := range p.ow {
-			for o := range s.Cout {
-				var sum float32
-				for kh := range s.KH {
-					ih := oh*s.StrideH + kh*s.DilH - s.PadTop
-					if ih < 0 || ih >= s.H {
-						continue
-					}
-					for kw := range s.KW {
-						iw := ow*s.StrideW + kw*s.DilW - s.PadLeft
-						if iw < 0 || iw >= s.W {
-							continue
-						}
-						for i := range ci {
-							sum += x[((n*s.H+ih)*s.W+iw)*s.Cin+o/co*ci+i] * *w.k.at(o, i, kh, kw)
-						}
-					}
-				}
-				at := (row*p.ow+ow)*s.Cout + o
-				if e.Bias != nil {
-					sum += e.Bias[o]
-				}
-				if e.Residual != nil {
-					sum += e.Residual[at]
-				}
-				if e.ReLU && sum < 0 {
-					sum = 0
-				}
-				y[at] = sum
-			}
-		}
-	})
+	runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
 }
 
 // GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackGradInput. Where mask, like dx, is
 // given and not above zero, dx is zero: the gradient through x = max(0, ·) when mask is x. dx may not overlap dy.
 func (p *Plan) GradInput(par Parallel, dx, dy []float32, w *Packed, mask []float32) {
-	s := p.s
-	ci, co := s.Cin/s.Groups, s.Cout/s.Groups
-	par.Run(s.N, func(n, _ int) {
-		d := dx[n*s.H*s.W*s.Cin : (n+1)*s.H*s.W*s.Cin]
-		clear(d)
-		for oh := range p.oh {
-			for ow := range p.ow {
-				g := dy[((n*p.oh+oh)*p.ow+ow)*s.Cout:]
-				for kh := range s.KH {
-					ih := oh*s.StrideH + kh*s.DilH - s.PadTop
-					if ih < 0 || ih >= s.H {
-						continue
-					}
-					for kw := range s.KW {
-						iw := ow*s.StrideW + kw*s.DilW - s.PadLeft
-						if iw < 0 || iw >= s.W {
-							continue
-						}
-						for o := range s.Cout {
-							for i := range ci {
-								d[(ih*s.W+iw)*s.Cin+o/co*ci+i] += g[o] * *w.k.at(o, i, kh, kw)
-							}
-						}
-					}
-				}
+	runGathers(par, p.input, dy, w, finishInput(p.set, dx, mask, p.zeros))
+}
+
+// runGathers runs the tasks of all gathers as one list.
+func runGathers(par Parallel, gathers []*gather, in []float32, w *Packed, finish finisher) {
+	tasks, size := 0, 0
+	for _, g := range gathers {
+		tasks += g.tasks()
+		size = max(size, g.scratchSize())
+	}
+	sc := getScratch(par.Workers())
+	defer sc.put()
+	par.Run(tasks, func(task, worker int) {
+		for i, g := range gathers {
+			if task < g.tasks() {
+				g.run(task, sc.worker(worker, size), in, w.parts[i], finish)
+				return
 			}
-		}
-		if mask != nil {
-			for i, m := range mask[n*s.H*s.W*s.Cin:][:len(d)] {
-				if !(m > 0) {
-					d[i] = 0
-				}
-			}
+			task -= g.tasks()
 		}
 	})
 }
 
 // GradKernel computes dw from x and dy and writes (not adds) it through dst.
 func (p *Plan) GradKernel(par Parallel, dst Kernel, x, dy []float32) {
-	s := p.s
-	ci, co := s.Cin/s.Groups, s.Cout/s.Groups
-	par.Run(s.Cout, func(o, _ int) {
-		for i := range ci {
-			for kh := range s.KH {
-				for kw := range s.KW {
-					var sum float32
-					for n := range s.N {
-						for oh := range p.oh {
-							ih := oh*s.StrideH + kh*s.DilH - s.PadTop
-							if ih < 0 || ih >= s.H {
-								continue
-							}
-							for ow := range p.ow {
-								iw := ow*s.StrideW + kw*s.DilW - s.PadLeft
-								if iw < 0 || iw >= s.W {
-									continue
-								}
-								sum += x[((n*s.H+ih)*s.W+iw)*s.Cin+o/co*ci+i] * dy[((n*p.oh+oh)*p.ow+ow)*s.Cout+o]
-							}
-						}
-					}
-					*dst.at(o, i, kh, kw) = sum
-				}
-			}
-		}
-	})
-}
-
-// Matrix views element (i,j) at Data[i·Rows + j·Cols], so a transposed matrix is a view too.
-type Matrix struct {
-	Data       []float32
-	Rows, Cols int // distance between neighbours in a column, and in a row
-}
-
-// Gemm computes c = a·b for a[m,k], b[k,n] and a row-major c[m,n]; c may not overlap a or b.
-func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
-	par.Run(m, func(i, _ int) {
-		for j := range n {
-			var sum float32
-			for l := range k {
-				sum += a.Data[i*a.Rows+l*a.Cols] * b.Data[l*b.Rows+j*b.Cols]
-			}
-			c[i*n+j] = sum
-		}
-	})
+	p.kernel.run(par, dst, x, dy)
 }

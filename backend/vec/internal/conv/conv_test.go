@@ -151,6 +151,10 @@ func identical(t *testing.T, what string, a, b []float32) {
 	}
 }
 
+func (k Kernel) at(o, i, kh, kw int) *float32 {
+	return &k.Data[k.Base+o*k.SO+i*k.SI+kh*k.SH+kw*k.SW]
+}
+
 func square(n, hw, cin, cout, k, stride int) Shape {
 	p := (k - 1) / 2
 	return Shape{N: n, H: hw, W: hw, Cin: cin, Cout: cout, KH: k, KW: k, StrideH: stride, StrideW: stride,

@@ -1,0 +1,265 @@
+package conv
+
+import (
+	"math"
+	"slices"
+
+	"github.com/adaad-go/adaad/internal/kern"
+)
+
+// gather is a convolution as a matrix product whose left operand is gathered block by block (implicit GEMM):
+//
+//	out[n, oy·outStep+outOff, ox·..., o] = Σ_{tap, i} in[n, oy·inStep+tap.dy, ox·inStep+tap.dx, i] · w[tap, i, o]
+//
+// over a grid of gh×gw points (oy,ox) in each image, in being zero outside. A forward convolution is one gather; a
+// gradient by input is one for each residue of the input coordinates modulo the stride.
+type gather struct {
+	set              *kern.Set
+	n, gh, gw        int
+	inH, inW, inC    int
+	stepH, stepW     int
+	outH, outW, outC int
+	outStepH, outOffH,
+	outStepW, outOffW int
+	groups, ci, co int // per group
+	taps           []tap
+	blocks         []tapBlock
+	direct         bool // rows of the input are rows of the left operand
+	points         int  // in a task
+	aRow, cRow     int
+	packedSize     int // of all groups
+}
+
+// tap is one kernel element and the input point it reads relative to the grid's.
+type tap struct{ dy, dx, kh, kw int }
+
+// tapBlock is the part of the sum that is gathered at once: runs of neighbouring taps.
+type tapBlock struct {
+	first, k int // rows of w
+	runs     []tapRun
+}
+
+func (b tapBlock) taps() int {
+	n := 0
+	for _, r := range b.runs {
+		n += r.count
+	}
+	return n
+}
+
+// tapRun is count taps whose input points are contiguous in memory.
+type tapRun struct{ dy, dx, count int }
+
+// maxTerms and blockElements keep a task's gathered rows, a strip of weights and the products in a second-level cache.
+const (
+	maxTerms      = 784
+	blockElements = 96 << 10
+	minTasks      = 16
+)
+
+// plan completes a gather whose geometry and taps are set.
+func (g *gather) plan() {
+	slices.SortFunc(g.taps, func(a, b tap) int {
+		if a.dy != b.dy {
+			return a.dy - b.dy
+		}
+		return a.dx - b.dx
+	})
+	for i, t := range g.taps {
+		last := len(g.blocks) - 1
+		if last < 0 || g.blocks[last].k+g.ci > maxTerms {
+			g.blocks = append(g.blocks, tapBlock{first: i * g.ci})
+			last++
+		}
+		b := &g.blocks[last]
+		b.k += g.ci
+		if r := len(b.runs) - 1; g.groups == 1 && r >= 0 && b.runs[r].dy == t.dy && b.runs[r].dx+b.runs[r].count == t.dx {
+			b.runs[r].count++
+		} else {
+			b.runs = append(b.runs, tapRun{t.dy, t.dx, 1})
+		}
+	}
+	g.direct = len(g.taps) == 1 && g.taps[0].dy == 0 && g.taps[0].dx == 0 && g.stepH == 1 && g.stepW == 1 && g.gh == g.inH && g.gw == g.inW
+	k := 0
+	for _, b := range g.blocks {
+		k = max(k, b.k)
+	}
+	g.aRow = oddLines(k)
+	g.cRow = oddLines(panelCols(g.set, g.co))
+	g.packedSize = g.groups * len(g.taps) * g.ci * panelCols(g.set, g.co)
+	rows := g.set.MaxRows()
+	g.points = max(2, min(8, blockElements/(rows*(g.aRow+g.cRow)))) * rows
+	for g.points > 2*rows && divUp(g.total(), g.points) < minTasks {
+		g.points -= rows
+	}
+}
+
+func (g *gather) total() int { return g.n * g.gh * g.gw }
+
+func (g *gather) tasks() int { return divUp(g.total(), g.points) }
+
+func (g *gather) scratchSize() int { return g.points*(g.aRow+g.cRow) + 2*line }
+
+// pack fills dst with the weights; at returns those of one tap and one input channel of a group, and their distance.
+func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, int)) {
+	k := len(g.taps) * g.ci
+	for group := range g.groups {
+		size := k * panelCols(g.set, g.co)
+		fillPanels(g.set, dst[group*size:(group+1)*size], k, g.co, func(row int) ([]float32, int) {
+			return at(group, row%g.ci, g.taps[row/g.ci])
+		})
+	}
+}
+
+// finisher writes rows of products to rows of the output that start at element at and are step apart.
+type finisher func(at, step int, products []float32, productRow, channel, rows, cols int)
+
+// run computes one task of the gather.
+func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) {
+	first := task * g.points
+	count := min(g.points, g.total()-first)
+	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
+	k := len(g.taps) * g.ci
+	size := k * panelCols(g.set, g.co)
+	for group := range g.groups {
+		w := w[group*size : (group+1)*size]
+		if k == 0 {
+			clear(c)
+		}
+		for i, b := range g.blocks {
+			left, leftRow := a, g.aRow
+			if g.direct {
+				left, leftRow = in[first*g.inC+group*g.ci:], g.inC
+			} else {
+				g.gatherRows(a, g.aRow, b, first, count, in, group*g.ci)
+			}
+			mulPanels(g.set, count, g.co, b.k, left, leftRow, 1, w, k, b.first, c, g.cRow, i > 0)
+		}
+		g.scatterRows(c, first, count, group*g.co, finish)
+	}
+}
+
+// gatherRows writes the terms of one block for count grid points, one row each. A run of one tap may be part of its
+// channels: those from channel on, as many as there are terms.
+func (g *gather) gatherRows(a []float32, aRow int, b tapBlock, first, count int, in []float32, channel int) {
+	ox := first % g.gw
+	oy := first / g.gw % g.gh
+	n := first / g.gw / g.gh
+	perTap := b.k / max(1, b.taps())
+	for p := range count {
+		row := a[p*aRow:][:b.k]
+		for _, r := range b.runs {
+			width := r.count * perTap
+			dst := row[:width:width]
+			row = row[width:]
+			iy, ix := oy*g.stepH+r.dy, ox*g.stepW+r.dx
+			if iy < 0 || iy >= g.inH || ix >= g.inW || ix+r.count <= 0 {
+				clear(dst)
+				continue
+			}
+			at := ((n*g.inH+iy)*g.inW+ix)*g.inC + channel
+			lo, hi := max(0, -ix)*perTap, min(r.count, g.inW-ix)*perTap
+			if lo > 0 {
+				clear(dst[:lo])
+			}
+			copy(dst[lo:hi], in[at+lo:])
+			if hi < width {
+				clear(dst[hi:])
+			}
+		}
+		if ox++; ox == g.gw {
+			ox = 0
+			if oy++; oy == g.gh {
+				oy = 0
+				n++
+			}
+		}
+	}
+}
+
+// scatterRows hands finished products over in pieces that are evenly spaced in the output.
+func (g *gather) scatterRows(c []float32, first, count, channel int, finish finisher) {
+	if g.outStepH == 1 && g.outStepW == 1 && g.gh == g.outH && g.gw == g.outW {
+		finish(first*g.outC+channel, g.outC, c, g.cRow, channel, count, g.co)
+		return
+	}
+	for done := 0; done < count; {
+		p := first + done
+		ox, oy, n := p%g.gw, p/g.gw%g.gh, p/g.gw/g.gh
+		rows := min(g.gw-ox, count-done)
+		at := ((n*g.outH+oy*g.outStepH+g.outOffH)*g.outW+ox*g.outStepW+g.outOffW)*g.outC + channel
+		finish(at, g.outStepW*g.outC, c[done*g.cRow:], g.cRow, channel, rows, g.co)
+		done += rows
+	}
+}
+
+// forwardGather is the plan of the convolution itself.
+func forwardGather(s Shape, set *kern.Set) *gather {
+	oh, ow := s.Out()
+	g := &gather{set: set, n: s.N, gh: oh, gw: ow, inH: s.H, inW: s.W, inC: s.Cin, stepH: s.StrideH, stepW: s.StrideW,
+		outH: oh, outW: ow, outC: s.Cout, outStepH: 1, outStepW: 1, groups: s.Groups, ci: s.Cin / s.Groups, co: s.Cout / s.Groups}
+	for kh := range s.KH {
+		for kw := range s.KW {
+			g.taps = append(g.taps, tap{kh*s.DilH - s.PadTop, kw*s.DilW - s.PadLeft, kh, kw})
+		}
+	}
+	g.plan()
+	return g
+}
+
+// inputGathers are the plans of the gradient by input: dx[ih] takes dy[oh]·w[kh] where oh·s + kh·d - p = ih, so inputs of
+// one residue modulo s share their taps and read neighbouring outputs.
+func inputGathers(s Shape, set *kern.Set) []*gather {
+	oh, ow := s.Out()
+	var phases []*gather
+	for rh := range min(s.StrideH, s.H) {
+		for rw := range min(s.StrideW, s.W) {
+			g := &gather{set: set, n: s.N, gh: divUp(s.H-rh, s.StrideH), gw: divUp(s.W-rw, s.StrideW),
+				inH: oh, inW: ow, inC: s.Cout, stepH: 1, stepW: 1,
+				outH: s.H, outW: s.W, outC: s.Cin, outStepH: s.StrideH, outOffH: rh, outStepW: s.StrideW, outOffW: rw,
+				groups: s.Groups, ci: s.Cout / s.Groups, co: s.Cin / s.Groups}
+			for kh := range s.KH {
+				for kw := range s.KW {
+					y, x := rh+s.PadTop-kh*s.DilH, rw+s.PadLeft-kw*s.DilW
+					if y%s.StrideH == 0 && x%s.StrideW == 0 {
+						g.taps = append(g.taps, tap{y / s.StrideH, x / s.StrideW, kh, kw})
+					}
+				}
+			}
+			g.plan()
+			phases = append(phases, g)
+		}
+	}
+	return phases
+}
+
+var noFloor = float32(math.Inf(-1))
+
+// finishForward is the finisher of an output y with an epilogue.
+func finishForward(set *kern.Set, y []float32, e Epilogue, zeros []float32) finisher {
+	floor := noFloor
+	if e.ReLU {
+		floor = 0
+	}
+	bias := e.Bias
+	if bias == nil {
+		bias = zeros
+	}
+	return func(at, step int, products []float32, productRow, channel, rows, cols int) {
+		var extra []float32
+		if e.Residual != nil {
+			extra = e.Residual[at:]
+		}
+		set.Finish(y[at:], step, products, productRow, bias[channel:], extra, floor, rows, cols)
+	}
+}
+
+// finishInput is the finisher of an input gradient with an optional mask.
+func finishInput(set *kern.Set, dx, mask, zeros []float32) finisher {
+	if mask == nil {
+		return finishForward(set, dx, Epilogue{}, zeros)
+	}
+	return func(at, step int, products []float32, productRow, _, rows, cols int) {
+		set.FinishMask(dx[at:], step, products, productRow, mask[at:], rows, cols)
+	}
+}

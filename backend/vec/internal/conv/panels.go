@@ -1,0 +1,66 @@
+package conv
+
+import "github.com/adaad-go/adaad/internal/kern"
+
+// Panels are a matrix of k rows in column strips as wide as a tile, each strip stored row by row and padded with zeros:
+// [strip][k][width]. The last strip is one vector wide if that holds its columns.
+
+// panelCols is the number of columns with padding.
+func panelCols(set *kern.Set, n int) int { return roundUp(n, set.Lanes()) }
+
+// fillPanels packs k rows of n columns; row(i) is where row i is, its columns step apart.
+func fillPanels(set *kern.Set, dst []float32, k, n int, row func(i int) ([]float32, int)) {
+	lanes := set.Lanes()
+	for i := range k {
+		src, step := row(i)
+		for col := 0; col < n; {
+			vecs := min(set.MaxVecs(), divUp(n-col, lanes))
+			width := vecs * lanes
+			d := dst[col*k+i*width:][:width]
+			have := min(width, n-col)
+			if step == 1 {
+				copy(d, src[col:col+have])
+			} else {
+				for j, at := 0, col*step; j < have; j, at = j+1, at+step {
+					d[j] = src[at]
+				}
+			}
+			clear(d[have:])
+			col += width
+		}
+	}
+}
+
+// rowSplit splits m rows into tiles that differ by at most one row, the taller ones first: tall tiles of height, then
+// the others.
+func rowSplit(set *kern.Set, m int) (tall, height, others int) {
+	n := divUp(m, set.MaxRows())
+	if r := m % n; r != 0 {
+		return r, m/n + 1, n - r
+	}
+	return n, m / n, 0
+}
+
+// mulPanels computes c (+)= a·b for m rows, n columns and k terms. b is in panels of a matrix of bRows rows, of which the
+// k from row first on are used. c is row-major with room for panelCols columns.
+func mulPanels(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b []float32, bRows, first int, c []float32, cRow int, accumulate bool) {
+	if m == 0 {
+		return
+	}
+	lanes := set.Lanes()
+	tall, height, others := rowSplit(set, m)
+	for col := 0; col < n; {
+		vecs := min(set.MaxVecs(), divUp(n-col, lanes))
+		width := vecs * lanes
+		t := kern.Tiles{Rows: height, Vecs: vecs, K: k, Count: tall, ARow: aRow, ACol: aCol, AStep: height * aRow,
+			BRow: width, CRow: cRow, CStep: height * cRow, Accumulate: accumulate}
+		strip := b[col*bRows+first*width:]
+		set.Gemm(t, a, strip, c[col:])
+		if others > 0 {
+			done := tall * height
+			t.Rows, t.Count, t.AStep, t.CStep = height-1, others, (height-1)*aRow, (height-1)*cRow
+			set.Gemm(t, a[done*aRow:], strip, c[done*cRow+col:])
+		}
+		col += width
+	}
+}

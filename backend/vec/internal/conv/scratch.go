@@ -1,0 +1,70 @@
+package conv
+
+import (
+	"sync"
+	"unsafe"
+)
+
+// scratch is reusable memory, one piece for each worker and one shared. Pieces hold whatever the last use left in them.
+type scratch struct {
+	shared  []float32
+	workers [][]float32
+}
+
+var scratches sync.Pool
+
+// getScratch returns a scratch for this many workers, to be given back with put.
+func getScratch(workers int) *scratch {
+	s, _ := scratches.Get().(*scratch)
+	if s == nil {
+		s = &scratch{}
+	}
+	for len(s.workers) < workers {
+		s.workers = append(s.workers, nil)
+	}
+	return s
+}
+
+func (s *scratch) put() { scratches.Put(s) }
+
+// worker returns n elements that belong to one worker.
+func (s *scratch) worker(worker, n int) []float32 { return grow(&s.workers[worker], n) }
+
+// common returns n elements that all workers share.
+func (s *scratch) common(n int) []float32 { return grow(&s.shared, n) }
+
+func grow(buf *[]float32, n int) []float32 {
+	if len(*buf) < n {
+		*buf = aligned(n)
+	}
+	return (*buf)[:n]
+}
+
+// line is a cache line, and the widest vector, in elements.
+const line = 16
+
+// aligned returns n zeros that start at a cache line.
+func aligned(n int) []float32 {
+	x := make([]float32, n+line)
+	skip := 0
+	if n > 0 {
+		skip = int(-uintptr(unsafe.Pointer(&x[0]))/4) % line
+		skip = (skip + line) % line
+	}
+	return x[skip : skip+n : skip+n]
+}
+
+// cut takes n elements off the front of *x, and whatever it takes for the rest to start at a cache line again.
+func cut(x *[]float32, n int) []float32 {
+	piece := (*x)[:n:n]
+	*x = (*x)[min(len(*x), roundUp(n, line)):]
+	return piece
+}
+
+func roundUp(n, to int) int { return (n + to - 1) / to * to }
+
+func divUp(n, by int) int { return (n + by - 1) / by }
+
+// oddLines rounds a row length up to an odd number of cache lines, so that rows one below another do not compete for
+// the same cache sets.
+func oddLines(n int) int { return (divUp(n, line) | 1) * line }
