@@ -1,0 +1,251 @@
+package train
+
+import (
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"maps"
+	"math"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/adaad-go/adaad/classifier"
+	"github.com/gomlx/gomlx/core/tensors"
+)
+
+// Names of the files of a run folder.
+const (
+	Last     = "last"              // the newest checkpoint
+	LastPrev = "last.prev"         // the one before
+	Best     = "best"              // the checkpoint of the best epoch so far
+	RunFile  = "run.json"          // settings, seed, versions, outcome
+	LogFile  = "log.jsonl"         // a Line per line
+	Final    = "model.safetensors" // the chosen model, at the end
+)
+
+// position is everything about a run that is not a tensor. Random numbers are keyed by epoch and image, so epoch and
+// batch are the whole state of the random streams, and of the schedule.
+type position struct {
+	Network string  `json:"network"`
+	Seed    uint64  `json:"seed"`
+	Epoch   int     `json:"epoch"` // under way, from 0
+	Batch   int     `json:"batch"` // the next of the epoch, from 0
+	Step    int     `json:"step"`  // updates made
+	Loss    float64 `json:"loss"`  // summed over the epoch's batches so far
+	Right   float64 `json:"right"` // accuracy, summed likewise
+	Seconds float64 `json:"seconds"`
+	Log     int64   `json:"log"` // size of the log that belongs to it
+	Best    *Chosen `json:"best,omitempty"`
+}
+
+// Chosen is the epoch whose model a run gives.
+type Chosen struct {
+	Epoch int `json:"epoch"` // counted from 1
+	*Score
+}
+
+// checkpoint is a run at rest.
+type checkpoint struct {
+	position position
+	tensors  map[string]*tensors.Tensor // on the host; see names
+}
+
+// names gives every tensor of a state its name in a checkpoint, in order: student.NAME, optimizer.SLOT.NAME and
+// average.NAME.
+func (s *Stepper) names() map[string]**tensors.Tensor {
+	all := map[string]**tensors.Tensor{}
+	for i, p := range s.params {
+		all["student."+p.Name] = &s.state.student[i]
+		if len(s.state.average) > 0 {
+			all["average."+p.Name] = &s.state.average[i]
+		}
+	}
+	for j, slot := range s.state.slots {
+		for k, i := range s.trainable {
+			all["optimizer."+strconv.Itoa(j)+"."+s.params[i].Name] = &slot[k]
+		}
+	}
+	return all
+}
+
+// snapshot copies the state to the host. A state with a NaN or an infinity in it is no state to go on from: it returns
+// an ErrDiverged that names the tensor.
+func (s *Stepper) snapshot(p position) (*checkpoint, error) {
+	c := &checkpoint{position: p, tensors: map[string]*tensors.Tensor{}}
+	for name, t := range s.names() {
+		host, err := (*t).LocalClone()
+		if err != nil {
+			return nil, fmt.Errorf("reading %s: %w", name, err)
+		}
+		finite := true
+		tensors.MustConstFlatData(host, func(flat []float32) {
+			for _, v := range flat {
+				if d := v - v; d != 0 {
+					finite = false
+				}
+			}
+		})
+		if !finite {
+			return nil, fmt.Errorf("%w: %s is not finite", ErrDiverged, name)
+		}
+		c.tensors[name] = host
+	}
+	return c, nil
+}
+
+// restore puts a checkpoint's tensors in place of the state.
+func (s *Stepper) restore(c *checkpoint) error {
+	if c.position.Network != s.net.Name() {
+		return fmt.Errorf("it holds network %s, expected %s", c.position.Network, s.net.Name())
+	}
+	all := s.names()
+	for name, t := range all {
+		from, found := c.tensors[name]
+		if !found {
+			return fmt.Errorf("it has no tensor %s", name)
+		}
+		if !from.Shape().Equal((*t).Shape()) {
+			return fmt.Errorf("its tensor %s has shape %s, expected %s", name, from.Shape(), (*t).Shape())
+		}
+	}
+	for name := range c.tensors {
+		if all[name] == nil {
+			return fmt.Errorf("it has a tensor %s that this run has no place for", name)
+		}
+	}
+	for name, t := range all {
+		up, err := s.upload([]*tensors.Tensor{c.tensors[name]})
+		if err != nil {
+			return err
+		}
+		finalize([]*tensors.Tensor{*t})
+		*t = up[0]
+	}
+	s.state.step = c.position.Step
+	return nil
+}
+
+// model is the network to use out of a checkpoint: the averaged one where there is one, else the student.
+func (c *checkpoint) model(net classifier.Network) (*classifier.Model, error) {
+	prefix := "student."
+	for name := range c.tensors {
+		if strings.HasPrefix(name, "average.") {
+			prefix = "average."
+		}
+	}
+	var state []*tensors.Tensor
+	for _, p := range net.Params() {
+		t, found := c.tensors[prefix+p.Name]
+		if !found {
+			return nil, fmt.Errorf("it has no tensor %s%s", prefix, p.Name)
+		}
+		state = append(state, t)
+	}
+	return classifier.NewModel(net, state)
+}
+
+// checksum is SHA-256 over the position and every tensor's name, shape and bits, in the order of names. It is of what is
+// read, not of the file: a byte that was changed anywhere it matters is found however the file is laid out.
+func (c *checkpoint) checksum(position []byte) string {
+	h := sha256.New()
+	write := func(b []byte) {
+		var n [8]byte
+		binary.LittleEndian.PutUint64(n[:], uint64(len(b)))
+		h.Write(n[:])
+		h.Write(b)
+	}
+	write(position)
+	for _, name := range slices.Sorted(maps.Keys(c.tensors)) {
+		write([]byte(name))
+		write([]byte(c.tensors[name].Shape().String()))
+		c.tensors[name].ConstBytes(write)
+	}
+	return hex.EncodeToString(h.Sum(nil))
+}
+
+// save writes the checkpoint to path, whole or not at all.
+func (c *checkpoint) save(path string) error {
+	at, err := json.Marshal(c.position)
+	if err != nil {
+		return fmt.Errorf("%s: %w", path, err)
+	}
+	return writeTensors(path, map[string]string{"checkpoint": string(at), "sha256": c.checksum(at)}, c.tensors)
+}
+
+// loadCheckpoint reads a checkpoint and refuses one that is damaged.
+func loadCheckpoint(path string) (*checkpoint, error) {
+	meta, all, err := readTensors(path)
+	if err != nil {
+		return nil, err
+	}
+	at, isCheckpoint := meta["checkpoint"]
+	if !isCheckpoint {
+		return nil, errors.New("it is a file of weights, not a checkpoint")
+	}
+	c := &checkpoint{tensors: all}
+	if c.checksum([]byte(at)) != meta["sha256"] {
+		return nil, errors.New("its contents do not match its checksum")
+	}
+	if err := json.Unmarshal([]byte(at), &c.position); err != nil {
+		return nil, fmt.Errorf("its position cannot be read: %w", err)
+	}
+	if p := c.position; p.Epoch < 0 || p.Batch < 0 || p.Step < 0 || p.Log < 0 || math.IsNaN(p.Loss) {
+		return nil, fmt.Errorf("it says epoch %d, batch %d, step %d: no place in a run", p.Epoch, p.Batch, p.Step)
+	}
+	return c, nil
+}
+
+// find loads the checkpoint to resume from. A run stopped between two renames has no last, and last.prev is its newest.
+// A damaged one is refused, with the one before it if that is sound.
+func find(dir, name string) (*checkpoint, error) {
+	path := filepath.Join(dir, name)
+	c, err := loadCheckpoint(path)
+	before := filepath.Join(dir, LastPrev)
+	if err == nil || name == LastPrev {
+		return c, describe(path, err)
+	}
+	prev, errPrev := loadCheckpoint(before)
+	switch {
+	case name == Last && errors.Is(err, fs.ErrNotExist):
+		if errors.Is(errPrev, fs.ErrNotExist) {
+			return nil, fs.ErrNotExist
+		}
+		return prev, describe(before, errPrev)
+	case errPrev == nil:
+		return nil, fmt.Errorf("%w; %s is sound (epoch %d, step %d): resume from that", describe(path, err), before,
+			prev.position.Epoch+1, prev.position.Step)
+	}
+	return nil, fmt.Errorf("%w, and there is no sound %s before it", describe(path, err), before)
+}
+
+func describe(path string, err error) error {
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		return fmt.Errorf("there is no checkpoint %s: %w", path, fs.ErrNotExist)
+	}
+	return fmt.Errorf("checkpoint %s cannot be used: %w", path, err)
+}
+
+// saveLast writes the newest checkpoint; the one it replaces becomes last.prev. At every moment one of the two is whole.
+func (c *checkpoint) saveLast(dir string) error {
+	last, fresh := filepath.Join(dir, Last), filepath.Join(dir, Last+".new")
+	if err := c.save(fresh); err != nil {
+		return err
+	}
+	if err := os.Rename(last, filepath.Join(dir, LastPrev)); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
+	if err := os.Rename(fresh, last); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}

@@ -1,0 +1,606 @@
+package train
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/adaad-go/adaad/classifier"
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/shapes"
+	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/tensors"
+	"github.com/gomlx/gomlx/support/exceptions"
+)
+
+// Stepper holds a student in training on a backend and takes it through one step at a time. It is what [Run] loops
+// over, and what a test of a method's numbers drives by hand. A Stepper is not for concurrent use.
+type Stepper struct {
+	backend   compute.Backend
+	net       classifier.Network
+	params    []classifier.Param
+	trainable []int // indices of the trained params
+	untrained []int // indices of the others: running statistics
+	optimizer Optimizer
+	clip      float64
+
+	objective     Objective
+	teachers      []*classifier.Model
+	teacherState  []*tensors.Tensor
+	sharesTeacher []bool // search takes this teacher's logits of the clean images
+	sharesStudent bool   // search takes the student's eval-mode logits of the clean images
+
+	state state
+
+	fixed, search, update, derive, settle *Exec
+}
+
+// state is what an update changes, on the device.
+type state struct {
+	student []*tensors.Tensor   // in the order of params
+	slots   [][]*tensors.Tensor // per optimizer slot, in the order of trainable
+	average []*tensors.Tensor   // in the order of params; nil without averaging
+	step    int                 // updates made
+}
+
+// Metrics are what an update found out about its batch, before it changed the student.
+type Metrics struct {
+	Loss     float64
+	Accuracy float64 // of the student as the loss saw it, on the perturbed images if it forwards them
+	GradNorm float64 // global L2 norm, before clipping
+}
+
+// NewStepper puts copies of the student and the teachers on the backend. clip is the largest global gradient norm, or
+// 0 for no limit; averaged says whether a running average of the weights is kept beside the student.
+func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*classifier.Model, objective Objective,
+	optimizer Optimizer, clip float64, averaged bool) (*Stepper, error) {
+	if optimizer == nil {
+		return nil, errors.New("there is no optimizer")
+	}
+	s := &Stepper{backend: backend, net: student.Network, params: student.Params(), optimizer: optimizer, clip: clip}
+	for i, p := range s.params {
+		if p.Kind.Trainable() {
+			s.trainable = append(s.trainable, i)
+		} else {
+			s.untrained = append(s.untrained, i)
+		}
+	}
+	if len(s.trainable) == 0 {
+		return nil, fmt.Errorf("%s has nothing to train", student.Name())
+	}
+	h, w, c := student.Input()
+	for _, t := range teachers {
+		if th, tw, tc := t.Input(); th != h || tw != w || tc != c {
+			return nil, fmt.Errorf("teacher %s takes %dx%dx%d images, student %s takes %dx%dx%d", t.Name(), th, tw, tc, student.Name(), h, w, c)
+		}
+		if t.Classes() != student.Classes() {
+			return nil, fmt.Errorf("teacher %s has %d classes, student %s has %d", t.Name(), t.Classes(), student.Name(), student.Classes())
+		}
+		state, err := s.upload(t.State)
+		if err != nil {
+			return nil, err
+		}
+		s.teachers = append(s.teachers, t)
+		s.teacherState = append(s.teacherState, state...)
+	}
+	var err error
+	if s.state.student, err = s.upload(student.State); err != nil {
+		return nil, err
+	}
+	if averaged {
+		if s.state.average, err = s.upload(student.State); err != nil {
+			return nil, err
+		}
+	}
+	for range optimizer.Slots() {
+		var slot []*tensors.Tensor
+		for _, i := range s.trainable {
+			slot = append(slot, tensors.FromShape(student.State[i].Shape()))
+		}
+		if slot, err = s.upload(slot); err != nil {
+			return nil, err
+		}
+		s.state.slots = append(s.state.slots, slot)
+	}
+	if s.settle, err = NewExec(backend, s.buildSettle); err != nil {
+		return nil, err
+	}
+	return s, s.SetObjective(objective)
+}
+
+// upload copies tensors to the device, into buffers of their own that can be donated.
+func (s *Stepper) upload(from []*tensors.Tensor) ([]*tensors.Tensor, error) {
+	to := make([]*tensors.Tensor, len(from))
+	for i, t := range from {
+		c, err := t.LocalClone()
+		if err == nil {
+			err = c.MaterializeOnDevice(s.backend, false, 0)
+		}
+		if err != nil {
+			return nil, fmt.Errorf("copying weights to %s: %w", s.backend.Name(), err)
+		}
+		c.FinalizeLocal()
+		to[i] = c
+	}
+	return to, nil
+}
+
+// SetObjective changes what the steps that follow search for and lower; the graphs are compiled on first use.
+func (s *Stepper) SetObjective(o Objective) (err error) {
+	if err := o.validate(); err != nil {
+		return err
+	}
+	for _, e := range []*Exec{s.fixed, s.search, s.update, s.derive} {
+		if e != nil {
+			e.Finalize()
+		}
+	}
+	s.objective = o
+	if err := s.trace(); err != nil {
+		return err
+	}
+	for _, g := range []struct {
+		exec  **Exec
+		build func([]*Node) []*Node
+	}{{&s.fixed, s.buildFixed}, {&s.search, s.buildSearch}, {&s.update, s.buildUpdate}, {&s.derive, s.buildDerivatives}} {
+		if *g.exec, err = NewExec(s.backend, g.build); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// trace builds the search once, for nothing but to learn which logits of the clean images it takes.
+func (s *Stepper) trace() error {
+	s.sharesTeacher, s.sharesStudent = make([]bool, len(s.teachers)), false
+	if s.objective.Threat.Steps == 0 {
+		return nil
+	}
+	g := NewGraph(s.backend, "trace")
+	defer g.Finalize()
+	err := exceptions.TryCatch[error](func() {
+		var in []*Node
+		add := func(shape shapes.Shape) { in = append(in, Parameter(g, fmt.Sprintf("p%d", len(in)), shape)) }
+		for _, p := range s.params {
+			add(shapes.Make(dtypes.Float32, p.Shape...))
+		}
+		for _, t := range s.teacherState {
+			add(t.Shape())
+		}
+		h, w, c := s.net.Input()
+		const images = 2
+		add(shapes.Make(dtypes.Float32, images, h, w, c))
+		add(shapes.Make(dtypes.Float32, images, h, w, c))
+		add(shapes.Make(dtypes.Int32, images))
+		b := s.bind(&nodes{in}, false)
+		s.objective.Search(b.Batch)
+		for i, t := range b.teachers {
+			s.sharesTeacher[i] = t.asked
+		}
+		s.sharesStudent = b.student.asked && s.objective.SearchMode == classifier.Eval
+	})
+	if err != nil {
+		return fmt.Errorf("building the search: %w", err)
+	}
+	return nil
+}
+
+// nodes are the inputs of a graph, taken from the front.
+type nodes struct{ rest []*Node }
+
+func (n *nodes) take(k int) []*Node {
+	first := n.rest[:k:k]
+	n.rest = n.rest[k:]
+	return first
+}
+
+// bound is a batch with the networks behind it.
+type bound struct {
+	*classifier.Batch
+	student  *watched
+	teachers []*watched
+}
+
+// bind makes a batch of the inputs: the student's parameters, the teachers', the shared logits if they are given, then
+// x, xAdv (left out where there is no search) and y.
+func (s *Stepper) bind(in *nodes, given bool) bound {
+	student := in.take(len(s.params))
+	var teachers [][]*Node
+	for _, t := range s.teachers {
+		teachers = append(teachers, in.take(len(t.State)))
+	}
+	var logits []*Node
+	if given {
+		logits = in.take(s.shared())
+	}
+	x := in.take(1)[0]
+	xAdv := x
+	if s.objective.Threat.Steps > 0 {
+		xAdv = in.take(1)[0]
+	}
+	b := bound{Batch: &classifier.Batch{X: x, XAdv: xAdv, Y: in.take(1)[0]}}
+	b.student = &watched{Network: s.net, clean: x, perturbed: xAdv}
+	b.Student = classifier.Bind(b.student, student)
+	next := 0
+	for i, t := range s.teachers {
+		w := &watched{Network: t.Network, clean: x, perturbed: xAdv}
+		if given && s.sharesTeacher[i] {
+			w.given = logits[next]
+			next++
+		}
+		b.teachers = append(b.teachers, w)
+		b.Teachers = append(b.Teachers, classifier.Bind(w, teachers[i]))
+	}
+	if given && s.sharesStudent {
+		b.student.given = logits[next]
+	}
+	return b
+}
+
+// shared is how many sets of logits of the clean images the steps of a search have in common.
+func (s *Stepper) shared() int {
+	n := 0
+	for _, shares := range append(s.sharesTeacher, s.sharesStudent) {
+		if shares {
+			n++
+		}
+	}
+	return n
+}
+
+// buildFixed: student, teachers, x -> the logits of the clean images that the search takes.
+func (s *Stepper) buildFixed(in []*Node) []*Node {
+	n := &nodes{in}
+	student := n.take(len(s.params))
+	var out []*Node
+	x := in[len(in)-1]
+	for i, t := range s.teachers {
+		state := n.take(len(t.State))
+		if s.sharesTeacher[i] {
+			out = append(out, classifier.Bind(t.Network, state).Logits(x, classifier.Eval))
+		}
+	}
+	if s.sharesStudent {
+		out = append(out, classifier.Bind(s.net, student).Logits(x, classifier.Eval))
+	}
+	return out
+}
+
+// buildSearch: student, teachers, shared logits, x, xAdv, y -> xAdv after one step, and in train mode the student's
+// running statistics.
+func (s *Stepper) buildSearch(in []*Node) []*Node {
+	b := s.bind(&nodes{in}, true)
+	raise := s.objective.Search(b.Batch)
+	grad := Gradient(raise, b.XAdv)[0]
+	out := []*Node{s.objective.Threat.Ascend(b.X, b.XAdv, grad)}
+	after := b.Student.Nodes()
+	if s.objective.SearchMode == classifier.Train {
+		return append(out, s.running(after)...)
+	}
+	for i, p := range s.params {
+		if after[i] != in[i] {
+			exceptions.Panicf("the search moves %s, but its batch-norm mode is said to be eval", p.Name)
+		}
+	}
+	return out
+}
+
+// differentiate is the loss and its gradients by the trained parameters.
+func (s *Stepper) differentiate(b bound) (loss *Node, grads []*Node) {
+	before := b.Student.Nodes()
+	loss = s.objective.Loss(b.Batch)
+	var wrt []*Node
+	for _, i := range s.trainable {
+		wrt = append(wrt, before[i])
+	}
+	return loss, Gradient(loss, wrt...)
+}
+
+// buildDerivatives: student, teachers, shared logits, x, xAdv, y -> loss, gradients, student's running statistics.
+func (s *Stepper) buildDerivatives(in []*Node) []*Node {
+	b := s.bind(&nodes{in}, true)
+	loss, grads := s.differentiate(b)
+	return append(append([]*Node{loss}, grads...), s.running(b.Student.Nodes())...)
+}
+
+// buildUpdate: rate of averaging, the optimizer's numbers, slots, average, then as buildDerivatives ->
+// loss, right answers, gradient norm, slots, average, student.
+func (s *Stepper) buildUpdate(in []*Node) []*Node {
+	n := &nodes{in}
+	rate := n.take(1)[0]
+	numbers := n.take(len(s.optimizer.Inputs(1, 0)))
+	slots := make([][]*Node, len(s.state.slots))
+	for i := range slots {
+		slots[i] = n.take(len(s.trainable))
+	}
+	average := n.take(len(s.state.average))
+	b := s.bind(n, true)
+	loss, grads := s.differentiate(b)
+	grads, norm := clip(grads, s.clip)
+
+	student := b.Student.Nodes()
+	for k, i := range s.trainable {
+		own := make([]*Node, len(slots))
+		for j := range slots {
+			own[j] = slots[j][k]
+		}
+		var moved []*Node
+		student[i], moved = s.optimizer.Step(student[i], grads[k], own, numbers)
+		for j := range slots {
+			slots[j][k] = moved[j]
+		}
+	}
+	right := ScalarZero(loss.Graph(), dtypes.Float32)
+	if b.student.logits != nil {
+		right = ReduceAllSum(ConvertDType(Equal(ArgMax(b.student.logits, 1, dtypes.Int32), b.Y), dtypes.Float32))
+	}
+	out := []*Node{loss, right, norm}
+	for _, slot := range slots {
+		out = append(out, slot...)
+	}
+	for i := range average {
+		if s.params[i].Kind.Trainable() {
+			out = append(out, lerp(average[i], student[i], rate))
+		} else {
+			out = append(out, Identity(student[i]))
+		}
+	}
+	return append(out, student...)
+}
+
+// buildSettle: a network's parameters, x -> its running statistics after a forward pass in train mode.
+func (s *Stepper) buildSettle(in []*Node) []*Node {
+	b := classifier.Bind(s.net, in[:len(s.params)])
+	b.Logits(in[len(s.params)], classifier.Train)
+	return s.running(b.Nodes())
+}
+
+// running picks the running statistics out of the parameters.
+func (s *Stepper) running(params []*Node) []*Node {
+	var out []*Node
+	for _, i := range s.untrained {
+		out = append(out, params[i])
+	}
+	return out
+}
+
+// call runs a graph; an error in it is told as what went wrong while doing.
+func call(exec *Exec, doing string, args []any) ([]*tensors.Tensor, error) {
+	out, err := exec.Call(args...)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", doing, err)
+	}
+	return out, nil
+}
+
+// networks are the arguments every graph of a batch begins with.
+func (s *Stepper) networks() []any {
+	return append(asAny(s.state.student), asAny(s.teacherState)...)
+}
+
+// Search runs the inner search from start, the images plus the offset the search begins at (not clipped), both
+// float32 [N,H,W,C], for labels y, int32 [N], and returns the perturbed images. It is start itself if there are no steps.
+func (s *Stepper) Search(x, start, y *tensors.Tensor) (*tensors.Tensor, error) {
+	common, err := s.common(x)
+	if err != nil {
+		return nil, err
+	}
+	defer finalize(common)
+	return s.climb(x, start, y, common)
+}
+
+// common computes the logits of the clean images that the search takes at every step.
+func (s *Stepper) common(x *tensors.Tensor) ([]*tensors.Tensor, error) {
+	if s.shared() == 0 {
+		return nil, nil
+	}
+	return call(s.fixed, "forwarding the clean images", append(s.networks(), x))
+}
+
+func (s *Stepper) climb(x, start, y *tensors.Tensor, common []*tensors.Tensor) (*tensors.Tensor, error) {
+	xAdv := start
+	for range s.objective.Threat.Steps {
+		args := append(append(s.networks(), asAny(common)...), x, xAdv, y)
+		out, err := call(s.search, "searching", args)
+		if err != nil {
+			return nil, err
+		}
+		if xAdv != start {
+			finalize([]*tensors.Tensor{xAdv})
+		}
+		xAdv = out[0]
+		for k, t := range out[1:] {
+			i := s.untrained[k]
+			finalize(s.state.student[i : i+1])
+			s.state.student[i] = t
+		}
+	}
+	return xAdv, nil
+}
+
+// batch is the tail of the arguments of a graph over a batch.
+func (s *Stepper) batch(x, xAdv, y *tensors.Tensor) []any {
+	if s.objective.Threat.Steps == 0 {
+		return []any{x, y}
+	}
+	return []any{x, xAdv, y}
+}
+
+// Derivatives are the loss of a batch and what follows from it, by parameter name.
+type Derivatives struct {
+	Loss    float64
+	Grads   map[string]*tensors.Tensor // of the trained parameters
+	Running map[string]*tensors.Tensor // running statistics after the loss's forward passes
+}
+
+// Derivatives computes the loss at the images x and xAdv with labels y, and changes nothing.
+func (s *Stepper) Derivatives(x, xAdv, y *tensors.Tensor) (*Derivatives, error) {
+	common, err := s.common(x)
+	if err != nil {
+		return nil, err
+	}
+	defer finalize(common)
+	out, err := call(s.derive, "differentiating", append(append(s.networks(), asAny(common)...), s.batch(x, xAdv, y)...))
+	if err != nil {
+		return nil, err
+	}
+	d := &Derivatives{Loss: float64(tensors.ToScalar[float32](out[0])), Grads: map[string]*tensors.Tensor{}, Running: map[string]*tensors.Tensor{}}
+	grads, after := out[1:1+len(s.trainable)], out[1+len(s.trainable):]
+	for k, i := range s.trainable {
+		d.Grads[s.params[i].Name] = grads[k]
+	}
+	for k, i := range s.untrained {
+		d.Running[s.params[i].Name] = after[k]
+	}
+	return d, nil
+}
+
+// Update takes one optimizer step on the loss at the images x and xAdv with labels y, with learning rate lr, and moves
+// the average by rate (see [Average]; ignored where none is kept). After an error the Stepper is of no more use.
+func (s *Stepper) Update(x, xAdv, y *tensors.Tensor, lr, rate float64) (Metrics, error) {
+	common, err := s.common(x)
+	if err != nil {
+		return Metrics{}, err
+	}
+	defer finalize(common)
+	return s.descend(x, xAdv, y, common, lr, rate)
+}
+
+// Step searches and updates: [Stepper.Search], then [Stepper.Update] with what it found.
+func (s *Stepper) Step(x, start, y *tensors.Tensor, lr, rate float64) (Metrics, error) {
+	common, err := s.common(x)
+	if err != nil {
+		return Metrics{}, err
+	}
+	defer finalize(common)
+	xAdv, err := s.climb(x, start, y, common)
+	if err != nil {
+		return Metrics{}, err
+	}
+	if xAdv != start {
+		defer finalize([]*tensors.Tensor{xAdv})
+	}
+	return s.descend(x, xAdv, y, common, lr, rate)
+}
+
+func (s *Stepper) descend(x, xAdv, y *tensors.Tensor, common []*tensors.Tensor, lr, rate float64) (Metrics, error) {
+	args := []any{float32(rate)}
+	for _, v := range s.optimizer.Inputs(s.state.step+1, lr) {
+		args = append(args, float32(v))
+	}
+	// What the update replaces is donated to it. Everything else is an input.
+	var err error
+	donate := func(ts []*tensors.Tensor) {
+		for _, t := range ts {
+			d, e := DonateTensorBuffer(t, s.backend, 0)
+			args, err = append(args, d), errors.Join(err, e)
+		}
+	}
+	for _, slot := range s.state.slots {
+		donate(slot)
+	}
+	donate(s.state.average)
+	donate(s.state.student)
+	if err != nil {
+		return Metrics{}, fmt.Errorf("updating: %w", err)
+	}
+	args = append(args, asAny(s.teacherState)...)
+	args = append(append(args, asAny(common)...), s.batch(x, xAdv, y)...)
+	out, err := call(s.update, "updating", args)
+	if err != nil {
+		return Metrics{}, err
+	}
+	m := Metrics{
+		Loss:     float64(tensors.ToScalar[float32](out[0])),
+		Accuracy: float64(tensors.ToScalar[float32](out[1])) / float64(y.Shape().Dimensions[0]),
+		GradNorm: float64(tensors.ToScalar[float32](out[2])),
+	}
+	finalize(out[:3])
+	out = out[3:]
+	take := func(k int) []*tensors.Tensor {
+		first := out[:k:k]
+		out = out[k:]
+		return first
+	}
+	for i := range s.state.slots {
+		s.state.slots[i] = take(len(s.trainable))
+	}
+	s.state.average = take(len(s.state.average))
+	s.state.student = take(len(s.params))
+	s.state.step++
+	return m, nil
+}
+
+// Settle gives the averaged weights running statistics of their own: those of the student, moved by one forward pass in
+// train mode over each batch of images that next returns, until it returns nil.
+func (s *Stepper) Settle(next func() (*tensors.Tensor, error)) error {
+	if len(s.untrained) == 0 {
+		return nil
+	}
+	args := asAny(s.state.average)
+	for _, i := range s.untrained {
+		args[i] = s.state.student[i]
+	}
+	var running []*tensors.Tensor
+	for {
+		x, err := next()
+		if err != nil {
+			return err
+		}
+		if x == nil {
+			break
+		}
+		out, err := call(s.settle, "finding the statistics of the averaged weights", append(args, x))
+		if err != nil {
+			return err
+		}
+		finalize(running)
+		running = out
+		for k, i := range s.untrained {
+			args[i] = out[k]
+		}
+	}
+	for k, t := range running {
+		i := s.untrained[k]
+		finalize(s.state.average[i : i+1])
+		s.state.average[i] = t
+	}
+	return nil
+}
+
+// Student copies the network in training to the host.
+func (s *Stepper) Student() (*classifier.Model, error) { return s.download(s.state.student) }
+
+// Model copies the network to use to the host: the averaged one where an average is kept, else the student.
+func (s *Stepper) Model() (*classifier.Model, error) {
+	if len(s.state.average) > 0 {
+		return s.download(s.state.average)
+	}
+	return s.download(s.state.student)
+}
+
+func (s *Stepper) download(state []*tensors.Tensor) (*classifier.Model, error) {
+	host := make([]*tensors.Tensor, len(state))
+	for i, t := range state {
+		var err error
+		if host[i], err = t.LocalClone(); err != nil {
+			return nil, fmt.Errorf("reading %s: %w", s.params[i].Name, err)
+		}
+	}
+	return classifier.NewModel(s.net, host)
+}
+
+func asAny(ts []*tensors.Tensor) []any {
+	args := make([]any, len(ts))
+	for i, t := range ts {
+		args[i] = t
+	}
+	return args
+}
+
+// finalize gives buffers back at once; what the collector would free in its own time may be all of a device's memory.
+func finalize(ts []*tensors.Tensor) {
+	for _, t := range ts {
+		t.FinalizeAll()
+	}
+}
