@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"image/color"
 	"io"
+	"math"
 
 	"gonum.org/v1/plot"
 	"gonum.org/v1/plot/font"
@@ -24,7 +25,7 @@ func Scatter(w io.Writer, format, title string, c Conditions, attack string, mod
 		}
 		points = append(points, [2]Accuracy{clean, robust})
 		labels.XYs = append(labels.XYs, plotter.XY{X: 100 * clean.value(), Y: 100 * robust.value()})
-		labels.Labels = append(labels.Labels, m.Name)
+		labels.Labels = append(labels.Labels, "  "+m.Name) // room for the dot, which an offset would not reserve
 	}
 	if len(points) == 0 {
 		return fmt.Errorf("no model has both a clean accuracy and one under %s to draw", attack)
@@ -61,11 +62,14 @@ func Scatter(w io.Writer, format, title string, c Conditions, attack string, mod
 	if err != nil {
 		return err
 	}
-	names.Offset = vg.Point{X: vg.Points(6), Y: vg.Points(4)}
+	names.Offset.Y = vg.Points(4)
 	for i := range names.TextStyle {
 		names.TextStyle[i].Font.Variant = "Sans"
 	}
 	p.Add(grid, xBars, yBars, dots, names)
+	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
+		axis.Min, axis.Max, axis.Tick.Marker = percentAxis(axis.Min, axis.Max)
+	}
 
 	image, err := p.WriterTo(16*vg.Centimeter, 12*vg.Centimeter, format)
 	if err != nil {
@@ -73,6 +77,23 @@ func Scatter(w io.Writer, format, title string, c Conditions, attack string, mod
 	}
 	_, err = image.WriteTo(w)
 	return err
+}
+
+// percentAxis widens a range of percents to round numbers and marks at most nine of them.
+func percentAxis(low, high float64) (float64, float64, plot.ConstantTicks) {
+	for _, step := range []float64{1, 2, 5, 10, 20} {
+		first := math.Floor(low / step)
+		last := max(first+1, math.Ceil(high/step))
+		if last-first > 8 {
+			continue
+		}
+		var ticks plot.ConstantTicks
+		for k := first; k <= last; k++ {
+			ticks = append(ticks, plot.Tick{Value: k * step, Label: fmt.Sprint(k * step)})
+		}
+		return first * step, last * step, ticks
+	}
+	panic(fmt.Sprintf("report: from %g to %g is no range of percents", low, high))
 }
 
 // intervals are pairs of a clean and a robust accuracy, as gonum's plotters take points with errors, in percent.
