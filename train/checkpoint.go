@@ -75,27 +75,14 @@ func (s *Stepper) names() map[string]**tensors.Tensor {
 	return all
 }
 
-// snapshot copies the state to the host. A state with a NaN or an infinity in it is no state to go on from: it returns
-// an ErrDiverged that names the tensor.
+// snapshot copies the state to the host.
 func (s *Stepper) snapshot(p position) (*checkpoint, error) {
 	c := &checkpoint{position: p, tensors: map[string]*tensors.Tensor{}}
 	for name, t := range s.names() {
-		host, err := (*t).LocalClone()
-		if err != nil {
-			return nil, fmt.Errorf("reading %s: %w", name, err)
+		var err error
+		if c.tensors[name], err = download(name, *t); err != nil {
+			return nil, err
 		}
-		finite := true
-		tensors.MustConstFlatData(host, func(flat []float32) {
-			for _, v := range flat {
-				if d := v - v; d != 0 {
-					finite = false
-				}
-			}
-		})
-		if !finite {
-			return nil, fmt.Errorf("%w: %s is not finite", ErrDiverged, name)
-		}
-		c.tensors[name] = host
 	}
 	return c, nil
 }

@@ -38,7 +38,9 @@ func ReadRecord(dir string) (*Record, error) {
 		return nil, err
 	}
 	r := new(Record)
-	if err := json.Unmarshal(text, r); err != nil {
+	d := json.NewDecoder(bytes.NewReader(text))
+	d.UseNumber() // a seed of 64 bits has no float64
+	if err := d.Decode(r); err != nil {
 		return nil, fmt.Errorf("%s is not a run's record: %w", path, err)
 	}
 	return r, nil
@@ -93,7 +95,6 @@ func flatten(v any) (map[string]string, error) {
 	if err != nil {
 		return nil, fmt.Errorf("the settings cannot be written as JSON: %w", err)
 	}
-	// Numbers stay as they are written: a seed of 64 bits has no float64.
 	d := json.NewDecoder(bytes.NewReader(text))
 	d.UseNumber()
 	var tree any

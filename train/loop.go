@@ -353,6 +353,14 @@ func (r *run) lastGood(err error) error {
 	return fmt.Errorf("%w; the last good checkpoint is %s, after step %d", err, filepath.Join(r.cfg.Dir, Last), r.saved)
 }
 
+// broken tells an error in reading the state, which may be that the state is none to go on from.
+func (r *run) broken(err error) error {
+	if errors.Is(err, ErrDiverged) {
+		return r.lastGood(fmt.Errorf("after step %d: %w", r.at.Step, err))
+	}
+	return err
+}
+
 // rate is how far the average moves after the epoch's batch.
 func (r *run) rate(batch int) float64 {
 	if r.cfg.Average == nil {
@@ -396,7 +404,7 @@ func (r *run) endEpoch(ctx context.Context, rate float64) error {
 		r.cfg.Reporter.Validating(chosen.Epoch)
 		model, err := r.stepper.Model()
 		if err != nil {
-			return err
+			return r.broken(err)
 		}
 		score, err := r.cfg.Validate(ctx, model)
 		if err != nil {
@@ -483,11 +491,8 @@ func (r *run) save(best bool) error {
 	}
 	r.at.Log, r.at.Seconds = r.log.size, r.seconds()
 	c, err := r.stepper.snapshot(r.at)
-	if errors.Is(err, ErrDiverged) {
-		return r.lastGood(fmt.Errorf("after step %d: %w", r.at.Step, err))
-	}
 	if err != nil {
-		return err
+		return r.broken(err)
 	}
 	// best goes first: a last that knows of a best is never without it.
 	if best {

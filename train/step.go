@@ -568,26 +568,47 @@ func (s *Stepper) Settle(next func() (*tensors.Tensor, error)) error {
 	return nil
 }
 
-// Student copies the network in training to the host.
-func (s *Stepper) Student() (*classifier.Model, error) { return s.download(s.state.student) }
+// Student copies the network in training to the host. Values that are not finite are an [ErrDiverged].
+func (s *Stepper) Student() (*classifier.Model, error) { return s.model(s.state.student) }
 
-// Model copies the network to use to the host: the averaged one where an average is kept, else the student.
+// Model copies the network to use to the host: the averaged one where an average is kept, else the student. Values that
+// are not finite are an [ErrDiverged].
 func (s *Stepper) Model() (*classifier.Model, error) {
 	if len(s.state.average) > 0 {
-		return s.download(s.state.average)
+		return s.model(s.state.average)
 	}
-	return s.download(s.state.student)
+	return s.model(s.state.student)
 }
 
-func (s *Stepper) download(state []*tensors.Tensor) (*classifier.Model, error) {
+func (s *Stepper) model(state []*tensors.Tensor) (*classifier.Model, error) {
 	host := make([]*tensors.Tensor, len(state))
 	for i, t := range state {
 		var err error
-		if host[i], err = t.LocalClone(); err != nil {
-			return nil, fmt.Errorf("reading %s: %w", s.params[i].Name, err)
+		if host[i], err = download(s.params[i].Name, t); err != nil {
+			return nil, err
 		}
 	}
 	return classifier.NewModel(s.net, host)
+}
+
+// download copies a tensor to the host. One with a NaN or an infinity in it is nothing to go on from.
+func download(name string, t *tensors.Tensor) (*tensors.Tensor, error) {
+	host, err := t.LocalClone()
+	if err != nil {
+		return nil, fmt.Errorf("reading %s: %w", name, err)
+	}
+	finite := true
+	err = tensors.ConstFlatData(host, func(flat []float32) {
+		for _, v := range flat {
+			if v-v != 0 {
+				finite = false
+			}
+		}
+	})
+	if err == nil && !finite {
+		err = fmt.Errorf("%w: %s is not finite", ErrDiverged, name)
+	}
+	return host, err
 }
 
 func asAny(ts []*tensors.Tensor) []any {

@@ -138,8 +138,10 @@ func (c counted) Forward(b *classifier.Bound, x *Node) *Node {
 func TestSearchDifferentiatesThroughTheTeacher(t *testing.T) {
 	o := Objective{
 		Threat: ball,
-		Search: func(b *classifier.Batch) *Node { return crossEntropy(b.Teachers[0].Logits(b.XAdv, classifier.Eval), b.Y) },
-		Loss:   plain().Loss,
+		Search: func(b *classifier.Batch) *Node {
+			return crossEntropy(b.Teachers[0].Logits(b.XAdv, classifier.Eval), b.Y)
+		},
+		Loss: plain().Loss,
 	}
 	s := newStepper(t, o, SGD{}, 0, false)
 	b := firstBatch(t, 4, ball)
