@@ -1,0 +1,295 @@
+package vec
+
+import (
+	"github.com/gomlx/compute"
+
+	"github.com/adaad-go/adaad/backend/vec/internal/conv"
+)
+
+// direction says which of the three forms of a convolution a node is.
+type direction int
+
+const (
+	forward    direction = iota // y from x and w
+	gradInput                   // dx from dy and w
+	gradKernel                  // dw from x and dy
+)
+
+// convPlan is a convolution as package conv computes it.
+type convPlan struct {
+	direction direction
+	shape     conv.Shape
+	result    *value
+
+	// Images are NHWC: x is x, or dy for gradInput; y is dy, for gradKernel.
+	x, y         *value
+	xPerm, yPerm []int // how to transpose an image to NHWC first; nil if it is already
+	outDims      []int // of the NHWC result, if it must be transposed afterwards by outPerm
+	outPerm      []int
+
+	// kernel is the weights' memory and view its axes in it; for gradKernel it is the view of the result.
+	kernel *value
+	view   conv.Kernel
+
+	bias, residual *value
+	relu           bool
+}
+
+func (p *convPlan) reads(add func(*value)) {
+	for _, v := range []*value{p.x, p.y, p.kernel, p.bias, p.residual} {
+		if v != nil {
+			add(v)
+		}
+	}
+}
+
+// clusterConvolutions recognises the convolutions there are kernels for, with what can be done to their results before
+// these are stored.
+func (c *compiler) clusterConvolutions() {
+	for _, n := range c.nodes {
+		if n.op != compute.OpTypeConvGeneral {
+			continue
+		}
+		if p := planConvolution(n); p != nil {
+			c.newCluster(n).conv = p
+		}
+	}
+}
+
+// spatial is one spatial axis of a convolution.
+type spatial struct {
+	in, kernel, out, stride, before, inDilation, kernelDilation int
+}
+
+// planConvolution maps a float32 convolution of one or two spatial axes to package conv; nil if it cannot.
+//
+// GoMLX writes the gradient by the input of a strided convolution as a convolution with dilated input and a reversed
+// kernel, and the gradient by the kernel as one in which batch and channels have changed places.
+func planConvolution(n *node) *convPlan {
+	a := n.attr.(convolution)
+	x, w, out := n.in[0], n.in[1], n.out[0]
+	rank := len(a.axes.InputSpatial)
+	if !isFloat(x) || !isFloat(w) || !isFloat(out) || rank < 1 || rank > 2 || a.batchGroups > 1 {
+		return nil
+	}
+	xd, wd, od := x.shape.Dimensions, w.shape.Dimensions, out.shape.Dimensions
+	// With one spatial axis the height is 1.
+	axes := [2]spatial{{in: 1, kernel: 1, out: 1, stride: 1, inDilation: 1, kernelDilation: 1}}
+	for i := range rank {
+		s := spatial{in: xd[a.axes.InputSpatial[i]], kernel: wd[a.axes.KernelSpatial[i]], out: od[a.axes.OutputSpatial[i]],
+			stride: 1, inDilation: 1, kernelDilation: 1}
+		set := func(to *int, list []int) {
+			if len(list) > 0 {
+				*to = max(1, list[i])
+			}
+		}
+		set(&s.stride, a.strides)
+		set(&s.inDilation, a.inputDilations)
+		set(&s.kernelDilation, a.kernelDilations)
+		if len(a.paddings) > 0 {
+			s.before = a.paddings[i][0]
+		}
+		axes[2-rank+i] = s
+	}
+	h, v := axes[0], axes[1]
+	view, kernel := kernelView(w, a.axes)
+	p := &convPlan{x: x, kernel: kernel, view: view, result: out, shape: conv.Shape{Groups: max(1, a.channelGroups)}}
+	s := &p.shape
+	inputRoles := imageRoles(a.axes.InputBatch, a.axes.InputSpatial, a.axes.InputChannels)
+	outputRoles := imageRoles(a.axes.OutputBatch, a.axes.OutputSpatial, a.axes.OutputChannels)
+
+	switch {
+	case a.axes.InputChannels == 0 && s.Groups == 1 && h.inDilation == 1 && v.inDilation == 1:
+		// The kernel is another image and the contraction is over images.
+		p.direction = gradKernel
+		p.y, p.kernel = w, nil
+		s.N, s.Cin, s.Cout = xd[a.axes.InputChannels], xd[a.axes.InputBatch], od[a.axes.OutputChannels]
+		s.H, s.W, s.KH, s.KW = h.in, v.in, h.out, v.out
+		s.StrideH, s.StrideW, s.DilH, s.DilW = h.kernelDilation, v.kernelDilation, h.stride, v.stride
+		s.PadTop, s.PadLeft = h.before, v.before
+		if !fit(s, h.kernel, v.kernel) {
+			return nil
+		}
+		p.xPerm = permutation(imageRoles(a.axes.InputChannels, a.axes.InputSpatial, a.axes.InputBatch))
+		p.yPerm = permutation(imageRoles(a.axes.KernelInputChannels, a.axes.KernelSpatial, a.axes.KernelOutputChannels))
+		p.view = viewOf(od, a.axes.OutputChannels, a.axes.OutputBatch, a.axes.OutputSpatial)
+		return p
+
+	case h.inDilation == 1 && v.inDilation == 1:
+		p.direction = forward
+		s.N, s.Cin, s.Cout = xd[a.axes.InputBatch], xd[a.axes.InputChannels], od[a.axes.OutputChannels]
+		s.H, s.W, s.KH, s.KW = h.in, v.in, h.kernel, v.kernel
+		s.StrideH, s.StrideW, s.DilH, s.DilW = h.stride, v.stride, h.kernelDilation, v.kernelDilation
+		s.PadTop, s.PadLeft = h.before, v.before
+		if !fit(s, h.out, v.out) {
+			return nil
+		}
+
+	case s.Groups == 1 && h.stride == 1 && v.stride == 1:
+		// y[t] = Σ_k x[(t + k·d - before)/dilation] w[k] is the gradient by the input of a convolution with stride
+		// dilation, padding (K-1)·d - before and kernel w reversed.
+		p.direction = gradInput
+		s.N, s.Cin, s.Cout = xd[a.axes.InputBatch], od[a.axes.OutputChannels], xd[a.axes.InputChannels]
+		s.H, s.W, s.KH, s.KW = h.out, v.out, h.kernel, v.kernel
+		s.StrideH, s.StrideW, s.DilH, s.DilW = h.inDilation, v.inDilation, h.kernelDilation, v.kernelDilation
+		s.PadTop, s.PadLeft = (h.kernel-1)*h.kernelDilation-h.before, (v.kernel-1)*v.kernelDilation-v.before
+		if !fit(s, h.in, v.in) {
+			return nil
+		}
+		view := &p.view
+		view.SO, view.SI = view.SI, view.SO
+		view.Base += (h.kernel-1)*view.SH + (v.kernel-1)*view.SW
+		view.SH, view.SW = -view.SH, -view.SW
+
+	default:
+		return nil
+	}
+	p.xPerm = permutation(inputRoles)
+	if perm := permutation(outputRoles); perm != nil {
+		p.outPerm = make([]int, len(perm))
+		p.outDims = make([]int, len(perm))
+		for i, axis := range perm {
+			p.outPerm[axis] = i
+			p.outDims[i] = od[axis]
+		}
+	}
+	return p
+}
+
+// fit sets the trailing paddings so that the output has the given size. It reports whether they exist: paddings may not be
+// negative.
+func fit(s *conv.Shape, oh, ow int) bool {
+	s.PadBottom = max(0, (oh-1)*s.StrideH+(s.KH-1)*s.DilH+1-s.H-s.PadTop)
+	s.PadRight = max(0, (ow-1)*s.StrideW+(s.KW-1)*s.DilW+1-s.W-s.PadLeft)
+	if s.PadTop < 0 || s.PadLeft < 0 {
+		return false
+	}
+	h, w := s.Out()
+	return h == oh && w == ow
+}
+
+// imageRoles lists the axes of an image in the order N, H, W, C.
+func imageRoles(batch int, spatial []int, channels int) []int {
+	return append(append([]int{batch}, spatial...), channels)
+}
+
+// permutation is perm, or nil if it changes nothing.
+func permutation(perm []int) []int {
+	for i, axis := range perm {
+		if axis != i {
+			return perm
+		}
+	}
+	return nil
+}
+
+func viewOf(dims []int, out, in int, spatial []int) conv.Kernel {
+	st := strides(dims)
+	k := conv.Kernel{SO: st[out], SI: st[in], SW: st[spatial[len(spatial)-1]]}
+	if len(spatial) == 2 {
+		k.SH = st[spatial[0]]
+	}
+	return k
+}
+
+// kernelView finds the memory behind weights that were reversed or transposed, and their axes in it.
+func kernelView(w *value, axes compute.ConvolveAxesConfig) (conv.Kernel, *value) {
+	dims := w.shape.Dimensions
+	// at and step are the place of element 0 and the distance along each axis of w, in the memory of v.
+	at := 0
+	axis := make([]int, len(dims)) // which axis of v each axis of w is
+	sign := make([]int, len(dims))
+	for i := range axis {
+		axis[i], sign[i] = i, 1
+	}
+	v := w
+	for v.node != nil {
+		n := v.node
+		if n.op == compute.OpTypeTranspose && !isReshape(n) {
+			for i := range axis {
+				axis[i] = n.attr.([]int)[axis[i]]
+			}
+		} else if n.op == compute.OpTypeReverse {
+			for _, reversed := range n.attr.([]int) {
+				for i := range axis {
+					if axis[i] == reversed {
+						sign[i] = -sign[i]
+					}
+				}
+			}
+		} else {
+			break
+		}
+		v = n.in[0]
+	}
+	st := strides(v.shape.Dimensions)
+	step := make([]int, len(dims))
+	for i := range step {
+		step[i] = sign[i] * st[axis[i]]
+		if sign[i] < 0 {
+			at += (dims[i] - 1) * st[axis[i]]
+		}
+	}
+	k := conv.Kernel{Base: at, SO: step[axes.KernelOutputChannels], SI: step[axes.KernelInputChannels]}
+	k.SW = step[axes.KernelSpatial[len(axes.KernelSpatial)-1]]
+	if len(axes.KernelSpatial) == 2 {
+		k.SH = step[axes.KernelSpatial[0]]
+	}
+	return k, v
+}
+
+// lowerConvolution adds the instruction, and those that bring images to NHWC and back.
+func (c *compiler) lowerConvolution(p *convPlan) {
+	plan := conv.NewPlan(p.shape, c.backend.set)
+	image := func(v *value, perm []int) *tensor {
+		if perm == nil {
+			return c.tensor(v)
+		}
+		t := c.newTensor(byteSize(v.shape))
+		c.addTranspose(t, c.tensor(v), v.shape.Dimensions, perm, 4)
+		return t
+	}
+	x := image(p.x, p.xPerm)
+	out := c.tensor(p.result)
+	last := out
+	if p.outPerm != nil {
+		last = c.newTensor(byteSize(p.result.shape))
+	}
+	in := instruction{in: []*tensor{x}, out: []*tensor{last}}
+	switch p.direction {
+	case gradKernel:
+		in.name = "convolution: gradient by kernel"
+		y := image(p.y, p.yPerm)
+		in.in = append(in.in, y)
+		in.run = func(r *run) error {
+			dst := p.view
+			dst.Data = r.floats(last)
+			plan.GradKernel(r.pool, dst, r.floats(x), r.floats(y))
+			return nil
+		}
+	case gradInput:
+		in.name = "convolution: gradient by input"
+		w := c.tensor(p.kernel)
+		in.in = append(in.in, w)
+		in.run = func(r *run) error {
+			k := p.view
+			k.Data = r.floats(w)
+			plan.GradInput(r.pool, r.floats(last), r.floats(x), plan.PackGradInput(k), nil)
+			return nil
+		}
+	default:
+		in.name = "convolution"
+		w := c.tensor(p.kernel)
+		in.in = append(in.in, w)
+		in.run = func(r *run) error {
+			k := p.view
+			k.Data = r.floats(w)
+			plan.Forward(r.pool, r.floats(last), r.floats(x), plan.Pack(k), conv.Epilogue{})
+			return nil
+		}
+	}
+	c.add(in)
+	if p.outPerm != nil {
+		c.addTranspose(out, last, p.outDims, p.outPerm, 4)
+	}
+}

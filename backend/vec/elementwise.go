@@ -1,0 +1,439 @@
+package vec
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+)
+
+// Elementwise operations that feed one another are computed together, a piece of all the arrays at a time, so that what
+// lies between them stays in cache. A value inside is a register: a piece of float32s, with booleans as 0 and 1.
+
+const (
+	maxSteps  = 48   // operations in one cluster
+	pieceSize = 2048 // elements of a register, about
+	maxPeriod = 8192 // elements of a repeated operand that is laid out in a register once
+	taskSize  = 8 * pieceSize
+	tasksEach = 4 // tasks for each worker, so that they end together
+)
+
+// isElementwise reports whether n can be part of a cluster.
+func isElementwise(n *node) bool {
+	if len(n.out) != 1 || n.out[0].shape.Size() == 0 {
+		return false
+	}
+	number := func(v *value) bool { return v.shape.DType == dtypes.Float32 }
+	truth := func(v *value) bool { return v.shape.DType == dtypes.Bool }
+	all := func(is func(*value) bool) bool {
+		return !slices.ContainsFunc(n.in, func(v *value) bool { return !is(v) })
+	}
+	switch n.op {
+	case compute.OpTypeConvertDType:
+		if number(n.out[0]) {
+			switch n.in[0].shape.DType {
+			case dtypes.Bool, dtypes.Uint8, dtypes.Int32, dtypes.Int64:
+				return true
+			}
+			return false
+		}
+		return truth(n.out[0]) && number(n.in[0])
+	case compute.OpTypeWhere:
+		return truth(n.in[0]) && (number(n.out[0]) || truth(n.out[0]))
+	case compute.OpTypeClamp:
+		return number(n.out[0])
+	case compute.OpTypeLogicalAnd, compute.OpTypeLogicalOr, compute.OpTypeLogicalXor, compute.OpTypeLogicalNot:
+		return all(truth)
+	case compute.OpTypeEqual, compute.OpTypeNotEqual:
+		return all(number) || all(truth)
+	}
+	_, ok := steps[n.op]
+	return ok && all(number)
+}
+
+// clusterElementwise puts elementwise nodes with as many elements as each other together, along the edges of the graph.
+func (c *compiler) clusterElementwise() {
+	for _, n := range c.nodes {
+		if c.of[n] != nil || !isElementwise(n) {
+			continue
+		}
+		k := c.newCluster(n)
+		k.size = n.out[0].shape.Size()
+		for _, v := range n.in {
+			if v.shape.Size() != k.size {
+				continue
+			}
+			m := root(v).node
+			if m == nil || c.of[m] == nil {
+				continue
+			}
+			if o := c.of[m]; o != k && o.size == k.size && len(o.nodes)+len(k.nodes) <= maxSteps &&
+				!c.reaches(o, k) && !c.reaches(k, o) {
+				for _, member := range k.nodes {
+					c.of[member] = o
+				}
+				o.nodes = append(o.nodes, k.nodes...)
+				slices.SortFunc(o.nodes, func(a, b *node) int { return c.position[a] - c.position[b] })
+				o.first, o.last = c.position[o.nodes[0]], c.position[o.nodes[len(o.nodes)-1]]
+				k = o
+			}
+		}
+	}
+}
+
+// operand is what an elementwise node reads: a register of its cluster, or memory, seen through broadcasts.
+type operand struct {
+	member *node  // the member that computes it, or
+	v      *value // what is in memory,
+	dims   []int  // the result's axes, those that are adjacent in memory merged,
+	steps  []int  // and the distance of neighbours along them in v, in elements; 0 repeats it
+}
+
+// form says how an operand lies in memory, as the result sees it.
+type form int
+
+const (
+	scalarForm   form = iota // one element everywhere
+	fullForm                 // as many elements as the result, in the same order
+	periodicForm             // a row that repeats
+	generalForm
+)
+
+func (o operand) form() form {
+	switch {
+	case len(o.steps) == 0 || len(o.steps) == 1 && o.steps[0] == 0:
+		return scalarForm
+	case len(o.steps) == 1 && o.steps[0] == 1:
+		return fullForm
+	case len(o.steps) == 2 && o.steps[0] == 0 && o.steps[1] == 1 && o.dims[1] <= maxPeriod:
+		return periodicForm
+	}
+	return generalForm
+}
+
+func (o operand) key() string { return fmt.Sprintf("%p %v %v", root(o.v), o.dims, o.steps) }
+
+// operand resolves the i-th input of n in cluster k.
+func (c *compiler) operand(k *cluster, n *node, i int) operand {
+	dims := n.out[0].shape.Dimensions
+	v := n.in[i]
+	axes := make([]int, len(dims)) // the axis of v along each axis of the result, or -1
+	for a := range axes {
+		axes[a] = -1
+		if v.shape.Rank() > 0 && v.shape.Dimensions[a] != 1 {
+			axes[a] = a
+		}
+	}
+	for {
+		if v.shape.Size() == k.size {
+			if r := root(v); r.node != nil && c.of[r.node] == k {
+				return operand{member: r.node}
+			}
+			return operand{v: v, dims: []int{k.size}, steps: []int{1}}
+		}
+		if v.node == nil {
+			break
+		}
+		from := v.node.in
+		if v.node.op == compute.OpTypeBroadcastInDim {
+			u := from[0]
+			back := map[int]int{}
+			for j, a := range v.node.attr.(broadcast).axes {
+				if u.shape.Dimensions[j] != 1 {
+					back[a] = j
+				}
+			}
+			for a, x := range axes {
+				if j, ok := back[x]; ok {
+					axes[a] = j
+				} else {
+					axes[a] = -1
+				}
+			}
+			v = u
+			continue
+		}
+		if isReshape(v.node) {
+			u := from[0]
+			old, now := longAxes(u.shape.Dimensions), longAxes(v.shape.Dimensions)
+			if len(old) == len(now) {
+				match := true
+				back := map[int]int{}
+				for j := range now {
+					match = match && u.shape.Dimensions[old[j]] == v.shape.Dimensions[now[j]]
+					back[now[j]] = old[j]
+				}
+				if match {
+					for a, x := range axes {
+						if x >= 0 {
+							axes[a] = back[x]
+						}
+					}
+					v = u
+					continue
+				}
+			}
+		}
+		break
+	}
+	o := operand{v: v}
+	st := strides(v.shape.Dimensions)
+	for a, d := range dims {
+		if d == 1 {
+			continue
+		}
+		step := 0
+		if axes[a] >= 0 {
+			step = st[axes[a]]
+		}
+		if last := len(o.steps) - 1; last >= 0 && o.steps[last] == step*d {
+			o.dims[last] *= d
+			o.steps[last] = step
+		} else {
+			o.dims, o.steps = append(o.dims, d), append(o.steps, step)
+		}
+	}
+	return o
+}
+
+// longAxes lists the axes that are longer than 1.
+func longAxes(dims []int) []int {
+	var axes []int
+	for i, d := range dims {
+		if d != 1 {
+			axes = append(axes, i)
+		}
+	}
+	return axes
+}
+
+func (c *compiler) elementwiseReads(k *cluster, add func(*value)) {
+	for _, n := range k.nodes {
+		for i := range n.in {
+			if o := c.operand(k, n, i); o.member == nil {
+				add(o.v)
+			}
+		}
+	}
+}
+
+// load brings an operand from memory to a register.
+type load struct {
+	operand
+	t     *tensor
+	dtype dtypes.DType
+	form  form
+	reg   int
+}
+
+// step computes one register from others.
+type step struct {
+	compute   func(dst, a, b, c []float32)
+	dst       int
+	a, b, c   int
+	out       *tensor // where the register is stored as well, or nil
+	outIsBool bool
+}
+
+// lowerElementwise adds the instruction of a cluster.
+func (c *compiler) lowerElementwise(k *cluster) {
+	inside := map[*node]bool{}
+	for _, n := range k.nodes {
+		inside[n] = true
+	}
+	var in instruction
+	var loads []*load
+	loaded := map[string]*load{}
+	operands := make([][]operand, len(k.nodes))
+	lastUse := map[*node]int{}
+	for i, n := range k.nodes {
+		for j := range n.in {
+			o := c.operand(k, n, j)
+			operands[i] = append(operands[i], o)
+			if o.member != nil {
+				lastUse[o.member] = i
+				continue
+			}
+			if loaded[o.key()] == nil {
+				l := &load{operand: o, t: c.tensor(o.v), dtype: o.v.shape.DType, form: o.form(), reg: len(loads)}
+				loaded[o.key()] = l
+				loads = append(loads, l)
+				in.in = append(in.in, l.t)
+			}
+		}
+	}
+	regs := len(loads)
+	var free []int
+	at := map[*node]int{}
+	var list []step
+	var names []string
+	for i, n := range k.nodes {
+		s := step{compute: stepOf(n)}
+		for j, o := range operands[i] {
+			reg := 0
+			if o.member != nil {
+				reg = at[o.member]
+			} else {
+				reg = loaded[o.key()].reg
+			}
+			*[]*int{&s.a, &s.b, &s.c}[j] = reg
+		}
+		// A register may be written where one is read for the last time: kernels go element by element.
+		for _, o := range operands[i] {
+			if m := o.member; m != nil && lastUse[m] == i {
+				if !slices.Contains(free, at[m]) {
+					free = append(free, at[m])
+				}
+			}
+		}
+		if c.usedOutside(n.out[0], inside) {
+			s.out = c.tensor(n.out[0])
+			s.outIsBool = n.out[0].shape.DType == dtypes.Bool
+			in.out = append(in.out, s.out)
+		}
+		if direct := s.out != nil && !s.outIsBool; len(free) > 0 && !direct {
+			s.dst, free = free[len(free)-1], free[:len(free)-1]
+		} else {
+			s.dst = regs
+			regs++
+			if direct { // the register is the memory itself, and no other value's
+				delete(lastUse, n)
+			}
+		}
+		at[n] = s.dst
+		list = append(list, s)
+		names = append(names, n.op.String())
+	}
+	in.name = "elementwise: " + strings.Join(names, " ")
+
+	piece := pieceSize
+	if regs > 16 {
+		piece /= 2
+	}
+	for _, l := range loads {
+		if l.form == periodicForm && l.dims[1] > piece {
+			piece = l.dims[1]
+		}
+	}
+	for _, l := range loads {
+		if l.form == periodicForm && piece%l.dims[1] != 0 && piece >= l.dims[1] {
+			piece -= piece % l.dims[1]
+		}
+	}
+	for _, l := range loads {
+		if l.form == periodicForm && piece%l.dims[1] != 0 {
+			l.form = generalForm
+		}
+	}
+	piece = min(piece, k.size)
+	stride := roundUp(piece, 16)
+	in.scratch = regs * stride * 4
+	workers := c.backend.pool.workers
+	each := roundUp(max(taskSize, (k.size+tasksEach*workers-1)/(tasksEach*workers)), piece)
+	tasks := (k.size + each - 1) / each
+	in.run = func(r *run) error {
+		r.pool.Run(tasks, func(task, worker int) {
+			scratch := r.scratch[worker]
+			reg := make([][]float32, regs)
+			for i := range reg {
+				reg[i] = scratch[i*stride:][:piece]
+			}
+			for _, l := range loads {
+				if l.form == scalarForm || l.form == periodicForm {
+					l.fill(reg[l.reg], r.mem[l.t.id], 0)
+				}
+			}
+			for from := task * each; from < min((task+1)*each, k.size); from += piece {
+				n := min(piece, k.size-from)
+				for _, l := range loads {
+					switch {
+					case l.form == fullForm && l.dtype == dtypes.Float32:
+						reg[l.reg] = r.floats(l.t)[from:][:n]
+					case l.form == fullForm || l.form == generalForm:
+						l.fill(reg[l.reg][:n], r.mem[l.t.id], from)
+					}
+				}
+				for i := range list {
+					s := &list[i]
+					if s.out != nil && !s.outIsBool {
+						reg[s.dst] = r.floats(s.out)[from:][:n]
+					}
+					dst := reg[s.dst][:n]
+					s.compute(dst, reg[s.a][:n], reg[s.b][:n], reg[s.c][:n])
+					if s.outIsBool {
+						out := r.mem[s.out.id][from:][:n]
+						for j, x := range dst {
+							out[j] = byte(x)
+						}
+					}
+				}
+			}
+		})
+		return nil
+	}
+	c.add(in)
+}
+
+// fill writes len(dst) elements of the operand, from the given position of the result on.
+func (l *load) fill(dst []float32, mem []byte, from int) {
+	switch l.dtype {
+	case dtypes.Float32:
+		fill(dst, floats(mem), from, l.dims, l.steps)
+	case dtypes.Int32:
+		fill(dst, numbers[int32](mem), from, l.dims, l.steps)
+	case dtypes.Int64:
+		fill(dst, numbers[int64](mem), from, l.dims, l.steps)
+	default: // Uint8, and Bool as 0 and 1
+		fill(dst, mem, from, l.dims, l.steps)
+	}
+}
+
+func fill[T float32 | int32 | int64 | uint8](dst []float32, src []T, from int, dims, steps []int) {
+	if len(dims) == 0 {
+		for i := range dst {
+			dst[i] = float32(src[0])
+		}
+		return
+	}
+	last := len(dims) - 1
+	index := make([]int, len(dims))
+	at := 0
+	for a, rest := last, from; a >= 0; a-- {
+		index[a] = rest % dims[a]
+		rest /= dims[a]
+		at += index[a] * steps[a]
+	}
+	for len(dst) > 0 {
+		n := min(dims[last]-index[last], len(dst))
+		switch steps[last] {
+		case 0:
+			x := float32(src[at])
+			for i := range dst[:n] {
+				dst[i] = x
+			}
+		case 1:
+			for i, x := range src[at:][:n] {
+				dst[i] = float32(x)
+			}
+		default:
+			for i := range n {
+				dst[i] = float32(src[at+i*steps[last]])
+			}
+		}
+		dst = dst[n:]
+		at += n * steps[last]
+		index[last] += n
+		for a := last; index[a] == dims[a]; a-- {
+			if a == 0 { // a periodic operand starts again
+				clear(index)
+				at = 0
+				break
+			}
+			at += steps[a-1] - dims[a]*steps[a]
+			index[a] = 0
+			index[a-1]++
+		}
+	}
+}

@@ -1,0 +1,230 @@
+package vec
+
+import (
+	"slices"
+	"sync"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/shapes"
+	"github.com/pkg/errors"
+)
+
+// program is a compiled function: instructions over tensors, in order.
+type program struct {
+	backend      *Backend
+	name         string
+	names        []string       // of the parameters
+	params       []shapes.Shape // parameters
+	outputs      []shapes.Shape
+	parameter    []*tensor // nil where nothing reads it
+	output       []*tensor
+	tensors      []*tensor
+	instructions []*instruction
+	arena        int // bytes
+	scratch      int // bytes for each worker
+}
+
+// plan lays the arena out: tensors whose lives do not overlap may share memory.
+func (p *program) plan() {
+	first, last := map[*tensor]int{}, map[*tensor]int{}
+	for i, in := range p.instructions {
+		for _, t := range slices.Concat(in.in, in.out) {
+			if _, ok := first[t]; !ok {
+				first[t] = i
+			}
+			last[t] = i
+		}
+		p.scratch = max(p.scratch, in.scratch)
+	}
+	var order []*tensor
+	for _, t := range p.tensors {
+		if _, ok := first[t]; ok && t.kind == inArena {
+			order = append(order, t)
+		}
+	}
+	// The largest first, each at the lowest place that is free for all its life.
+	slices.SortStableFunc(order, func(a, b *tensor) int { return b.bytes - a.bytes })
+	var placed []*tensor // by offset
+	for _, t := range order {
+		at := 0
+		for _, o := range placed {
+			if last[o] < first[t] || last[t] < first[o] || o.offset+o.bytes <= at {
+				continue
+			}
+			if at+t.bytes <= o.offset {
+				break
+			}
+			at = roundUp(o.offset+o.bytes, alignment)
+		}
+		t.offset = at
+		p.arena = max(p.arena, at+t.bytes)
+		i, _ := slices.BinarySearchFunc(placed, t, func(a, b *tensor) int { return a.offset - b.offset })
+		placed = slices.Insert(placed, i, t)
+	}
+}
+
+func roundUp(n, multiple int) int { return (n + multiple - 1) / multiple * multiple }
+
+// run is the memory of one execution. It is used again by later ones, never by two at once.
+type run struct {
+	pool    *pool
+	mem     [][]byte    // by tensor
+	scratch [][]float32 // by worker
+}
+
+func (p *program) newRun() *run {
+	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers)}
+	arena := allocate(p.arena)
+	for _, t := range p.tensors {
+		switch t.kind {
+		case inArena:
+			r.mem[t.id] = arena[t.offset:][:t.bytes:t.bytes]
+		case isConstant:
+			r.mem[t.id] = t.mem
+		}
+	}
+	for w := range r.scratch {
+		r.scratch[w] = floats(allocate(roundUp(p.scratch, 4)))
+	}
+	return r
+}
+
+func (r *run) floats(t *tensor) []float32 { return floats(r.mem[t.id]) }
+
+// Executable implements [compute.Executable]. It may run several times at once.
+type Executable struct {
+	mu      sync.Mutex
+	program *program
+	idle    []*run
+}
+
+var _ compute.Executable = (*Executable)(nil)
+
+func newExecutable(p *program) *Executable { return &Executable{program: p} }
+
+// Finalize implements [compute.Executable].
+func (e *Executable) Finalize() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.program, e.idle = nil, nil
+}
+
+// Inputs implements [compute.Executable].
+func (e *Executable) Inputs() ([]string, []shapes.Shape) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.program == nil {
+		return nil, nil
+	}
+	return slices.Clone(e.program.names), slices.Clone(e.program.params)
+}
+
+// Outputs implements [compute.Executable].
+func (e *Executable) Outputs() []shapes.Shape {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.program == nil {
+		return nil
+	}
+	return slices.Clone(e.program.outputs)
+}
+
+// take returns the program and memory to run it in.
+func (e *Executable) take() (*program, *run) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if n := len(e.idle); n > 0 {
+		r := e.idle[n-1]
+		e.idle = e.idle[:n-1]
+		return e.program, r
+	}
+	return e.program, nil
+}
+
+func (e *Executable) give(r *run) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.program != nil {
+		e.idle = append(e.idle, r)
+	}
+}
+
+// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not.
+func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device compute.DeviceNum) ([]compute.Buffer, error) {
+	p, r := e.take()
+	if p == nil {
+		return nil, errors.New("vec: Execute: the program was finalized")
+	}
+	if err := p.backend.check("Execute", device); err != nil {
+		return nil, err
+	}
+	buffers, err := p.checkInputs(inputs, donate)
+	if err != nil {
+		return nil, err
+	}
+	if r == nil {
+		r = p.newRun()
+	}
+	for i, t := range p.parameter {
+		if t != nil {
+			r.mem[t.id] = buffers[i].mem
+		}
+	}
+	outputs := make([]*Buffer, len(p.output))
+	results := make([]compute.Buffer, len(p.output))
+	for i, t := range p.output {
+		outputs[i] = p.backend.newBuffer(p.outputs[i])
+		results[i] = outputs[i]
+		if t.kind == isOutput && t.index == i {
+			r.mem[t.id] = outputs[i].mem
+		}
+	}
+	for _, in := range p.instructions {
+		if err := in.run(r); err != nil {
+			return nil, errors.WithMessagef(err, "vec: %q: %s", p.name, in.name)
+		}
+	}
+	for i, t := range p.output {
+		if t.kind != isOutput || t.index != i { // a parameter, a constant, or returned twice
+			copy(outputs[i].mem, r.mem[t.id])
+		}
+	}
+	for _, t := range p.tensors {
+		if t.kind == isParameter || t.kind == isOutput {
+			r.mem[t.id] = nil
+		}
+	}
+	for i := range donate {
+		if donate[i] {
+			buffers[i].mem = nil
+		}
+	}
+	e.give(r)
+	return results, nil
+}
+
+// checkInputs compares the inputs with the program's parameters.
+func (p *program) checkInputs(inputs []compute.Buffer, donate []bool) ([]*Buffer, error) {
+	if len(inputs) != len(p.params) {
+		return nil, errors.Errorf("vec: %q takes %d inputs, %d given", p.name, len(p.params), len(inputs))
+	}
+	if len(donate) != 0 && len(donate) != len(inputs) {
+		return nil, errors.Errorf("vec: %q: donate has length %d, expected one for each of the %d inputs", p.name, len(donate), len(inputs))
+	}
+	buffers := make([]*Buffer, len(inputs))
+	for i, input := range inputs {
+		b, ok := input.(*Buffer)
+		switch {
+		case !ok || b == nil:
+			return nil, errors.Errorf("vec: %q: parameter %q (input %d): %T given, expected a buffer of this backend", p.name, p.names[i], i, input)
+		case b.backend != p.backend:
+			return nil, errors.Errorf("vec: %q: parameter %q (input %d): the buffer belongs to another instance of this backend", p.name, p.names[i], i)
+		case b.mem == nil:
+			return nil, errors.Errorf("vec: %q: parameter %q (input %d): the buffer was finalized or donated", p.name, p.names[i], i)
+		case b.shape.DType != p.params[i].DType || !b.shape.EqualDimensions(p.params[i]):
+			return nil, errors.Errorf("vec: %q: parameter %q (input %d): shape %s given, expected %s", p.name, p.names[i], i, b.shape, p.params[i])
+		}
+		buffers[i] = b
+	}
+	return buffers, nil
+}

@@ -1,0 +1,120 @@
+package vec
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+)
+
+// pool runs loops on a fixed number of workers. The caller of Run is worker 0; the others wait for work, awake for a
+// moment and then asleep. One loop at a time has the workers; others that come meanwhile, and loops inside loops, run on
+// their caller alone.
+type pool struct {
+	workers int
+	start   sync.Once
+	busy    sync.Mutex
+	current atomic.Pointer[loop]
+	asleep  []atomic.Bool
+	wake    []chan struct{}
+}
+
+// loop is one call of Run.
+type loop struct {
+	f        func(i, worker int)
+	n        int64
+	next     atomic.Int64 // first index nobody has taken
+	finished atomic.Int64 // indices done
+}
+
+// awake is how often a worker looks for new work before it sleeps: some tens of microseconds.
+const awake = 20000
+
+func newPool(workers int) *pool {
+	p := &pool{workers: workers, asleep: make([]atomic.Bool, workers), wake: make([]chan struct{}, workers)}
+	for w := range p.wake {
+		p.wake[w] = make(chan struct{}, 1)
+	}
+	return p
+}
+
+// Workers is the number of workers.
+func (p *pool) Workers() int { return p.workers }
+
+// Run calls f(i, worker) for every i in [0,n), at most one at a time for each worker, and returns when all are done.
+func (p *pool) Run(n int, f func(i, worker int)) {
+	if n <= 1 || p.workers == 1 || !p.busy.TryLock() {
+		for i := range n {
+			f(i, 0)
+		}
+		return
+	}
+	defer p.busy.Unlock()
+	p.start.Do(func() {
+		for w := 1; w < p.workers; w++ {
+			go p.work(w)
+		}
+	})
+	l := &loop{f: f, n: int64(n)}
+	p.current.Store(l)
+	p.rouse(min(n, p.workers))
+	l.do(0)
+	for spins := 0; l.finished.Load() < l.n; spins++ {
+		if spins > 100 {
+			runtime.Gosched()
+		}
+	}
+}
+
+func (l *loop) do(worker int) {
+	for {
+		i := l.next.Add(1) - 1
+		if i >= l.n {
+			return
+		}
+		l.f(int(i), worker)
+		l.finished.Add(1)
+	}
+}
+
+// rouse wakes the sleepers among the first workers.
+func (p *pool) rouse(workers int) {
+	for w := 1; w < workers; w++ {
+		if p.asleep[w].CompareAndSwap(true, false) {
+			p.wake[w] <- struct{}{}
+		}
+	}
+}
+
+// stopped is the loop that ends the workers.
+var stopped = &loop{}
+
+func (p *pool) stop() {
+	p.busy.Lock()
+	defer p.busy.Unlock()
+	p.current.Store(stopped)
+	p.rouse(p.workers)
+}
+
+func (p *pool) work(w int) {
+	var last *loop
+	for {
+		l := p.current.Load()
+		for spins := 0; l == last && spins < awake; spins++ {
+			l = p.current.Load()
+		}
+		if l == last {
+			p.asleep[w].Store(true)
+			// Work may have come between the last look and the flag; then either this takes the flag back, or the
+			// caller has and a wake-up is on its way.
+			if p.current.Load() == last || !p.asleep[w].CompareAndSwap(true, false) {
+				<-p.wake[w]
+			}
+			continue
+		}
+		if l == stopped {
+			return
+		}
+		last = l
+		l.do(w)
+	}
+}

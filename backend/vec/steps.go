@@ -1,0 +1,149 @@
+package vec
+
+import (
+	"math"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
+)
+
+func truth(b bool) float32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// each makes a step of a function of one number.
+func each(f func(float32) float32) func(dst, a, b, c []float32) {
+	return func(dst, a, _, _ []float32) {
+		for i, x := range a {
+			dst[i] = f(x)
+		}
+	}
+}
+
+// wide makes a step of a function of one float64.
+func wide(f func(float64) float64) func(dst, a, b, c []float32) {
+	return func(dst, a, _, _ []float32) {
+		for i, x := range a {
+			dst[i] = float32(f(float64(x)))
+		}
+	}
+}
+
+// pair makes a step of a function of two numbers.
+func pair(f func(x, y float32) float32) func(dst, a, b, c []float32) {
+	return func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = f(x, b[i])
+		}
+	}
+}
+
+// steps are the elementwise operations: dst = op(a, b, c), element by element. NaN stays NaN.
+var steps = map[compute.OpType]func(dst, a, b, c []float32){
+	compute.OpTypeAdd: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = x + b[i]
+		}
+	},
+	compute.OpTypeSub: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = x - b[i]
+		}
+	},
+	compute.OpTypeMul: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = x * b[i]
+		}
+	},
+	compute.OpTypeDiv: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = x / b[i]
+		}
+	},
+	compute.OpTypeMax: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = max(x, b[i])
+		}
+	},
+	compute.OpTypeMin: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			dst[i] = min(x, b[i])
+		}
+	},
+	compute.OpTypePow: pair(func(x, y float32) float32 { return float32(math.Pow(float64(x), float64(y))) }),
+	compute.OpTypeRem: pair(func(x, y float32) float32 { return float32(math.Mod(float64(x), float64(y))) }),
+
+	compute.OpTypeAbs:   each(func(x float32) float32 { return math.Float32frombits(math.Float32bits(x) &^ (1 << 31)) }),
+	compute.OpTypeNeg:   each(func(x float32) float32 { return -x }),
+	compute.OpTypeSqrt:  wide(math.Sqrt),
+	compute.OpTypeRsqrt: wide(func(x float64) float64 { return 1 / math.Sqrt(x) }),
+	compute.OpTypeExp:   wide(math.Exp),
+	compute.OpTypeExpm1: wide(math.Expm1),
+	compute.OpTypeLog:   wide(math.Log),
+	compute.OpTypeLog1p: wide(math.Log1p),
+	compute.OpTypeTanh:  wide(math.Tanh),
+	compute.OpTypeErf:   wide(math.Erf),
+	compute.OpTypeSin:   wide(math.Sin),
+	compute.OpTypeCos:   wide(math.Cos),
+	compute.OpTypeFloor: wide(math.Floor),
+	compute.OpTypeCeil:  wide(math.Ceil),
+	compute.OpTypeRound: wide(math.RoundToEven),
+	compute.OpTypeLogistic: wide(func(x float64) float64 {
+		if x >= 0 {
+			return 1 / (1 + math.Exp(-x))
+		}
+		e := math.Exp(x)
+		return e / (1 + e)
+	}),
+	compute.OpTypeSign: each(func(x float32) float32 {
+		switch {
+		case x > 0:
+			return 1
+		case x < 0:
+			return -1
+		}
+		return x // zeros keep their sign, NaN stays NaN
+	}),
+
+	compute.OpTypeEqual:          pair(func(x, y float32) float32 { return truth(x == y) }),
+	compute.OpTypeNotEqual:       pair(func(x, y float32) float32 { return truth(x != y) }),
+	compute.OpTypeGreaterThan:    pair(func(x, y float32) float32 { return truth(x > y) }),
+	compute.OpTypeGreaterOrEqual: pair(func(x, y float32) float32 { return truth(x >= y) }),
+	compute.OpTypeLessThan:       pair(func(x, y float32) float32 { return truth(x < y) }),
+	compute.OpTypeLessOrEqual:    pair(func(x, y float32) float32 { return truth(x <= y) }),
+	compute.OpTypeIsNaN:          each(func(x float32) float32 { return truth(x != x) }),
+	compute.OpTypeIsFinite:       each(func(x float32) float32 { return truth(x-x == 0) }),
+	compute.OpTypeLogicalAnd:     pair(func(x, y float32) float32 { return x * y }),
+	compute.OpTypeLogicalOr:      pair(func(x, y float32) float32 { return max(x, y) }),
+	compute.OpTypeLogicalXor:     pair(func(x, y float32) float32 { return truth(x != y) }),
+	compute.OpTypeLogicalNot:     each(func(x float32) float32 { return 1 - x }),
+
+	compute.OpTypeWhere: func(dst, a, b, c []float32) {
+		for i, x := range a {
+			if x != 0 {
+				dst[i] = b[i]
+			} else {
+				dst[i] = c[i]
+			}
+		}
+	},
+	compute.OpTypeClamp: func(dst, a, b, c []float32) {
+		for i, lo := range a {
+			dst[i] = min(max(b[i], lo), c[i])
+		}
+	},
+}
+
+// stepOf is the kernel of an elementwise node.
+func stepOf(n *node) func(dst, a, b, c []float32) {
+	if n.op != compute.OpTypeConvertDType {
+		return steps[n.op]
+	}
+	if n.out[0].shape.DType == dtypes.Bool {
+		return each(func(x float32) float32 { return truth(x != 0) })
+	}
+	return func(dst, a, _, _ []float32) { copy(dst, a) } // loading converted it already
+}
