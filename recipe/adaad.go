@@ -18,7 +18,7 @@ func AdaADPaper() Preset {
 	s.Recipe = "adaad-cifar10-resnet18"
 	s.Search = nearby(2.0/255, 10)
 	s.Alpha, s.Temperature, s.Reduction = 1, 1, "mean"
-	s.Epochs, s.Schedule, s.Milestones = 200, "piecewise", []float64{0.5, 0.75}
+	s.Epochs, s.Schedule, s.Milestones, s.MilestonesOf = 200, "piecewise", []int{100, 150}, 200
 	return Preset{
 		Settings: s, Needs: "LTD's WRN-34-20 or WRN-34-10",
 		Source: "Huang et al. 2023, authors' code; paper: 85.58 clean, 51.37 AutoAttack (WRN-34-20)",

@@ -5,5 +5,6 @@ package recipe
 func kd(data, model string) Preset {
 	s := small("kd", data, model)
 	s.Alpha, s.Temperature, s.Reduction = 0.9, 4, "batchmean"
+	s.ValidationSteps = 0
 	return Preset{Settings: s, Source: "Hinton et al. 2015, for contrast", Needs: "any " + data + " model"}
 }

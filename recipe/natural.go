@@ -2,5 +2,7 @@ package recipe
 
 // natural is the small recipe of natural training: what a model is worth without any defence.
 func natural(data, model string) Preset {
-	return Preset{Settings: small("natural", data, model), Source: "the undefended baseline"}
+	s := small("natural", data, model)
+	s.ValidationSteps = 0
+	return Preset{Settings: s, Source: "the undefended baseline"}
 }

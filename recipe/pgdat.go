@@ -13,6 +13,6 @@ func PGDATPaper() Preset {
 	s := small("pgd-at", "cifar10", "resnet18")
 	s.Recipe = "pgd-at-cifar10-resnet18"
 	s.Search, s.ForwardClean = nearby(2.0/255, 10), true
-	s.Epochs, s.Schedule, s.Milestones = 110, "piecewise", []float64{100.0 / 110, 105.0 / 110}
+	s.Epochs, s.Schedule, s.Milestones, s.MilestonesOf = 110, "piecewise", []int{100, 105}, 110
 	return Preset{Settings: s, Source: "the code of AdaAD's authors (SAT); paper: 82.95 clean, 47.69 AutoAttack"}
 }

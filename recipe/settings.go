@@ -34,6 +34,8 @@ type Settings struct {
 	Data   string `json:"data"`
 	Seed   uint64 `json:"seed"`
 
+	Teachers []string `json:"teachers,omitempty"` // files or run folders
+
 	Epochs       int     `json:"epochs"`
 	BatchSize    int     `json:"batch_size"`
 	TrainSamples int     `json:"train_samples,omitempty"` // a class-balanced subset; 0 takes all
@@ -53,14 +55,15 @@ type Settings struct {
 	WeightDecay float64 `json:"weight_decay"`
 	Clip        float64 `json:"clip,omitempty"` // global gradient norm; 0 does not clip
 
-	Schedule   string    `json:"schedule"`             // piecewise, cosine, one-cycle or constant
-	Milestones []float64 `json:"milestones,omitempty"` // piecewise: where the rate drops tenfold, as shares of the run
-	WarmUp     float64   `json:"warm_up,omitempty"`    // epochs of linear warm-up
+	Schedule     string  `json:"schedule"`                // piecewise, cosine, one-cycle or constant
+	Milestones   []int   `json:"milestones,omitempty"`    // piecewise: the epochs at which the rate drops tenfold
+	MilestonesOf int     `json:"milestones_of,omitempty"` // in a run of so many; a run of another length scales them
+	WarmUp       float64 `json:"warm_up,omitempty"`       // epochs of linear warm-up
 
 	EMA float64 `json:"ema,omitempty"` // decay of an exponential moving average of the weights; 0 keeps none
 	SWA float64 `json:"swa,omitempty"` // share of the run after which epochs are averaged; 0 keeps none
 
-	ValidationSteps   int `json:"validation_steps"`             // PGD steps of the per-epoch validation; 0 validates on clean images
+	ValidationSteps   int `json:"validation_steps"`             // PGD steps of the per-epoch validation; 0 chooses by clean accuracy
 	ValidationSamples int `json:"validation_samples,omitempty"` // of the held-out images; 0 takes all
 }
 

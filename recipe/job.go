@@ -1,0 +1,253 @@
+package recipe
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"path/filepath"
+
+	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/data"
+	"github.com/adaad-go/adaad/distill"
+	"github.com/adaad-go/adaad/eval"
+	"github.com/adaad-go/adaad/threat"
+	"github.com/adaad-go/adaad/train"
+	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/zoo"
+	"github.com/gomlx/compute"
+)
+
+// Job is a run that is ready to start: everything was opened and checked, nothing was written.
+type Job struct {
+	Settings Settings
+	Student  *classifier.Model // with its initial weights
+	Teachers []*classifier.Model
+	Train    *data.Set
+	Held     *data.Set // held out of the training images; it chooses the checkpoint
+
+	method    distill.Method
+	augment   data.Augmentation
+	optimizer train.Optimizer
+	schedule  train.Schedule
+	average   train.Average
+	validate  threat.Model
+}
+
+// Prepare opens what the settings name and checks that it fits together. Its errors are the user's to mend.
+func Prepare(s Settings, dataDir string) (*Job, error) {
+	j := &Job{Settings: s}
+	var err error
+	if j.method, err = s.BuildMethod(); err != nil {
+		return nil, err
+	}
+	if len(s.Teachers) != j.method.Teachers {
+		return nil, fmt.Errorf("method %s takes %d teacher(s), found %d; name each with --teacher FILE", s.Method, j.method.Teachers, len(s.Teachers))
+	}
+	if err := j.plan(); err != nil {
+		return nil, err
+	}
+	for _, path := range s.Teachers {
+		teacher, err := weights.Load(path)
+		if err != nil {
+			return nil, fmt.Errorf("--teacher: %w", err)
+		}
+		j.Teachers = append(j.Teachers, teacher)
+	}
+	if err := j.openData(dataDir); err != nil {
+		return nil, err
+	}
+	for i, t := range j.Teachers {
+		if err := Fits(t.Network, j.Train); err != nil {
+			return nil, fmt.Errorf("teacher %s: %w", s.Teachers[i], err)
+		}
+	}
+	net, err := zoo.New(s.Model, len(j.Train.Classes), [3]int{j.Train.Height, j.Train.Width, j.Train.Channels})
+	if err != nil {
+		return nil, err
+	}
+	j.Student = zoo.Init(net, s.Seed)
+	return j, nil
+}
+
+// openData reads the training images, holds some out and takes the subset that was asked for.
+func (j *Job) openData(dir string) error {
+	s := j.Settings
+	if !(s.HeldOut >= 0 && s.HeldOut < 1) {
+		return fmt.Errorf("held_out is %g, expected a share from 0 to less than 1", s.HeldOut)
+	}
+	set, err := data.Open(s.Data, dir, data.Train, data.Options{})
+	if err != nil {
+		return err
+	}
+	j.Train, j.Held = set.HoldOut(s.HeldOut, s.Seed)
+	j.Train = j.Train.Subset(s.TrainSamples, s.Seed)
+	j.Held = j.Held.Subset(s.ValidationSamples, s.Seed)
+	if s.Augment {
+		for _, info := range data.Infos() {
+			if info.Name == s.Data {
+				j.augment = info.Augment
+			}
+		}
+	}
+	return nil
+}
+
+// plan reads the settings of the optimizer, its schedule, the average and the validation.
+func (j *Job) plan() error {
+	s := j.Settings
+	switch {
+	case s.Epochs < 1:
+		return fmt.Errorf("epochs is %d, expected at least 1", s.Epochs)
+	case s.BatchSize < 1:
+		return fmt.Errorf("batch_size is %d, expected at least 1", s.BatchSize)
+	case s.TrainSamples < 0:
+		return fmt.Errorf("train_samples is %d, expected 0 (all) or more", s.TrainSamples)
+	case !(s.LR > 0) || math.IsInf(s.LR, 0):
+		return fmt.Errorf("lr is %g, expected more than 0", s.LR)
+	case !(s.WeightDecay >= 0):
+		return fmt.Errorf("weight_decay is %g, expected at least 0", s.WeightDecay)
+	case !(s.Clip >= 0):
+		return fmt.Errorf("clip is %g, expected 0 (no clipping) or more", s.Clip)
+	case !(s.Momentum >= 0 && s.Momentum < 1):
+		return fmt.Errorf("momentum is %g, expected 0 to less than 1", s.Momentum)
+	case !(s.EMA >= 0 && s.EMA < 1):
+		return fmt.Errorf("ema is %g, expected a decay from 0 to less than 1", s.EMA)
+	case !(s.SWA >= 0 && s.SWA < 1):
+		return fmt.Errorf("swa is %g, expected a share of the run from 0 to less than 1", s.SWA)
+	case !(s.WarmUp >= 0 && s.WarmUp <= float64(s.Epochs)):
+		return fmt.Errorf("warm_up is %g epochs, expected 0 to the %d of the run", s.WarmUp, s.Epochs)
+	case s.EMA > 0 && s.SWA > 0:
+		return errors.New("ema and swa are both set; a run keeps one average")
+	case s.ValidationSteps < 0:
+		return fmt.Errorf("validation_steps is %d, expected at least 0", s.ValidationSteps)
+	case s.ValidationSteps > 0 && !(s.Search.Epsilon > 0):
+		return fmt.Errorf("validation_steps is %d, but search.epsilon is 0: there is no ball to validate in", s.ValidationSteps)
+	}
+	switch s.Optimizer {
+	case "sgd":
+		j.optimizer = train.SGD{Momentum: s.Momentum, WeightDecay: s.WeightDecay}
+	case "adam":
+		j.optimizer = train.Adam{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: s.WeightDecay}
+	default:
+		return fmt.Errorf("optimizer is %q, expected sgd or adam", s.Optimizer)
+	}
+	switch s.Schedule {
+	case "constant":
+		j.schedule = train.Constant(s.LR)
+	case "cosine":
+		j.schedule = train.Cosine{LR: s.LR}
+	case "one-cycle":
+		j.schedule = train.OneCycle{Max: s.LR, Rise: 0.3, Div: 25, FinalDiv: 1e4}
+	case "piecewise":
+		if s.MilestonesOf < 1 {
+			return fmt.Errorf("milestones_of is %d, expected the number of epochs that milestones count in", s.MilestonesOf)
+		}
+		j.schedule = train.Piecewise{LR: s.LR, Factor: 0.1, Milestones: s.Milestones, Of: s.MilestonesOf}
+	default:
+		return fmt.Errorf("schedule is %q, expected piecewise, cosine, one-cycle or constant", s.Schedule)
+	}
+	if s.WarmUp > 0 {
+		j.schedule = train.WarmUp{Share: s.WarmUp / float64(s.Epochs), Then: j.schedule}
+	}
+	switch {
+	case s.EMA > 0:
+		j.average = train.EMA{Decay: s.EMA}
+	case s.SWA > 0:
+		j.average = train.SWA{From: int(math.Ceil(s.SWA * float64(s.Epochs)))}
+	}
+	eps := float64(s.Search.Epsilon)
+	j.validate = threat.Model{Epsilon: eps, StepSize: eps / 4, Steps: s.ValidationSteps, Start: threat.Uniform}
+	return nil
+}
+
+// Fits reports why a network cannot take a set's images or tell its classes apart, or nil.
+func Fits(net classifier.Network, set *data.Set) error {
+	h, w, c := net.Input()
+	if h != set.Height || w != set.Width || c != set.Channels {
+		return fmt.Errorf("%s takes %dx%dx%d images, but %s has %dx%dx%d", net.Name(), h, w, c, set.Name, set.Height, set.Width, set.Channels)
+	}
+	if net.Classes() != len(set.Classes) {
+		return fmt.Errorf("%s tells %d classes apart, but %s has %d", net.Name(), net.Classes(), set.Name, len(set.Classes))
+	}
+	return nil
+}
+
+// Options are where a job runs and who watches.
+type Options struct {
+	Dir      string // the run folder
+	Resume   bool   // go on with the run in Dir
+	Reporter train.Reporter
+	Version  string
+}
+
+// Selection says how a job's checkpoint is chosen, as every number from it is quoted with.
+func (j *Job) Selection() string {
+	switch {
+	case j.Held.Len() == 0:
+		return "last epoch"
+	case j.validate.Steps == 0:
+		return fmt.Sprintf("best clean accuracy on %d held-out training images", j.Held.Len())
+	}
+	return fmt.Sprintf("best PGD-%d accuracy (%s, eps %s) on %d held-out training images",
+		j.validate.Steps, j.validate.Norm, threat.Format(j.validate.Epsilon), j.Held.Len())
+}
+
+// Run trains the student and leaves the run folder: settings, log, checkpoints, and the chosen model with its card.
+func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*train.Result, error) {
+	cfg := train.Config{
+		Dir: o.Dir, Backend: backend, Student: j.Student, Teachers: j.Teachers,
+		Phases: []train.Phase{{Objective: train.Objective{
+			Threat: j.method.Threat, SearchMode: j.method.SearchMode, Search: j.method.Search, Loss: j.method.Loss,
+		}}},
+		Images: j.Train, Augmentation: j.augment, Epochs: j.Settings.Epochs, BatchSize: j.Settings.BatchSize,
+		Optimizer: j.optimizer, Schedule: j.schedule, Average: j.average, Clip: j.Settings.Clip, Seed: j.Settings.Seed,
+		Settings: j.Settings, InstructionSet: backend.Description(), Reporter: o.Reporter,
+		Save: func(path string, m *classifier.Model) error { return weights.Save(path, m, j.card(o.Version)) },
+	}
+	if o.Resume {
+		cfg.Resume = train.Last
+	}
+	if j.Held.Len() > 0 {
+		scorer, err := eval.NewScorer(backend, j.Student.Network, j.Held, j.validate, 0, j.Settings.Seed)
+		if err != nil {
+			return nil, err
+		}
+		defer scorer.Finalize()
+		cfg.Validate = func(ctx context.Context, m *classifier.Model) (train.Score, error) {
+			clean, robust, err := scorer.Score(ctx, m.State)
+			return train.Score{Clean: clean.Value(), Robust: robust.Value(), Images: j.Held.Len()}, err
+		}
+	}
+	result, err := train.Run(ctx, cfg)
+	if err != nil {
+		return nil, err
+	}
+	card := j.card(o.Version)
+	card.Accuracies = j.measured(result.Chosen)
+	return result, weights.Save(filepath.Join(o.Dir, weights.Name), result.Model, card)
+}
+
+// card is the model card of what the job makes, without measurements.
+func (j *Job) card(version string) weights.Card {
+	return weights.Card{
+		Classes: j.Train.Classes, Data: j.Settings.Data, Method: j.Settings.Method, Recipe: j.Settings.Recipe,
+		Seed: j.Settings.Seed, Version: version, Selection: j.Selection(),
+	}
+}
+
+// measured are the held-out accuracies that a checkpoint was chosen by.
+func (j *Job) measured(c train.Chosen) []weights.Measured {
+	if c.Score == nil {
+		return nil
+	}
+	const of = "held-out training images"
+	all := []weights.Measured{{Attack: "clean", Images: c.Images, Of: of, Accuracy: c.Clean}}
+	if v := j.validate; v.Steps > 0 {
+		all = append(all, weights.Measured{
+			Attack: fmt.Sprintf("pgd-%d", v.Steps), Norm: v.Norm.String(), Epsilon: threat.Format(v.Epsilon),
+			Images: c.Images, Of: of, Accuracy: c.Robust,
+		})
+	}
+	return all
+}
