@@ -9,7 +9,6 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
-	"math"
 	"os"
 	"path/filepath"
 	"slices"
@@ -17,17 +16,18 @@ import (
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/weights"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // Names of the files of a run folder.
 const (
-	Last     = "last"              // the newest checkpoint
-	LastPrev = "last.prev"         // the one before
-	Best     = "best"              // the checkpoint of the best epoch so far
-	RunFile  = "run.json"          // settings, seed, versions, outcome
-	LogFile  = "log.jsonl"         // a Line per line
-	Final    = "model.safetensors" // the chosen model, at the end
+	Last     = "last"       // the newest checkpoint
+	LastPrev = "last.prev"  // the one before
+	Best     = "best"       // the checkpoint of the best epoch so far
+	RunFile  = "run.json"   // settings, seed, versions, outcome
+	LogFile  = "log.jsonl"  // a Line per line
+	Final    = weights.Name // the chosen model, at the end
 )
 
 // position is everything about a run that is not a tensor. Random numbers are keyed by epoch and image, so epoch and
@@ -138,88 +138,104 @@ func (c *checkpoint) model(net classifier.Network) (*classifier.Model, error) {
 	return classifier.NewModel(net, state)
 }
 
-// checksum is SHA-256 over the position and every tensor's name, shape and bits, in the order of names. It is of what is
-// read, not of the file: a byte that was changed anywhere it matters is found however the file is laid out.
-func (c *checkpoint) checksum(position []byte) string {
+// checksum is SHA-256 over the position and every tensor's name, shape and values, in the order of their names. A
+// safetensors file has one of its data; this one covers what the header says too.
+func checksum(position string, all []weights.Tensor) string {
 	h := sha256.New()
 	write := func(b []byte) {
-		var n [8]byte
-		binary.LittleEndian.PutUint64(n[:], uint64(len(b)))
-		h.Write(n[:])
+		h.Write(binary.LittleEndian.AppendUint64(nil, uint64(len(b))))
 		h.Write(b)
 	}
-	write(position)
-	for _, name := range slices.Sorted(maps.Keys(c.tensors)) {
-		write([]byte(name))
-		write([]byte(c.tensors[name].Shape().String()))
-		c.tensors[name].ConstBytes(write)
+	write([]byte(position))
+	for _, t := range all {
+		write([]byte(t.Name))
+		write([]byte(fmt.Sprint(t.DType, t.Shape)))
+		write(t.Data)
 	}
 	return hex.EncodeToString(h.Sum(nil))
 }
 
-// save writes the checkpoint to path, whole or not at all.
-func (c *checkpoint) save(path string) error {
+const (
+	positionKey = "checkpoint"
+	sealKey     = "seal"
+)
+
+// file is the checkpoint as it is written.
+func (c *checkpoint) file() (*weights.File, error) {
 	at, err := json.Marshal(c.position)
 	if err != nil {
-		return fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	return writeTensors(path, map[string]string{"checkpoint": string(at), "sha256": c.checksum(at)}, c.tensors)
+	f := &weights.File{}
+	for _, name := range slices.Sorted(maps.Keys(c.tensors)) {
+		t, err := weights.FromTensor(name, c.tensors[name])
+		if err != nil {
+			return nil, err
+		}
+		f.Tensors = append(f.Tensors, t)
+	}
+	f.Metadata = map[string]string{positionKey: string(at), sealKey: checksum(string(at), f.Tensors)}
+	return f, nil
+}
+
+// save writes the checkpoint to path, whole or not at all.
+func (c *checkpoint) save(path string) error {
+	f, err := c.file()
+	if err != nil {
+		return fmt.Errorf("writing %s: %w", path, err)
+	}
+	return weights.Write(path, f)
 }
 
 // loadCheckpoint reads a checkpoint and refuses one that is damaged.
 func loadCheckpoint(path string) (*checkpoint, error) {
-	meta, all, err := readTensors(path)
+	f, err := weights.Read(path)
 	if err != nil {
 		return nil, err
 	}
-	at, isCheckpoint := meta["checkpoint"]
+	at, isCheckpoint := f.Metadata[positionKey]
 	if !isCheckpoint {
-		return nil, errors.New("it is a file of weights, not a checkpoint")
+		return nil, fmt.Errorf("%s holds weights, expected a checkpoint", path)
 	}
-	c := &checkpoint{tensors: all}
-	if c.checksum([]byte(at)) != meta["sha256"] {
-		return nil, errors.New("its contents do not match its checksum")
+	slices.SortFunc(f.Tensors, func(a, b weights.Tensor) int { return strings.Compare(a.Name, b.Name) })
+	if checksum(at, f.Tensors) != f.Metadata[sealKey] {
+		return nil, fmt.Errorf("%s does not match its checksum", path)
 	}
+	c := &checkpoint{tensors: map[string]*tensors.Tensor{}}
 	if err := json.Unmarshal([]byte(at), &c.position); err != nil {
-		return nil, fmt.Errorf("its position cannot be read: %w", err)
+		return nil, fmt.Errorf("%s says its position in the run is %q: %w", path, at, err)
 	}
-	if p := c.position; p.Epoch < 0 || p.Batch < 0 || p.Step < 0 || p.Log < 0 || math.IsNaN(p.Loss) {
-		return nil, fmt.Errorf("it says epoch %d, batch %d, step %d: no place in a run", p.Epoch, p.Batch, p.Step)
+	for _, t := range f.Tensors {
+		values, err := t.Floats()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		if len(values) == 0 {
+			return nil, fmt.Errorf("%s: tensor %s is empty", path, t.Name)
+		}
+		c.tensors[t.Name] = tensors.FromFlatDataAndDimensions(values, t.Shape...)
 	}
 	return c, nil
 }
 
 // find loads the checkpoint to resume from. A run stopped between two renames has no last, and last.prev is its newest.
-// A damaged one is refused, with the one before it if that is sound.
+// A damaged one is refused, and the one before it offered if that is sound. Where there is none at all the error is an
+// fs.ErrNotExist.
 func find(dir, name string) (*checkpoint, error) {
-	path := filepath.Join(dir, name)
-	c, err := loadCheckpoint(path)
-	before := filepath.Join(dir, LastPrev)
+	c, err := loadCheckpoint(filepath.Join(dir, name))
 	if err == nil || name == LastPrev {
-		return c, describe(path, err)
+		return c, err
 	}
+	before := filepath.Join(dir, LastPrev)
 	prev, errPrev := loadCheckpoint(before)
 	switch {
 	case name == Last && errors.Is(err, fs.ErrNotExist):
-		if errors.Is(errPrev, fs.ErrNotExist) {
-			return nil, fs.ErrNotExist
-		}
-		return prev, describe(before, errPrev)
+		return prev, errPrev
 	case errPrev == nil:
-		return nil, fmt.Errorf("%w; %s is sound (epoch %d, step %d): resume from that", describe(path, err), before,
+		return nil, fmt.Errorf("%w; the checkpoint before it, %s (epoch %d, step %d), is sound: resume from that", err, before,
 			prev.position.Epoch+1, prev.position.Step)
 	}
-	return nil, fmt.Errorf("%w, and there is no sound %s before it", describe(path, err), before)
-}
-
-func describe(path string, err error) error {
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, fs.ErrNotExist) {
-		return fmt.Errorf("there is no checkpoint %s: %w", path, fs.ErrNotExist)
-	}
-	return fmt.Errorf("checkpoint %s cannot be used: %w", path, err)
+	return nil, fmt.Errorf("%w; there is no sound checkpoint before it either", err)
 }
 
 // saveLast writes the newest checkpoint; the one it replaces becomes last.prev. At every moment one of the two is whole.
@@ -234,5 +250,5 @@ func (c *checkpoint) saveLast(dir string) error {
 	if err := os.Rename(fresh, last); err != nil {
 		return err
 	}
-	return syncDir(dir)
+	return weights.SyncDir(dir)
 }

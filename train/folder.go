@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -15,6 +14,8 @@ import (
 	"runtime/debug"
 	"slices"
 	"strings"
+
+	"github.com/adaad-go/adaad/weights"
 )
 
 // Record is run.json.
@@ -51,7 +52,7 @@ func (r *Record) write(dir string) error {
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", RunFile, err)
 	}
-	return writeFile(filepath.Join(dir, RunFile), func(w io.Writer) error {
+	return weights.WriteFile(filepath.Join(dir, RunFile), func(w io.Writer) error {
 		_, err := w.Write(append(text, '\n'))
 		return err
 	})
@@ -223,42 +224,11 @@ func (l *logFile) write(line Line) error {
 	return err
 }
 
-// writeFile writes a file beside its place, syncs it and renames it, so that path never holds half of it.
-func writeFile(path string, write func(io.Writer) error) error {
-	f, err := os.CreateTemp(filepath.Dir(path), filepath.Base(path)+".tmp*")
-	if err != nil {
-		return err
-	}
-	defer os.Remove(f.Name())
-	w := bufio.NewWriterSize(f, 1<<20)
-	err = errors.Join(write(w), w.Flush(), f.Chmod(0o644), f.Sync(), f.Close())
-	if err == nil {
-		err = os.Rename(f.Name(), path)
-	}
-	if err != nil {
-		return fmt.Errorf("writing %s: %w", path, err)
-	}
-	return syncDir(filepath.Dir(path))
-}
-
-// syncDir makes renames in a folder last through a power cut, where the system can.
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	defer d.Close()
-	if err := d.Sync(); err != nil && !errors.Is(err, fs.ErrInvalid) && runtime.GOOS != "windows" {
-		return err
-	}
-	return nil
-}
-
 // sweep removes what a killed writer left half written.
 func sweep(dir string) {
 	stale := []string{filepath.Join(dir, Last+".new")}
-	for _, name := range []string{Last + ".new", Last, Best, RunFile, Final} {
-		found, _ := filepath.Glob(filepath.Join(dir, name+".tmp*"))
+	for _, name := range []string{Last, Best, RunFile, strings.TrimSuffix(Final, ".safetensors")} {
+		found, _ := filepath.Glob(filepath.Join(dir, "."+name+".*"))
 		stale = append(stale, found...)
 	}
 	for _, path := range stale {

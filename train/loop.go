@@ -15,6 +15,7 @@ import (
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
+	"github.com/adaad-go/adaad/weights"
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -57,7 +58,8 @@ type Config struct {
 	// highest Robust, then the highest Clean, then the earliest. If it is nil, the last epoch is the best. It must not
 	// see the test set: a checkpoint chosen there makes every number reported from it too good.
 	Validate func(ctx context.Context, m *classifier.Model) (Score, error)
-	// Save writes the chosen model at the end, to Dir/model.safetensors.
+	// Save writes the chosen model at the end, to Dir/model.safetensors. nil writes it with a card that says what the
+	// loop knows.
 	Save func(path string, m *classifier.Model) error
 
 	// Settings are written to run.json, and a run is resumed only with the same.
@@ -157,7 +159,7 @@ func open(cfg Config) (*run, error) {
 			return nil, fmt.Errorf("checkpoint %s is of a run with seed %d, expected %d", filepath.Join(cfg.Dir, cfg.Resume), resumed.position.Seed, cfg.Seed)
 		}
 		if err := r.stepper.restore(resumed); err != nil {
-			return nil, describe(filepath.Join(cfg.Dir, cfg.Resume), err)
+			return nil, fmt.Errorf("%s: %w", filepath.Join(cfg.Dir, cfg.Resume), err)
 		}
 		r.at = resumed.position
 		// What last holds, if it is not what the run goes on from, must not come back.
@@ -209,8 +211,6 @@ func (r *run) configure() (err error) {
 		return errors.New("there is no backend")
 	case c.Student == nil:
 		return errors.New("there is no student")
-	case c.Save == nil:
-		return errors.New("there is no way to save the model")
 	case c.Epochs < 1:
 		return fmt.Errorf("epochs is %d, expected at least 1", c.Epochs)
 	case !(c.Clip >= 0) || math.IsInf(c.Clip, 0):
@@ -232,6 +232,10 @@ func (r *run) configure() (err error) {
 		return err
 	}
 	r.record = r.describe()
+	if c.Save == nil {
+		card := weights.Card{Classes: c.Images.Classes, Data: c.Images.Name, Seed: c.Seed, Selection: r.record.Choice}
+		c.Save = func(path string, m *classifier.Model) error { return weights.Save(path, m, card) }
+	}
 	r.stepper, err = NewStepper(c.Backend, c.Student, c.Teachers, c.Phases[0].Objective, c.Optimizer, c.Clip, c.Average != nil)
 	return err
 }
@@ -512,14 +516,14 @@ func (r *run) finish() (*Result, error) {
 	path := filepath.Join(r.cfg.Dir, Best)
 	c, err := loadCheckpoint(path)
 	if err != nil {
-		return nil, describe(path, err)
+		return nil, err
 	}
 	if best := c.position.Best; best == nil || best.Epoch != r.at.Best.Epoch {
 		return nil, fmt.Errorf("checkpoint %s is not that of epoch %d, which %s says is the best", path, r.at.Best.Epoch, Last)
 	}
 	model, err := c.model(r.cfg.Student.Network)
 	if err != nil {
-		return nil, describe(path, err)
+		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if err := r.cfg.Save(filepath.Join(r.cfg.Dir, Final), model); err != nil {
 		return nil, err

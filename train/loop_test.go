@@ -2,6 +2,7 @@ package train
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/threat"
+	"github.com/adaad-go/adaad/weights"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
@@ -29,7 +31,6 @@ func small(dir string) Config {
 		Schedule:  WarmUp{0.2, Cosine{LR: 0.5, Final: 0.01}},
 		Average:   SWA{From: 1}, Clip: 5, Seed: 11,
 		Validate: validate,
-		Save:     func(path string, m *classifier.Model) error { return os.WriteFile(path, bits(m), 0o644) },
 		Settings: map[string]any{"method": "adaad", "search": map[string]any{"epsilon": "8/255"}},
 	}
 }
@@ -69,7 +70,11 @@ func outcome(t *testing.T, dir string) string {
 	}
 	model := must[[]byte](t)(os.ReadFile(filepath.Join(dir, Final)))
 	best := must[*checkpoint](t)(loadCheckpoint(filepath.Join(dir, Best)))
-	return fmt.Sprintf("last %s\nbest %s\nmodel %x\nlog %s", last.checksum(nil), best.checksum(nil), model, strings.Join(log, "\n"))
+	sum := func(c *checkpoint) string {
+		c.position = position{} // holds times
+		return must[*weights.File](t)(c.file()).Metadata[sealKey]
+	}
+	return fmt.Sprintf("last %s\nbest %s\nmodel %x\nlog %s", sum(last), sum(best), sha256.Sum256(model), strings.Join(log, "\n"))
 }
 
 // straight is the outcome of the small run without a stop.
@@ -128,12 +133,14 @@ func TestRunWritesItsFolder(t *testing.T) {
 	if s, _ := validate(context.Background(), result.Model); s.Robust != bestRobust {
 		t.Errorf("the result's model scores %g, want %g", s.Robust, bestRobust)
 	}
-	if string(must[[]byte](t)(os.ReadFile(filepath.Join(cfg.Dir, Final)))) != string(bits(result.Model)) {
-		t.Error("model.safetensors is not the result's model")
+	saved := must[*classifier.Model](t)(weights.LoadAs(cfg.Dir, tiny{5}))
+	requireSame(t, "model.safetensors", saved, result.Model)
+	if card := must[*weights.Card](t)(weights.LoadCard(cfg.Dir)); card.Seed != 11 || !strings.Contains(card.Selection, "held-out") {
+		t.Errorf("the model's card is %+v", card)
 	}
 	found := must[[]string](t)(filepath.Glob(filepath.Join(cfg.Dir, "*")))
-	if len(found) != 6 {
-		t.Errorf("the folder holds %v, want run.json, log.jsonl, last, last.prev, best, model.safetensors", found)
+	if len(found) != 7 {
+		t.Errorf("the folder holds %v, want run.json, log.jsonl, last, last.prev, best, model.safetensors, model.json", found)
 	}
 
 	if _, err := Run(context.Background(), cfg); err == nil || !strings.Contains(err.Error(), "already holds a run") {
@@ -367,7 +374,6 @@ func TestRunRefuses(t *testing.T) {
 		},
 		"no learning-rate schedule": func(c *Config) { c.Schedule = nil },
 		"no optimizer":              func(c *Config) { c.Optimizer = nil },
-		"no way to save":            func(c *Config) { c.Save = nil },
 		"expected shares from 0 to 1": func(c *Config) {
 			c.Validate = func(context.Context, *classifier.Model) (Score, error) { return Score{Robust: math.NaN()}, nil }
 		},
