@@ -34,6 +34,8 @@ type walk struct {
 	bound  *classifier.Bound // where parameters' nodes are; nil while measuring
 	params []classifier.Param
 	macs   int64 // multiply-adds of convolutions and linear layers for one image
+	// vanished is set where an image became empty: it was too small for the network.
+	vanished bool
 }
 
 // scope is a walk inside a named module: names of parameters get its prefix.
@@ -82,6 +84,7 @@ func (c conv) declare(s scope, x image, name string) (weight *Node, out image) {
 	}
 	weight = s.param(classifier.ConvWeight, name+".weight", c.out, in, c.size, c.size)
 	out = image{h: (x.h+2*pad-c.size)/c.stride + 1, w: (x.w+2*pad-c.size)/c.stride + 1, c: c.out}
+	s.vanished = s.vanished || out.h < 1 || out.w < 1
 	s.macs += int64(out.h * out.w * c.out * in * c.size * c.size)
 	return weight, out
 }
@@ -201,6 +204,7 @@ func perChannel(v *Node) *Node { return Reshape(v, 1, 1, 1, -1) }
 // linear is a fully connected layer over x [N,1,1,c] with a weight [out,c]; the result is [N,1,1,out] in size and
 // [N,out] as a node.
 func (s scope) linear(x image, name string, out int) image {
+	s.vanished = s.vanished || x.c < 1
 	weight := s.param(classifier.LinearWeight, name+".weight", out, x.c)
 	bias := s.param(classifier.Bias, name+".bias", out)
 	s.macs += int64(out * x.c)
@@ -222,4 +226,16 @@ func add(x, y image) image {
 // globalMean averages over the pixels: [N,h,w,c] to [N,c].
 func globalMean(x image) image {
 	return x.then(1, 1, x.c, func(x *Node) *Node { return ReduceMean(x, 1, 2) })
+}
+
+// maxPool2 takes the largest of every 2x2 pixels; an odd last row or column is dropped.
+func maxPool2(x image) image {
+	return x.then(x.h/2, x.w/2, x.c, func(x *Node) *Node { return MaxPool(x).Window(2).Strides(2).NoPadding().Done() })
+}
+
+// flatten makes one vector of each image, [N,h,w,c] to [N,c·h·w], in PyTorch's order of channels first.
+func flatten(x image) image {
+	return x.then(1, 1, x.h*x.w*x.c, func(x *Node) *Node {
+		return Reshape(TransposeAllAxes(x, 0, 3, 1, 2), x.Shape().Dimensions[0], -1)
+	})
 }

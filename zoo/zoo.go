@@ -4,8 +4,6 @@ package zoo
 
 import (
 	"fmt"
-	"regexp"
-	"strconv"
 
 	"github.com/adaad-go/adaad/classifier"
 	. "github.com/gomlx/gomlx/core/graph"
@@ -40,6 +38,9 @@ func New(name string, classes int, input [3]int) (classifier.Network, error) {
 	}
 	net := &network{name: name, input: input, classes: classes, arch: arch}
 	net.arch(scope{walk: &net.measured}, image{h: input[0], w: input[1], c: input[2]}, classes)
+	if net.measured.vanished {
+		return nil, fmt.Errorf("%s: images of %dx%d pixels are too small: nothing is left of them before its last layer", name, input[0], input[1])
+	}
 	return net, nil
 }
 
@@ -57,27 +58,3 @@ func (n *network) Forward(b *classifier.Bound, x *Node) *Node {
 
 // MACs is the number of multiply-adds in one forward pass over one image: those of convolutions and linear layers.
 func MACs(net classifier.Network) int64 { return net.(*network).measured.macs }
-
-var cifarResNet = regexp.MustCompile(`^resnet(\d+)(?:-w(\d+))?$`)
-
-// parse finds the architecture of a name.
-func parse(name string) (architecture, error) {
-	if m := cifarResNet.FindStringSubmatch(name); m != nil {
-		depth, _ := strconv.Atoi(m[1])
-		width := 16
-		if m[2] != "" {
-			width, _ = strconv.Atoi(m[2])
-		}
-		switch {
-		case depth == 18:
-			if m[2] == "" {
-				width = 64
-			}
-			return resnet(width, 2, 2, 2, 2), nil
-		case depth%6 == 2:
-			n := (depth - 2) / 6
-			return resnet(width, n, n, n), nil
-		}
-	}
-	return nil, fmt.Errorf("unknown model %q", name)
-}

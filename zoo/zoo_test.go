@@ -79,24 +79,23 @@ func l2(values []float64) float64 {
 	return math.Sqrt(sum)
 }
 
-// What PyTorch computed in float64, in both precisions: in float64 nothing but a different formula could make a
-// difference. A large network's gradients in float32 are left out: rounding takes some units across their ReLU's kink.
+// What PyTorch computed in float64. Formulas are held to it in float64, where nothing but a different formula makes a
+// difference, and float32 to 1e-4: in eval mode everywhere, in train mode for ResNet-20. Deeper networks' gradients
+// differ by up to 2e-3 there, since rounding takes a few units across their ReLU's kink.
 func TestGoldenArchitectures(t *testing.T) {
 	for _, name := range golden.Architectures() {
 		t.Run(name, func(t *testing.T) {
 			want := golden.ReadArch(t, name)
 			net := mustNew(t, want.Model, want.Classes, [3]int{32, 32, 3})
 			checkStateDict(t, net, want)
-			large := zoo.MACs(net) > 200e6
-			if large && testing.Short() {
-				t.Skip("slow on the Go backend")
-			}
 			checkEval(t, net, want, dtypes.Float32, 1e-4)
-			checkTrain(t, net, want, dtypes.Float64, 1e-9)
-			if !large {
+			if name == "resnet20" {
 				checkEval(t, net, want, dtypes.Float64, 1e-9)
 				checkTrain(t, net, want, dtypes.Float32, 1e-4)
+			} else if testing.Short() {
+				return
 			}
+			checkTrain(t, net, want, dtypes.Float64, 1e-9)
 		})
 	}
 }
@@ -165,6 +164,12 @@ func checkTrain(t *testing.T, net classifier.Network, want golden.Arch, dtype dt
 	golden.Near(t, "train loss", got[1], []float64{want.TrainLoss}, tolerance)
 	got = got[2:]
 
+	// Some gradients are zero but for rounding (a bias before a batch norm), so a norm is compared on a scale that is
+	// never less than a thousandth of the largest.
+	var largest float64
+	for _, norm := range want.TrainParamGradL2 {
+		largest = max(largest, norm)
+	}
 	gradients := 0
 	for _, p := range params {
 		if !p.Kind.Trainable() {
@@ -172,7 +177,9 @@ func checkTrain(t *testing.T, net classifier.Network, want golden.Arch, dtype dt
 		}
 		if norm, ok := want.TrainParamGradL2[p.Name]; ok {
 			gradients++
-			golden.Near(t, "train gradient of "+p.Name, []float64{l2(got[0])}, []float64{norm}, tolerance)
+			if diff := math.Abs(l2(got[0]) - norm); !(diff <= tolerance*max(norm, largest/1000)) {
+				t.Errorf("train gradient of %s has norm %.9g, want %.9g", p.Name, l2(got[0]), norm)
+			}
 		} else if l2(got[0]) != 0 {
 			t.Errorf("PyTorch has no gradient for %s, here its norm is %g", p.Name, l2(got[0]))
 		}

@@ -29,9 +29,9 @@ func U(name string, n int) []float64 {
 	return values
 }
 
-// State fills a network's parameters by the README's table: prefix names the network, convGain is 6 unless the golden
+// State fills a network's parameters by the README's table: prefix names the network, gain is 6 unless the golden
 // file says otherwise. The tensors are float32, in the order of net.Params().
-func State(net classifier.Network, prefix string, convGain float64) []*tensors.Tensor {
+func State(net classifier.Network, prefix string, gain float64) []*tensors.Tensor {
 	var state []*tensors.Tensor
 	for _, p := range net.Params() {
 		values := U(prefix+p.Name, p.Size())
@@ -42,9 +42,9 @@ func State(net classifier.Network, prefix string, convGain float64) []*tensors.T
 		offset, scale := 0.0, 0.1
 		switch p.Kind {
 		case classifier.ConvWeight:
-			scale = math.Sqrt(convGain / float64(fanIn))
+			scale = math.Sqrt(gain / float64(fanIn))
 		case classifier.LinearWeight:
-			scale = 0.5 * math.Sqrt(linearGain/float64(fanIn))
+			scale = 0.5 * math.Sqrt(gain/float64(fanIn))
 		case classifier.NormWeight:
 			offset, scale = 1, 0.2
 		case classifier.RunningVar:
@@ -58,8 +58,6 @@ func State(net classifier.Network, prefix string, convGain float64) []*tensors.T
 	}
 	return state
 }
-
-const linearGain = 6
 
 // Model is net with the values of State and the default gain.
 func Model(t testing.TB, net classifier.Network, prefix string) *classifier.Model {
