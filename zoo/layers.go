@@ -109,8 +109,12 @@ func (c conv) apply(x, weight *Node) *Node {
 	if c.depthwise {
 		groups = c.out
 	}
-	return Convolve(x, weight).AxesConfig(layout).Strides(c.stride).
+	y := Convolve(x, weight).AxesConfig(layout).Strides(c.stride).
 		PaddingPerDim([][2]int{{pad, pad}, {pad, pad}}).ChannelGroupCount(groups).Done()
+	if c.depthwise {
+		depthwiseForms(x.Graph())[y.Id()] = c
+	}
+	return y
 }
 
 // conv is a convolution.
