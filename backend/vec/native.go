@@ -315,8 +315,12 @@ func (c *compiler) lowerReduction(n *node) {
 		}
 		column = func(y, x []float32) { steps[compute.OpTypeMul](y, y, x, nil) }
 	}
-	// The middle axis is cut into pieces of about 16k elements, each with its own partial result.
-	each := max(1, (1<<14)/k.b)
+	// The middle axis is cut into pieces, each with its own partial result: short ones, so that float32 sums stay exact
+	// enough.
+	each := max(16, (1<<12)/k.b)
+	if k.b == 1 {
+		each = 1 << 14
+	}
 	pieces := (k.r + each - 1) / each
 	partial := y
 	if pieces > 1 {
@@ -362,18 +366,24 @@ func reduceColumns(y, x []float32, neutral float32, column func(y, x []float32))
 	}
 }
 
-// sumRow adds in eight lanes.
+// sumRow adds blocks of 256 in eight lanes, and the blocks in float64.
 func sumRow(x []float32) float32 {
-	var s [8]float32
-	for ; len(x) >= 8; x = x[8:] {
-		for i := range s {
-			s[i] += x[i]
+	var total float64
+	for len(x) > 0 {
+		block := x[:min(len(x), 256)]
+		x = x[len(block):]
+		var s [8]float32
+		for ; len(block) >= 8; block = block[8:] {
+			for i := range s {
+				s[i] += block[i]
+			}
 		}
+		for i, v := range block {
+			s[i] += v
+		}
+		total += float64(((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])))
 	}
-	for i, v := range x {
-		s[i] += v
-	}
-	return ((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7]))
+	return float32(total)
 }
 
 func addTo(y, x []float32) {
