@@ -15,6 +15,9 @@ func detect() []*Set {
 					gemm7x2AVX512, gemm8x2AVX512, gemm9x2AVX512, gemm10x2AVX512, gemm11x2AVX512, gemm12x2AVX512},
 			},
 			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512,
+			winogradInput: winogradInputAVX512, winogradGradient: winogradGradientAVX512,
+			winogradOutput: winogradOutputAVX512, winogradOutputAdd: winogradOutputAddAVX512, winogradOutputMask: winogradOutputMaskAVX512,
+			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
 		}})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
@@ -24,6 +27,9 @@ func detect() []*Set {
 				{gemm1x2AVX2, gemm2x2AVX2, gemm3x2AVX2, gemm4x2AVX2, gemm5x2AVX2, gemm6x2AVX2},
 			},
 			finish: finishAVX2, finishAdd: finishAddAVX2, finishMask: finishMaskAVX2,
+			winogradInput: winogradInputAVX2, winogradInputWhole: winogradInputWholeAVX2, winogradGradient: winogradGradientAVX2,
+			winogradOutput: winogradOutputAVX2, winogradOutputAdd: winogradOutputAddAVX2, winogradOutputMask: winogradOutputMaskAVX2,
+			winogradWeights: winogradWeightsAVX2, winogradWeightsGrad: winogradWeightsGradAVX2,
 		}})
 	}
 	return found

@@ -3,3 +3,108 @@
 //go:build amd64 && !noasm
 
 package kern
+
+// winogradInputAVX512 transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+//
+//	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]
+//
+//go:noescape
+func winogradInputAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+
+// winogradGradientAVX512 transforms vecs vectors of a 4x4 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+//
+//	dst[(6*i+j)*plane + lane] = (A·d·Aᵀ)[i][j]
+//
+//go:noescape
+func winogradGradientAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+
+// winogradOutputAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane])
+//
+//go:noescape
+func winogradOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+
+// winogradOutputAddAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])
+//
+//go:noescape
+func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, extra *float32, floor float32, vecs int)
+
+// winogradOutputMaskAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0
+//
+//go:noescape
+func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
+
+// winogradWeightsAVX512 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
+//
+//	dst[(6*i+j)*plane + lane] = (G·g·Gᵀ)[i][j]
+//
+//go:noescape
+func winogradWeightsAVX512(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+
+// winogradWeightsGradAVX512 transforms vecs vectors u[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,3):
+//
+//	dst[(3*i+j)*plane + lane] = (Gᵀ·u·G)[i][j]
+//
+//go:noescape
+func winogradWeightsGradAVX512(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+
+// winogradInputAVX2 transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+//
+//	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]
+//
+//go:noescape
+func winogradInputAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+
+// winogradInputWholeAVX2 transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane]:
+//
+//	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]
+//
+//go:noescape
+func winogradInputWholeAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int)
+
+// winogradGradientAVX2 transforms vecs vectors of a 4x4 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+//
+//	dst[(6*i+j)*plane + lane] = (A·d·Aᵀ)[i][j]
+//
+//go:noescape
+func winogradGradientAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+
+// winogradOutputAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane])
+//
+//go:noescape
+func winogradOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+
+// winogradOutputAddAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])
+//
+//go:noescape
+func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, extra *float32, floor float32, vecs int)
+
+// winogradOutputMaskAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0
+//
+//go:noescape
+func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
+
+// winogradWeightsAVX2 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
+//
+//	dst[(6*i+j)*plane + lane] = (G·g·Gᵀ)[i][j]
+//
+//go:noescape
+func winogradWeightsAVX2(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+
+// winogradWeightsGradAVX2 transforms vecs vectors u[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,3):
+//
+//	dst[(3*i+j)*plane + lane] = (Gᵀ·u·G)[i][j]
+//
+//go:noescape
+func winogradWeightsGradAVX2(dst *float32, plane int, src *float32, srcPlane int, vecs int)

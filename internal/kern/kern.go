@@ -51,6 +51,15 @@ type assembly struct {
 	finish     func(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows, cols int)
 	finishAdd  func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)
 	finishMask func(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)
+
+	winogradInput       func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
+	winogradInputWhole  func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs int) // or nil
+	winogradGradient    func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)
+	winogradOutput      func(y *float32, row, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+	winogradOutputAdd   func(y *float32, row, col int, src *float32, srcPlane int, bias, extra *float32, floor float32, vecs int)
+	winogradOutputMask  func(y *float32, row, col int, src *float32, srcPlane int, mask *float32, vecs int)
+	winogradWeights     func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+	winogradWeightsGrad func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 }
 
 type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)

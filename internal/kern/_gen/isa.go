@@ -2,6 +2,7 @@ package main
 
 import (
 	"fmt"
+	"math"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
@@ -59,7 +60,7 @@ func (g isa) fn(name, signature string, doc ...string) {
 	g.Doc(doc...)
 }
 
-// label is unique in the file once prefixed by its function's parts.
+// arg loads a parameter.
 func (g isa) arg(name string, r reg.GPPhysical) reg.GPPhysical {
 	g.Load(g.Param(name), r)
 	return r
@@ -82,7 +83,7 @@ func deref(base reg.GPPhysical) operand.Mem { return operand.Mem{Base: base} }
 // constant is a file-local float32 in read-only memory.
 func constant(c *build.Context, name string, v float32) operand.Mem {
 	m := c.StaticGlobal(name)
-	c.DataAttributes(8 | 16) // RODATA|NOPTR
-	c.AppendDatum(operand.F32(v))
+	c.DataAttributes(8 | 16)                        // RODATA|NOPTR
+	c.AppendDatum(operand.U32(math.Float32bits(v))) // as bits: the assembler reads $(2) as an integer
 	return m
 }

@@ -1,5 +1,677 @@
 package main
 
-import "github.com/mmcloughlin/avo/build"
+import (
+	"math"
 
-func winogradFile(c *build.Context) {}
+	"github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// F(4x4,3x3) with the interpolation points 0, ±p, ±q and ∞, p = 1/√2 and q = √2. The one-dimensional maps are written in
+// winograd.go of package kern. Every two-dimensional map goes over the columns first and keeps some rows of the result in
+// registers, then over those rows; the rows that share sums are taken together, so nothing is computed twice.
+
+const (
+	p = math.Sqrt2 / 2
+	q = math.Sqrt2
+)
+
+func winogradFile(c *build.Context) {
+	value := map[string]operand.Mem{}
+	for _, k := range []struct {
+		name string
+		v    float32
+	}{
+		{"half", .5}, {"two", 2}, {"fiveHalves", 2.5}, {"p", p}, {"q", q}, {"halfP", p / 2}, {"twoQ", 2 * q},
+		{"third", 1. / 3}, {"sixth", 1. / 6}, {"minusTwoThirds", -2. / 3}, {"minusTwoThirdsP", -2. / 3 * p}, {"sixthQ", q / 6},
+	} {
+		value[k.name] = constant(c, k.name, k.v)
+	}
+	for _, g := range isas(c) {
+		w := winograd{isa: g, value: value}
+		w.input(true)
+		if !g.wide() {
+			w.input(false)
+		}
+		w.gradient()
+		w.output("")
+		w.output("extra")
+		w.output("mask")
+		w.weights()
+		w.weightsGrad()
+	}
+}
+
+type winograd struct {
+	isa
+	value map[string]operand.Mem
+	held  map[string]reg.VecPhysical
+}
+
+// work is one of the four registers beside the temporaries: 0 is for constants that are not held.
+func (w *winograd) work(n int) reg.VecPhysical {
+	if w.wide() {
+		return w.v(28 + n)
+	}
+	return w.v(12 + n)
+}
+
+// hold loads constants to stay in registers, where there are enough of them.
+func (w *winograd) hold(names ...string) {
+	w.held = map[string]reg.VecPhysical{}
+	if !w.wide() {
+		return
+	}
+	for i, n := range names {
+		w.held[n] = w.v(27 - i)
+		w.VBROADCASTSS(w.value[n], w.held[n])
+	}
+}
+
+// k is a register with a constant: the held one, or work register 0 loaded with it.
+func (w *winograd) k(name string) reg.VecPhysical {
+	if r, ok := w.held[name]; ok {
+		return r
+	}
+	if w.wide() {
+		panic("constant not held: " + name)
+	}
+	w.VBROADCASTSS(w.value[name], w.work(0))
+	return w.work(0)
+}
+
+// move copies a register or loads memory.
+func (w *winograd) move(src operand.Op, dst reg.VecPhysical) {
+	if src == operand.Op(dst) {
+		return
+	}
+	w.VMOVUPS(src, dst)
+}
+
+// source gives an operand: a register, memory, or whatever it loaded into a register just now.
+type source func() operand.Op
+
+func (w *winograd) register(n int) source { return func() operand.Op { return w.v(n) } }
+
+// endRow: out = a + b - 5/2·c, the maps of the points 0 and ∞ of an input.
+func (w *winograd) endRow(out reg.VecPhysical, a, b, c source) {
+	w.move(a(), out)
+	w.VADDPS(b(), out, out)
+	k := w.k("fiveHalves")
+	w.VFNMADD231PS(c(), k, out)
+}
+
+// pairRow: the maps of the points ±x of an input, (s4 - (5/2-x²)·s2) ± x·(s3 - (5/2-x²)·s1).
+func (w *winograd) pairRow(plus, minus reg.VecPhysical, s1, s2, s3, s4 source, other, x string) {
+	u := w.work(1)
+	w.move(s4(), minus)
+	w.move(s3(), u)
+	k := w.k(other)
+	w.VFNMADD231PS(s2(), k, minus)
+	w.VFNMADD231PS(s1(), k, u)
+	w.plusMinus(plus, minus, u, x)
+}
+
+// plusMinus: plus, minus = minus ± x·u.
+func (w *winograd) plusMinus(plus, minus, u reg.VecPhysical, x string) {
+	k := w.k(x)
+	w.move(minus, plus)
+	w.VFMADD231PS(u, k, plus)
+	w.VFNMADD231PS(u, k, minus)
+}
+
+// inputMap writes row n of the input's map of six sources: n is 0, 1 (with 2), 3 (with 4) or 5.
+func (w *winograd) inputMap(n int, s [6]source, out func(n int) reg.VecPhysical) {
+	switch n {
+	case 0:
+		w.endRow(out(0), s[0], s[4], s[2])
+	case 1:
+		w.pairRow(out(1), out(2), s[1], s[2], s[3], s[4], "two", "p")
+	case 3:
+		w.pairRow(out(3), out(4), s[1], s[2], s[3], s[4], "half", "q")
+	case 5:
+		w.endRow(out(5), s[1], s[5], s[3])
+	}
+}
+
+// gradientMap writes row n of the output gradient's map of four sources.
+func (w *winograd) gradientMap(n int, s [4]source, out func(n int) reg.VecPhysical) {
+	pair := func(plus, minus reg.VecPhysical, square, x string) {
+		u := w.work(1)
+		w.move(s[0](), minus)
+		w.move(s[1](), u)
+		k := w.k(square)
+		w.VFMADD231PS(s[2](), k, minus)
+		w.VFMADD231PS(s[3](), k, u)
+		w.plusMinus(plus, minus, u, x)
+	}
+	switch n {
+	case 0:
+		w.move(s[0](), out(0))
+	case 1:
+		pair(out(1), out(2), "half", "p")
+	case 3:
+		pair(out(3), out(4), "two", "q")
+	case 5:
+		w.move(s[3](), out(5))
+	}
+}
+
+// weightsMap writes row n of the weights' map of three sources.
+func (w *winograd) weightsMap(n int, s [3]source, out func(n int) reg.VecPhysical) {
+	pair := func(plus, minus reg.VecPhysical, square, x, scale string) {
+		u := w.work(1)
+		w.move(s[0](), minus)
+		w.move(s[1](), u)
+		k := w.k(square)
+		w.VFMADD231PS(s[2](), k, minus)
+		w.plusMinus(plus, minus, u, x)
+		k = w.k(scale)
+		w.VMULPS(k, plus, plus)
+		w.VMULPS(k, minus, minus)
+	}
+	switch n {
+	case 0:
+		w.move(s[0](), out(0))
+	case 1:
+		pair(out(1), out(2), "half", "p", "minusTwoThirds")
+	case 3:
+		pair(out(3), out(4), "two", "q", "sixth")
+	case 5:
+		w.move(s[2](), out(5))
+	}
+}
+
+// rowGroup is rows of a first pass that stay in registers together, and the maps that make them.
+type rowGroup struct {
+	rows, maps []int
+}
+
+// planeStores stores six results of one row into six planes from D on, then moves D by six planes.
+type planeStores struct{ d, plane, plane3, tmp reg.GPPhysical }
+
+func (w *winograd) startPlanes(d reg.GPPhysical) planeStores {
+	s := planeStores{d, reg.R11, reg.R12, reg.R13}
+	w.arg("dst", d)
+	w.floats("plane", s.plane)
+	w.LEAQ(at(s.plane, s.plane, 2), s.plane3)
+	w.MOVQ(s.plane3, s.tmp) // 36 planes less one vector, to step from the end of one vector to the next
+	w.SHLQ(operand.Imm(2), s.tmp)
+	w.LEAQ(at(s.tmp, s.tmp, 2), s.tmp)
+	w.SUBQ(operand.Imm(uint64(w.bytes())), s.tmp)
+	w.MOVQ(s.tmp, w.slot("plane"))
+	return s
+}
+
+func (w *winograd) slot(param string) operand.Mem {
+	b, err := w.Param(param).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return b.Addr
+}
+
+func (w *winograd) store(s planeStores, x reg.VecPhysical, column int) {
+	m := deref(s.d)
+	switch column {
+	case 1, 2, 4:
+		m = at(s.d, s.plane, uint8(column))
+	case 3:
+		m = at(s.d, s.plane3, 1)
+	case 5:
+		w.LEAQ(at(s.d, s.plane, 4), s.tmp)
+		m = at(s.tmp, s.plane, 1)
+	}
+	w.VMOVUPS(x, m)
+}
+
+func (w *winograd) nextRow(s planeStores) { w.LEAQ(at(s.d, s.plane3, 2), s.d) }
+
+// nextVector goes back to the first plane, one vector on, and repeats from the label while there are vectors.
+func (w *winograd) nextVector(s planeStores, label string) {
+	w.SUBQ(w.slot("plane"), s.d)
+	w.DECQ(w.slot("vecs"))
+	w.JNE(operand.LabelRef(label))
+	w.VZEROUPPER()
+	w.RET()
+}
+
+// spread runs a map over one row of temporaries and stores the six results.
+func (w *winograd) spread(s planeStores, mapping func(n int, out func(n int) reg.VecPhysical)) {
+	for _, n := range []int{0, 5, 1, 3} {
+		switch n {
+		case 0, 5:
+			mapping(n, func(int) reg.VecPhysical { return w.work(2) })
+			w.store(s, w.work(2), n)
+		default:
+			mapping(n, func(m int) reg.VecPhysical { return w.work(2 + m - n) })
+			w.store(s, w.work(2), n)
+			w.store(s, w.work(3), n+1)
+		}
+	}
+	w.nextRow(s)
+}
+
+// maskedColumns makes sources of one column of a patch: the vectors at offset off of some row pointers, zero where the
+// column's mask is. In the wide set they are loaded once, into registers 18 to 22.
+func (w *winograd) maskedColumns(rows []reg.GPPhysical, off reg.GPPhysical, masks *reg.GPPhysical, column int, used []int) []source {
+	s := make([]source, len(rows))
+	for _, i := range used {
+		m := at(rows[i], off, 1)
+		switch {
+		case w.wide():
+			x := w.v(18 + i - used[0])
+			w.VMOVUPS_Z(m, []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[column], x)
+			s[i] = func() operand.Op { return x }
+		case masks != nil:
+			s[i] = func() operand.Op {
+				x := w.work(3)
+				w.VMOVUPS(operand.Mem{Base: *masks, Disp: 32 * column}, x)
+				w.VMASKMOVPS(m, x, x)
+				return x
+			}
+		default:
+			s[i] = func() operand.Op { return m }
+		}
+	}
+	return s
+}
+
+func (w *winograd) columnMasks(masks reg.GPPhysical, n int) {
+	if w.wide() {
+		for j, k := range []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[:n] {
+			w.KMOVW(operand.Mem{Base: masks, Disp: 32 * j}, k)
+		}
+	}
+}
+
+func (w *winograd) input(masked bool) {
+	name, masksParam := "winogradInput", "masks *[6][8]uint32, "
+	doc := " and 0 where masks[j] is 0"
+	if !masked {
+		name, masksParam, doc = "winogradInputWhole", "", ""
+	}
+	w.fn(name, "(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, "+masksParam+"vecs int)",
+		name+w.name+" transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane]"+doc+":",
+		"",
+		"	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]")
+	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
+	for i, r := range rows {
+		w.arg([]string{"r0", "r1", "r2", "r3", "r4", "r5"}[i], r)
+	}
+	off, col := w.floats("off", reg.R8), w.floats("col", reg.R9)
+	s := w.startPlanes(reg.R10)
+	w.LEAQ(at(col, col, 2), s.tmp)
+	w.SHLQ(operand.Imm(1), s.tmp)
+	w.MOVQ(s.tmp, w.slot("col")) // six columns
+	var masks *reg.GPPhysical
+	if masked {
+		m := w.arg("masks", reg.R15)
+		masks = &m
+		w.columnMasks(m, 6)
+	}
+	w.hold("fiveHalves", "two", "half", "p", "q")
+	groups := []rowGroup{{[]int{0}, []int{0}}, {[]int{1, 2}, []int{1}}, {[]int{3, 4}, []int{3}}, {[]int{5}, []int{5}}}
+	if w.wide() {
+		groups = []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}}
+	}
+	w.Label("vector")
+	for _, g := range groups {
+		temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
+		used := []int{0, 1, 2, 3, 4}
+		if g.rows[0] >= 3 {
+			used = []int{1, 2, 3, 4, 5}
+		}
+		if !w.wide() {
+			used = []int{0, 1, 2, 3, 4, 5}
+		}
+		for j := range 6 {
+			src := w.maskedColumns(rows, off, masks, j, used)
+			for _, m := range g.maps {
+				w.inputMap(m, [6]source(src), func(n int) reg.VecPhysical { return temp(n, j) })
+			}
+			w.ADDQ(col, off)
+		}
+		w.SUBQ(w.slot("col"), off)
+		for _, r := range g.rows {
+			var src [6]source
+			for j := range 6 {
+				src[j] = w.register((r-g.rows[0])*6 + j)
+			}
+			w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.inputMap(n, src, out) })
+		}
+	}
+	w.ADDQ(operand.Imm(uint64(w.bytes())), off)
+	w.nextVector(s, "vector")
+}
+
+func (w *winograd) gradient() {
+	w.fn("winogradGradient", "(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)",
+		"winogradGradient"+w.name+" transforms vecs vectors of a 4x4 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:",
+		"",
+		"	dst[(6*i+j)*plane + lane] = (A·d·Aᵀ)[i][j]")
+	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX}
+	for i, r := range rows {
+		w.arg([]string{"r0", "r1", "r2", "r3"}[i], r)
+	}
+	off, col := w.floats("off", reg.R8), w.floats("col", reg.R9)
+	s := w.startPlanes(reg.R10)
+	w.MOVQ(col, s.tmp)
+	w.SHLQ(operand.Imm(2), s.tmp)
+	w.MOVQ(s.tmp, w.slot("col")) // four columns
+	masks := w.arg("masks", reg.R15)
+	w.columnMasks(masks, 4)
+	w.hold("two", "half", "p", "q")
+	w.Label("vector")
+	for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
+		for j := range 4 {
+			src := w.maskedColumns(rows, off, &masks, j, []int{0, 1, 2, 3})
+			for _, m := range g.maps {
+				w.gradientMap(m, [4]source(src), func(n int) reg.VecPhysical { return w.v((n-g.rows[0])*4 + j) })
+			}
+			w.ADDQ(col, off)
+		}
+		w.SUBQ(w.slot("col"), off)
+		for _, r := range g.rows {
+			var src [4]source
+			for j := range 4 {
+				src[j] = w.register((r-g.rows[0])*4 + j)
+			}
+			w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.gradientMap(n, src, out) })
+		}
+	}
+	w.ADDQ(operand.Imm(uint64(w.bytes())), off)
+	w.nextVector(s, "vector")
+}
+
+// planeLoads addresses six planes that are six planes apart, from S on.
+type planeLoads struct{ s, plane, plane6, plane18, plane30 reg.GPPhysical }
+
+func (w *winograd) startLoads() planeLoads {
+	l := planeLoads{reg.RSI, reg.R8, reg.R9, reg.R10, reg.R11}
+	w.arg("src", l.s)
+	w.floats("srcPlane", l.plane)
+	w.LEAQ(at(l.plane, l.plane, 2), l.plane6)
+	w.SHLQ(operand.Imm(1), l.plane6)
+	w.LEAQ(at(l.plane6, l.plane6, 2), l.plane18)
+	w.LEAQ(at(l.plane6, l.plane6, 4), l.plane30)
+	return l
+}
+
+func (l planeLoads) row(i int) operand.Mem {
+	switch i {
+	case 1, 2, 4:
+		return at(l.s, l.plane6, uint8(i))
+	case 3:
+		return at(l.s, l.plane18, 1)
+	case 5:
+		return at(l.s, l.plane30, 1)
+	}
+	return deref(l.s)
+}
+
+// sums puts m1 ± m2 and m3 ± m4 into work registers 1 and 2.
+func (w *winograd) sums(l planeLoads, minus bool) (a, b reg.VecPhysical) {
+	a, b = w.work(1), w.work(2)
+	w.VMOVUPS(l.row(1), a)
+	w.VMOVUPS(l.row(3), b)
+	if minus {
+		w.VSUBPS(l.row(2), a, a)
+		w.VSUBPS(l.row(4), b, b)
+	} else {
+		w.VADDPS(l.row(2), a, a)
+		w.VADDPS(l.row(4), b, b)
+	}
+	return a, b
+}
+
+// output has three forms: plain, with an array that is added, and with one that masks.
+func (w *winograd) output(extra string) {
+	name, params, sum := "winogradOutput", "bias *float32, ", "max(floor, (Aᵀ·s·A)[i][j] + bias[lane])"
+	switch extra {
+	case "extra":
+		name, params = "winogradOutputAdd", "bias, extra *float32, "
+		sum = "max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])"
+	case "mask":
+		name, params = "winogradOutputMask", "mask *float32, "
+		sum = "(Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0"
+	}
+	if extra != "mask" {
+		params += "floor float32, "
+	}
+	w.fn(name, "(y *float32, row, col int, src *float32, srcPlane int, "+params+"vecs int)",
+		name+w.name+" transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):",
+		"",
+		"	y[i*row + j*col + lane] = "+sum)
+	l := w.startLoads()
+	y, bias, other := w.arg("y", reg.RDI), reg.RBX, reg.RDX
+	row, col := w.floats("row", reg.R12), w.floats("col", reg.R13)
+	w.LEAQ(at(col, col, 2), reg.R15)
+	if extra != "" {
+		w.arg(extra, other)
+	}
+	yRow, otherRow := reg.RCX, reg.RAX
+	w.hold("half", "two", "p", "q", "halfP", "twoQ")
+	floor := w.work(3)
+	limit := func() {
+		if extra == "mask" {
+			w.zero(floor)
+		} else {
+			w.VBROADCASTSS(w.slot("floor"), floor)
+		}
+	}
+	if extra != "mask" {
+		w.arg("bias", bias)
+	}
+	column := func(base reg.GPPhysical, j int) operand.Mem {
+		switch j {
+		case 1, 2:
+			return at(base, col, uint8(j))
+		case 3:
+			return at(base, reg.R15, 1)
+		}
+		return deref(base)
+	}
+	finish := func(x reg.VecPhysical, j int) {
+		switch extra {
+		case "mask":
+			t := w.work(0)
+			w.VMOVUPS(column(otherRow, j), t)
+			w.keepPositive(t, floor, x, t)
+		case "extra":
+			w.VADDPS(column(otherRow, j), x, x)
+			fallthrough
+		default:
+			w.VADDPS(deref(bias), x, x)
+			w.VMAXPS(x, floor, x)
+		}
+		w.VMOVUPS(x, column(yRow, j))
+	}
+	w.Label("vector")
+	limit()
+	for _, odd := range []int{0, 1} {
+		for j := range 6 {
+			a, b := w.sums(l, odd == 1)
+			t0, t1 := w.v(j), w.v(6+j)
+			if odd == 0 {
+				w.VMOVUPS(l.row(0), t0)
+				w.VADDPS(a, t0, t0)
+				w.VADDPS(b, t0, t0)
+				w.VMULPS(w.k("half"), a, t1)
+				w.VFMADD231PS(b, w.k("two"), t1)
+			} else {
+				w.VMULPS(w.k("p"), a, t0)
+				w.VFMADD231PS(b, w.k("q"), t0)
+				w.VMOVUPS(l.row(5), t1)
+				w.VFMADD231PS(a, w.k("halfP"), t1)
+				w.VFMADD231PS(b, w.k("twoQ"), t1)
+			}
+			if j < 5 {
+				w.ADDQ(l.plane, l.s)
+			}
+		}
+		w.SUBQ(l.plane6, l.s)
+		w.ADDQ(l.plane, l.s)
+		w.MOVQ(y, yRow)
+		if extra != "" {
+			w.MOVQ(other, otherRow)
+		}
+		if odd == 1 {
+			w.ADDQ(row, yRow)
+			if extra != "" {
+				w.ADDQ(row, otherRow)
+			}
+		}
+		for r := range 2 {
+			t := func(n int) reg.VecPhysical { return w.v(6*r + n) }
+			a, b := w.work(1), w.work(2)
+			w.VADDPS(t(2), t(1), a)
+			w.VSUBPS(t(2), t(1), t(1))
+			w.VADDPS(t(4), t(3), b)
+			w.VSUBPS(t(4), t(3), t(3))
+			w.VADDPS(a, t(0), t(0))
+			w.VADDPS(b, t(0), t(0))
+			w.VMULPS(w.k("half"), a, a)
+			w.VFMADD231PS(b, w.k("two"), a)
+			w.VMULPS(w.k("p"), t(1), b)
+			w.VFMADD231PS(t(3), w.k("q"), b)
+			w.VFMADD231PS(t(1), w.k("halfP"), t(5))
+			w.VFMADD231PS(t(3), w.k("twoQ"), t(5))
+			finish(t(0), 0)
+			finish(b, 1)
+			finish(a, 2)
+			finish(t(5), 3)
+			if r == 0 {
+				w.LEAQ(at(yRow, row, 2), yRow)
+				if extra != "" {
+					w.LEAQ(at(otherRow, row, 2), otherRow)
+				}
+			}
+		}
+	}
+	step := operand.Imm(uint64(w.bytes()))
+	w.ADDQ(step, l.s)
+	w.ADDQ(step, y)
+	if extra != "mask" {
+		w.ADDQ(step, bias)
+	}
+	if extra != "" {
+		w.ADDQ(step, other)
+	}
+	w.DECQ(w.slot("vecs"))
+	w.JNE(operand.LabelRef("vector"))
+	w.VZEROUPPER()
+	w.RET()
+}
+
+func (w *winograd) weights() {
+	w.fn("winogradWeights", "(dst *float32, plane int, src *float32, srcPlane int, vecs int)",
+		"winogradWeights"+w.name+" transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:",
+		"",
+		"	dst[(6*i+j)*plane + lane] = (G·g·Gᵀ)[i][j]")
+	src := w.arg("src", reg.RSI)
+	one := w.floats("srcPlane", reg.R8)
+	three := reg.R9
+	w.LEAQ(at(one, one, 2), three)
+	s := w.startPlanes(reg.R10)
+	w.hold("half", "two", "p", "q", "minusTwoThirds", "sixth")
+	w.Label("vector")
+	for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
+		for j := range 3 {
+			var from [3]source
+			for i := range from {
+				m := deref(src)
+				if i > 0 {
+					m = at(src, three, uint8(i))
+				}
+				from[i] = func() operand.Op { return m }
+			}
+			for _, m := range g.maps {
+				w.weightsMap(m, from, func(n int) reg.VecPhysical { return w.v((n-g.rows[0])*3 + j) })
+			}
+			w.ADDQ(one, src)
+		}
+		w.SUBQ(three, src)
+		for _, r := range g.rows {
+			var from [3]source
+			for j := range from {
+				from[j] = w.register((r-g.rows[0])*3 + j)
+			}
+			w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.weightsMap(n, from, out) })
+		}
+	}
+	w.ADDQ(operand.Imm(uint64(w.bytes())), src)
+	w.nextVector(s, "vector")
+}
+
+func (w *winograd) weightsGrad() {
+	w.fn("winogradWeightsGrad", "(dst *float32, plane int, src *float32, srcPlane int, vecs int)",
+		"winogradWeightsGrad"+w.name+" transforms vecs vectors u[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,3):",
+		"",
+		"	dst[(3*i+j)*plane + lane] = (Gᵀ·u·G)[i][j]")
+	l := w.startLoads()
+	d, plane := w.arg("dst", reg.RDI), w.floats("plane", reg.R12)
+	row := reg.RCX
+	plane3 := reg.R13
+	w.LEAQ(at(plane, plane, 2), plane3)
+	w.hold("third", "sixth", "minusTwoThirds", "minusTwoThirdsP", "sixthQ")
+	w.Label("vector")
+	w.MOVQ(d, row)
+	// Two rows share their sums; all three are stored in the order 0, 2, 1.
+	for _, rows := range [][]int{{0, 2}, {1}} {
+		for j := range 6 {
+			a, b := w.sums(l, rows[0] == 1)
+			t0 := w.v(j)
+			if rows[0] == 1 {
+				w.VMULPS(w.k("minusTwoThirdsP"), a, t0)
+				w.VFMADD231PS(b, w.k("sixthQ"), t0)
+			} else {
+				t2 := w.v(6 + j)
+				w.VMOVUPS(l.row(0), t0)
+				w.VFMADD231PS(a, w.k("minusTwoThirds"), t0)
+				w.VFMADD231PS(b, w.k("sixth"), t0)
+				w.VMOVUPS(l.row(5), t2)
+				w.VSUBPS(a, b, b)
+				w.VFMADD231PS(b, w.k("third"), t2)
+			}
+			if j < 5 {
+				w.ADDQ(l.plane, l.s)
+			}
+		}
+		w.SUBQ(l.plane6, l.s)
+		w.ADDQ(l.plane, l.s)
+		for i, r := range rows {
+			t := func(n int) reg.VecPhysical { return w.v(6*i + n) }
+			a, b := w.work(1), w.work(2)
+			w.VADDPS(t(2), t(1), a)
+			w.VSUBPS(t(2), t(1), t(1))
+			w.VADDPS(t(4), t(3), b)
+			w.VSUBPS(t(4), t(3), t(3))
+			w.VFMADD231PS(a, w.k("minusTwoThirds"), t(0))
+			w.VFMADD231PS(b, w.k("sixth"), t(0))
+			w.VSUBPS(a, b, b)
+			w.VFMADD231PS(b, w.k("third"), t(5))
+			w.VMULPS(w.k("minusTwoThirdsP"), t(1), a)
+			w.VFMADD231PS(t(3), w.k("sixthQ"), a)
+			switch r {
+			case 0:
+				w.MOVQ(d, row)
+			case 1:
+				w.LEAQ(at(d, plane3, 1), row)
+			case 2:
+				w.LEAQ(at(d, plane3, 2), row)
+			}
+			w.VMOVUPS(t(0), deref(row))
+			w.VMOVUPS(a, at(row, plane, 1))
+			w.VMOVUPS(t(5), at(row, plane, 2))
+		}
+	}
+	step := operand.Imm(uint64(w.bytes()))
+	w.ADDQ(step, l.s)
+	w.ADDQ(step, d)
+	w.DECQ(w.slot("vecs"))
+	w.JNE(operand.LabelRef("vector"))
+	w.VZEROUPPER()
+	w.RET()
+}

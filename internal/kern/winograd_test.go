@@ -1,0 +1,286 @@
+package kern
+
+import (
+	"math"
+	"testing"
+)
+
+// matrix is a dense float64 matrix for the definitions.
+type matrix [][]float64
+
+func (a matrix) mul(b matrix) matrix {
+	c := make(matrix, len(a))
+	for i := range a {
+		c[i] = make([]float64, len(b[0]))
+		for j := range b[0] {
+			for k := range b {
+				c[i][j] += a[i][k] * b[k][j]
+			}
+		}
+	}
+	return c
+}
+
+func (a matrix) t() matrix {
+	c := make(matrix, len(a[0]))
+	for j := range a[0] {
+		for i := range a {
+			c[j] = append(c[j], a[i][j])
+		}
+	}
+	return c
+}
+
+// The matrices from their definition by interpolation points (Toom-Cook): A is the points' Vandermonde matrix, G that of
+// degree two over Π(a-b), and Bᵀ holds the coefficients of Π(x-b), the products taken over the other finite points b.
+func toomCook() (bt, g, a matrix) {
+	points := []float64{0, math.Sqrt2 / 2, -math.Sqrt2 / 2, math.Sqrt2, -math.Sqrt2}
+	poly := func(skip int) []float64 {
+		c := []float64{1}
+		for k, b := range points {
+			if k == skip {
+				continue
+			}
+			next := make([]float64, len(c)+1)
+			for i, v := range c {
+				next[i+1] += v
+				next[i] -= b * v
+			}
+			c = next
+		}
+		return append(c, make([]float64, 6-len(c))...)
+	}
+	for i, x := range points {
+		n := 1.0
+		for k, b := range points {
+			if k != i {
+				n *= x - b
+			}
+		}
+		bt = append(bt, poly(i))
+		g = append(g, []float64{1 / n, x / n, x * x / n})
+		a = append(a, []float64{1, x, x * x, x * x * x})
+	}
+	return append(bt, poly(-1)), append(g, []float64{0, 0, 1}), append(a, []float64{0, 0, 0, 1})
+}
+
+func (a matrix) abs() matrix {
+	c := make(matrix, len(a))
+	for i := range a {
+		for _, v := range a[i] {
+			c[i] = append(c[i], math.Abs(v))
+		}
+	}
+	return c
+}
+
+// sandwich is l·m·lᵀ, and the same of all magnitudes.
+func sandwich(l, m matrix) (want, magnitude matrix) {
+	return l.mul(m).mul(l.t()), l.abs().mul(m.abs()).mul(l.abs().t())
+}
+
+// closeTo compares with a bound of 1e-6 of the sum of the terms' magnitudes.
+func closeTo(t *testing.T, what string, got func(i, j int) float32, want, magnitude matrix) {
+	t.Helper()
+	for i, r := range want {
+		for j, v := range r {
+			if !(math.Abs(float64(got(i, j))-v) <= 1e-6*magnitude[i][j]) {
+				t.Fatalf("%s[%d][%d] = %v, want %v", what, i, j, got(i, j), v)
+			}
+		}
+	}
+}
+
+func TestWinogradMatricesConvolve(t *testing.T) {
+	bt, g, a := toomCook()
+	rnd := noise(3)
+	d, w := make(matrix, 6), make(matrix, 3)
+	for i := range d {
+		for range 6 {
+			d[i] = append(d[i], float64(rnd.next()))
+		}
+	}
+	for i := range w {
+		for range 3 {
+			w[i] = append(w[i], float64(rnd.next()))
+		}
+	}
+	v, u := bt.mul(d).mul(bt.t()), g.mul(w).mul(g.t())
+	for i := range v {
+		for j := range v[i] {
+			v[i][j] *= u[i][j]
+		}
+	}
+	y := a.t().mul(v).mul(a)
+	for i := range 4 {
+		for j := range 4 {
+			want := 0.0
+			for k := range 3 {
+				for l := range 3 {
+					want += d[i+k][j+l] * w[k][l]
+				}
+			}
+			if math.Abs(y[i][j]-want) > 1e-12 {
+				t.Fatalf("y[%d][%d] = %v, want %v", i, j, y[i][j], want)
+			}
+		}
+	}
+}
+
+func TestWinogradTransforms(t *testing.T) {
+	bt, g, a := toomCook()
+	everySet(t, func(t *testing.T, s *Set) {
+		rnd := noise(11)
+		for vecs := 1; vecs <= 3; vecs++ {
+			n := vecs * s.Lanes()
+			for trial, mask := range []uint{63, 62, 31, 7, 1, 60, 14, 32, 0} {
+				plane, col := n+trial, n+3
+				// Rows start in the first column selected, as an image's do.
+				first := 0
+				for mask != 0 && mask>>first&1 == 0 {
+					first++
+				}
+				off := -first * col
+				patch := func(size int) (rows []guarded, d func(l int) matrix) {
+					for range size {
+						rows = append(rows, newGuarded(6*col+n, rnd.next))
+					}
+					return rows, func(l int) matrix {
+						m := make(matrix, size)
+						for i := range m {
+							m[i] = make([]float64, size)
+							for j := range m[i] {
+								if mask>>j&1 != 0 {
+									m[i][j] = float64(rows[i].v[off+j*col+l])
+								}
+							}
+						}
+						return m
+					}
+				}
+				dst := newGuarded(35*plane+n, rnd.next)
+				at := func(l int) func(i, j int) float32 {
+					return func(i, j int) float32 { return dst.v[(6*i+j)*plane+l] }
+				}
+				rows, d := patch(6)
+				s.WinogradInput(dst.v, plane, &[6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}, off, col, mask, vecs)
+				dst.check(t, "WinogradInput")
+				for l := range n {
+					want, mag := sandwich(bt, d(l))
+					closeTo(t, "input", at(l), want, mag)
+				}
+				mask &= 15
+				rows, d = patch(4)
+				s.WinogradGradient(dst.v, plane, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, off, col, mask, vecs)
+				dst.check(t, "WinogradGradient")
+				for l := range n {
+					want, mag := sandwich(a, d(l))
+					closeTo(t, "gradient", at(l), want, mag)
+				}
+
+				w := newGuarded(8*col+n, rnd.next)
+				s.WinogradWeights(dst.v, plane, w.v, col, vecs)
+				dst.check(t, "WinogradWeights")
+				square := func(x []float32, size, plane, l int) matrix {
+					m := make(matrix, size)
+					for i := range m {
+						for j := range size {
+							m[i] = append(m[i], float64(x[(size*i+j)*plane+l]))
+						}
+					}
+					return m
+				}
+				for l := range n {
+					want, mag := sandwich(g, square(w.v, 3, col, l))
+					closeTo(t, "weights", at(l), want, mag)
+				}
+				src := newGuarded(35*plane+n, rnd.next)
+				s.WinogradWeightsGrad(w.v, col, src.v, plane, vecs)
+				w.check(t, "WinogradWeightsGrad")
+				for l := range n {
+					want, mag := sandwich(g.t(), square(src.v, 6, plane, l))
+					closeTo(t, "weights' gradient", func(i, j int) float32 { return w.v[(3*i+j)*col+l] }, want, mag)
+				}
+
+				row := 4*col + trial
+				bias := newGuarded(n, rnd.next)
+				for mode := range 4 {
+					y := newGuarded(3*row+3*col+n, rnd.next)
+					extra := newGuarded(len(y.v), rnd.next)
+					old := append([]float32(nil), y.v...)
+					floor, add := float32(math.Inf(-1)), extra.v
+					switch mode {
+					case 0:
+						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, nil, floor, vecs)
+					case 1:
+						floor = 0
+						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, extra.v, floor, vecs)
+					case 2:
+						add = old
+						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, y.v, floor, vecs)
+					case 3:
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, extra.v, vecs)
+					}
+					y.check(t, "WinogradOutput")
+					written := map[int]bool{}
+					for l := range n {
+						want, mag := sandwich(a.t(), square(src.v, 6, plane, l))
+						for i := range 4 {
+							for j := range 4 {
+								at := i*row + j*col + l
+								written[at] = true
+								if mode == 3 {
+									if !(extra.v[at] > 0) {
+										want[i][j] = 0
+									}
+									continue
+								}
+								want[i][j] += float64(bias.v[l])
+								mag[i][j] += math.Abs(float64(bias.v[l]))
+								if mode > 0 {
+									want[i][j] += float64(add[at])
+									mag[i][j] += math.Abs(float64(add[at]))
+								}
+								want[i][j] = max(float64(floor), want[i][j])
+							}
+						}
+						closeTo(t, "output", func(i, j int) float32 { return y.v[i*row+j*col+l] }, want, mag)
+					}
+					for i, v := range y.v {
+						if !written[i] && v != old[i] {
+							t.Fatalf("WinogradOutput wrote between its elements, at %d", i)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
+// BenchmarkWinograd times the transforms by vector of a tile.
+func BenchmarkWinograd(b *testing.B) {
+	for _, s := range Sets() {
+		const vecs = 4
+		n := vecs * s.Lanes()
+		planes, image := make([]float32, 36*(n+16)), make([]float32, 6*6*n)
+		var rows [6][]float32
+		for i := range rows {
+			rows[i] = image[i*6*n : (i+1)*6*n]
+		}
+		out := [4][]float32(rows[:4])
+		for name, f := range map[string]func(){
+			"input":        func() { s.WinogradInput(planes, n+16, &rows, 0, n, 63, vecs) },
+			"gradient":     func() { s.WinogradGradient(planes, n+16, &out, 0, n, 15, vecs) },
+			"output":       func() { s.WinogradOutput(image, 4*n, n, planes, n+16, rows[5], nil, 0, vecs) },
+			"weights":      func() { s.WinogradWeights(planes, n+16, image, n, vecs) },
+			"weights-grad": func() { s.WinogradWeightsGrad(image, n, planes, n+16, vecs) },
+		} {
+			b.Run(s.Name()+"/"+name, func(b *testing.B) {
+				for b.Loop() {
+					f()
+				}
+				b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)/vecs*1e9, "ns/vector")
+			})
+		}
+	}
+}
