@@ -193,25 +193,34 @@ func loadCheckpoint(path string) (*checkpoint, error) {
 	if err != nil {
 		return nil, err
 	}
+	c, err := parseCheckpoint(f)
+	if err != nil {
+		return nil, fmt.Errorf("%s %w", path, err)
+	}
+	return c, nil
+}
+
+// parseCheckpoint takes a checkpoint out of a file; its errors go on from the file's name.
+func parseCheckpoint(f *weights.File) (*checkpoint, error) {
 	at, isCheckpoint := f.Metadata[positionKey]
 	if !isCheckpoint {
-		return nil, fmt.Errorf("%s holds weights, expected a checkpoint", path)
+		return nil, errors.New("holds weights, expected a checkpoint")
 	}
 	slices.SortFunc(f.Tensors, func(a, b weights.Tensor) int { return strings.Compare(a.Name, b.Name) })
 	if checksum(at, f.Tensors) != f.Metadata[sealKey] {
-		return nil, fmt.Errorf("%s does not match its checksum", path)
+		return nil, errors.New("does not match its checksum")
 	}
 	c := &checkpoint{tensors: map[string]*tensors.Tensor{}}
 	if err := json.Unmarshal([]byte(at), &c.position); err != nil {
-		return nil, fmt.Errorf("%s says its position in the run is %q: %w", path, at, err)
+		return nil, fmt.Errorf("says its position in the run is %q: %w", at, err)
 	}
 	for _, t := range f.Tensors {
 		values, err := t.Floats()
 		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
+			return nil, fmt.Errorf("cannot be used: %w", err)
 		}
 		if len(values) == 0 {
-			return nil, fmt.Errorf("%s: tensor %s is empty", path, t.Name)
+			return nil, fmt.Errorf("holds no values in tensor %s", t.Name)
 		}
 		c.tensors[t.Name] = tensors.FromFlatDataAndDimensions(values, t.Shape...)
 	}
