@@ -3,6 +3,7 @@ package vec
 import (
 	"slices"
 	"sync"
+	"time"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
@@ -180,8 +181,15 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 		}
 	}
 	for _, in := range p.instructions {
+		var start time.Time
+		if p.backend.observe != nil {
+			start = time.Now()
+		}
 		if err := in.run(r); err != nil {
 			return nil, errors.WithMessagef(err, "vec: %q: %s", p.name, in.name)
+		}
+		if p.backend.observe != nil {
+			p.backend.observe(in, time.Since(start))
 		}
 	}
 	for i, t := range p.output {

@@ -18,6 +18,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"time"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/gobackend"
@@ -39,6 +40,8 @@ type Backend struct {
 	pool      *pool
 	caps      compute.Capabilities
 	finalized atomic.Bool
+
+	observe func(in *instruction, d time.Duration) // is told how long instructions took, if set
 }
 
 var _ compute.Backend = (*Backend)(nil)
