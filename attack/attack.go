@@ -41,9 +41,30 @@ func (s Suite) String() string {
 	return s.Name + ": " + strings.Join(parts, "; ")
 }
 
-// Names lists what Parse knows, with N for a number of steps.
-func Names() []string {
-	return []string{"clean", "fgsm", "pgd-N", "pgd-trades", "cw"}
+// Info is what there is to know of an attack.
+type Info struct {
+	Name   string // as Parse takes it; N stands for a number
+	Source string
+	About  string
+}
+
+// Infos lists what Parse knows.
+func Infos() []Info {
+	return []Info{
+		{"clean", "-", "no attack: accuracy on the images themselves"},
+		{"fgsm", "Goodfellow et al. 2015", "one step of the whole radius on the cross-entropy"},
+		{"pgd-N", "Madry et al. 2018", "N steps of a quarter of the radius on the cross-entropy, from a uniform start"},
+		{"pgd-trades", "Zhang et al. 2019", "20 steps of 0.003 (at 8/255) on the cross-entropy, from a uniform start"},
+		{"cw", "Carlini and Wagner 2017", "30 steps of a quarter of the radius on the margin, from a uniform start"},
+	}
+}
+
+func unknown(name string) error {
+	var names []string
+	for _, info := range Infos() {
+		names = append(names, info.Name)
+	}
+	return fmt.Errorf("there is no attack %q; the attacks are %s", name, strings.Join(names, ", "))
 }
 
 // Parse reads names such as "clean,fgsm,pgd-20,cw" into suites in that order. power gives the norm, the radius and the
@@ -77,7 +98,7 @@ func Parse(names string, power threat.Model) ([]Suite, error) {
 			}
 			a = NewPGD(power.Norm, power.Epsilon, n)
 		default:
-			return nil, fmt.Errorf("there is no attack %q; the attacks are %s", name, strings.Join(Names(), ", "))
+			return nil, unknown(name)
 		}
 		if power.StepSize != 0 && name != "fgsm" {
 			a.Threat.StepSize = power.StepSize

@@ -284,6 +284,9 @@ func TestBatchesOfTheWrongSizeAreRefused(t *testing.T) {
 }
 
 func TestParse(t *testing.T) {
+	for _, info := range Infos() {
+		parse(t, strings.ReplaceAll(info.Name, "N", "3"), threat.Model{Epsilon: 8. / 255})
+	}
 	suites := parse(t, "clean, fgsm,pgd-20,pgd-7,pgd-trades,cw", threat.Model{Epsilon: 8. / 255})
 	want := []string{
 		"fgsm: Linf eps 8/255, 1 steps of 8/255 from image, cross-entropy",

@@ -33,7 +33,7 @@ type Evaluation struct {
 	Suites  []attack.Suite // one column each; every suite attacks every image that is right when clean
 	Seed    uint64         // of the attacks' random draws
 
-	BatchSize int    // images at once; 0 takes 128. It changes speed, not results
+	BatchSize int    // images at once; 0 takes 32, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
 
 	Ledger string // the file that the record is written to as it grows, one line of JSON per image; "" writes none

@@ -613,6 +613,33 @@ func TestRates(t *testing.T) {
 	}
 }
 
+func TestDamagedLedgersAreRefused(t *testing.T) {
+	const header = `{"ledger":1,"classes":["a","b"],"attacks":[{"name":"fgsm"}]}` + "\n"
+	path := filepath.Join(t.TempDir(), "ledger.jsonl")
+	for text, want := range map[string]string{
+		"":                               "found no whole line",
+		"nonsense":                       "found no whole line",
+		"PK\x03\n":                       "line 1: expected the header of a ledger",
+		"{\"ledger\":9}\n":               "line 1: ledger is format 9, expected 1",
+		header + "{\"index\":\n":         "line 2: expected an image's row",
+		header + "{\"index\":-1}\n":      "line 2: index is -1",
+		header + "{\"label\":2}\n":       "line 2: label is 2, expected one of 2 classes",
+		header + "{\"prediction\":-2}\n": "line 2: prediction is -2",
+		header + "{\"prediction\":0}\n":  "line 2: attacks has 0 entries, expected 1",
+		header + "{\"prediction\":1}\n":  `line 2: broken_by is "", expected "clean"`,
+		header + "{\"attacks\":[{}]}\n":  `line 2: suite is "", expected "fgsm"`,
+		header + `{"attacks":[{"suite":"fgsm","prediction":1}]}` + "\n":                   "line 2: fgsm: broken is false, but prediction is 1 and label is 0",
+		header + strings.Repeat(`{"index":4,"prediction":1,"broken_by":"clean"}`+"\n", 2): "line 3: image 4 is on line 2 already",
+	} {
+		if err := os.WriteFile(path, []byte(text), 0o666); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := Read(path); err == nil || !strings.Contains(err.Error(), want) || !strings.HasPrefix(err.Error(), path) {
+			t.Errorf("%q: got %v, want an error with %q", text, err, want)
+		}
+	}
+}
+
 func FuzzLedger(f *testing.F) {
 	const header = `{"ledger":1,"model":"linear","classes":["a","b"],"images":2,"norm":"Linf","eps":0.03,"attacks":[{"name":"fgsm"}]}` + "\n"
 	const fell = `{"index":7,"label":1,"prediction":1,"margin":0.5,"attacks":[{"suite":"fgsm","attack":"fgsm","broken":true,"prediction":0,"margin":-0.1,"norm":0.03}],"broken_by":"fgsm","seed":3}` + "\n"

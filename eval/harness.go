@@ -13,8 +13,9 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// defaultBatch is how many images are attacked at once where nobody says.
-const defaultBatch = 128
+// defaultBatch is how many images are attacked at once where nobody says: enough to keep a CPU busy, and few enough that
+// the last batch of every attack, which is seldom full, wastes little.
+const defaultBatch = 32
 
 // harness takes images through stages: the clean image first, then every attack of every suite. Images wait at each
 // stage until they fill a batch, so that the survivors of one attack are packed together for the next.
