@@ -4,20 +4,22 @@ package golden
 
 import (
 	"encoding/json"
+	"hash/fnv"
 	"math"
 	"os"
 	"path/filepath"
 	"testing"
 
 	"github.com/adaad-go/adaad/classifier"
-	"github.com/adaad-go/adaad/internal/rng"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // U is the generator u(name, n) of the README: n doubles in [-1, 1), splitmix64's output function over
 // fnv1a64(name) + i, the top 53 bits of each.
 func U(name string, n int) []float64 {
-	start := rng.Key(name)
+	hash := fnv.New64a()
+	hash.Write([]byte(name))
+	start := hash.Sum64()
 	values := make([]float64, n)
 	for i := range values {
 		z := start + uint64(i) + 0x9E3779B97F4A7C15

@@ -1,21 +1,20 @@
-// Package closest finds the names a person may have meant.
-package closest
+package zoo
 
 import (
 	"cmp"
 	"slices"
 )
 
-// Names returns at most n of the candidates, those nearest to name first; candidates as far from it as it is long are
+// closest returns at most n of the candidates, those nearest to name first; candidates as far from it as it is long are
 // left out.
-func Names(name string, candidates []string, n int) []string {
+func closest(name string, candidates []string, n int) []string {
 	type scored struct {
 		name     string
 		distance int
 	}
 	var near []scored
 	for _, c := range candidates {
-		if d := Distance(name, c); d < max(len(name), len(c)) {
+		if d := distance(name, c); d < max(len(name), len(c)) {
 			near = append(near, scored{c, d})
 		}
 	}
@@ -27,8 +26,8 @@ func Names(name string, candidates []string, n int) []string {
 	return names
 }
 
-// Distance is the number of bytes to insert, delete or replace to make b of a (Levenshtein 1966).
-func Distance(a, b string) int {
+// distance is the number of bytes to insert, delete or replace to make b of a (Levenshtein 1966).
+func distance(a, b string) int {
 	row := make([]int, len(b)+1)
 	for j := range row {
 		row[j] = j
