@@ -43,9 +43,9 @@ const (
 )
 
 type entry struct {
-	DType   string   `json:"dtype"`
-	Shape   []int    `json:"shape"`
-	Offsets [2]int64 `json:"data_offsets"`
+	DType   string  `json:"dtype"`
+	Shape   []int   `json:"shape"`
+	Offsets []int64 `json:"data_offsets"` // first byte and the one after the last
 }
 
 // Write writes a safetensors file, whole or not at all, with a SHA-256 of its data in the metadata. Tensors are laid
@@ -62,7 +62,7 @@ func Write(path string, f *File) error {
 			return fmt.Errorf("writing %s: tensor name %q is taken", path, t.Name)
 		}
 		end := at + int64(len(t.Data))
-		header[t.Name] = entry{t.DType, append([]int{}, t.Shape...), [2]int64{at, end}}
+		header[t.Name] = entry{t.DType, append([]int{}, t.Shape...), []int64{at, end}}
 		at = end
 		sum.Write(t.Data)
 	}
@@ -96,7 +96,7 @@ func Write(path string, f *File) error {
 	return nil
 }
 
-// bytes is how many bytes the type and shape ask for, or an error if no file can hold them.
+// validate checks that the tensor's type is known and that its data is what its type and shape take.
 func (t Tensor) validate() error {
 	n, err := byteCount(t.DType, t.Shape)
 	if err == nil && n != int64(len(t.Data)) {
@@ -226,6 +226,9 @@ func parseHeader(text []byte) ([]placed, map[string]string, error) {
 		e := placed{name: name, place: place}
 		if err := d.Decode(&e.entry); err != nil {
 			return nil, nil, bad(fmt.Errorf("tensor %q: %w", name, err))
+		}
+		if e.Shape == nil || len(e.Offsets) != 2 {
+			return nil, nil, bad(fmt.Errorf("tensor %q has shape %v and data_offsets %v, expected a list and a pair", name, e.Shape, e.Offsets))
 		}
 		entries = append(entries, e)
 	}

@@ -180,6 +180,11 @@ var damaged = map[string]struct {
 	"after":      {raw(`{}{}`, 0), "follows the closing brace"},
 	"checksum":   {raw(`{"__metadata__":{"sha256":"00"},"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}`, 1), "checksum"},
 	"deep":       {raw(`{"a":`+strings.Repeat("[", 20000)+strings.Repeat("]", 20000)+`}`, 0), "at byte"},
+	"triple":     {raw(`{"a":{"dtype":"U8","shape":[1],"data_offsets":[0,1,2]}}`, 1), "expected a list and a pair"},
+	"single":     {raw(`{"a":{"dtype":"U8","shape":[0],"data_offsets":[0]}}`, 0), "expected a list and a pair"},
+	"no shape":   {raw(`{"a":{"dtype":"U8","data_offsets":[0,1]}}`, 1), "expected a list and a pair"},
+	"null":       {raw(`{"a":null}`, 0), "expected a list and a pair"},
+	"metadata":   {raw(`{"__metadata__":{"k":1}}`, 0), "at byte"},
 	"fractional": {raw(`{"a":{"dtype":"U8","shape":[1.5],"data_offsets":[0,1]}}`, 1), "shape"},
 }
 
