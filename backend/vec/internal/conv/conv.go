@@ -81,13 +81,21 @@ type Plan struct {
 	forward *gather
 	input   []*gather
 	kernel  *kernelGrad
-	zeros   []float32 // as many as channels on either side
+	zeros   []float32 // as long as a row of an image on either side
+
+	// Where Winograd wins, else nil.
+	winogradForward, winogradInput *winograd
 }
 
 // NewPlan chooses the algorithms. It panics on an impossible shape.
 func NewPlan(s Shape, set *kern.Set) *Plan {
 	s.check()
-	p := &Plan{s: s, set: set, zeros: make([]float32, max(s.Cin, s.Cout))}
+	oh, ow := s.Out()
+	p := &Plan{s: s, set: set, zeros: make([]float32, max(s.Cin, s.Cout)*max(1, s.W, ow))}
+	if s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 {
+		p.winogradForward = newWinograd(set, p.zeros, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
+		p.winogradInput = newWinograd(set, p.zeros, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
+	}
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
 	p.kernel = newKernelGrad(p.forward)
@@ -105,6 +113,9 @@ type Packed struct {
 
 // Pack prepares weights for Forward.
 func (p *Plan) Pack(k Kernel) *Packed {
+	if p.winogradForward != nil {
+		return &Packed{[][]float32{p.winogradForward.pack(k)}}
+	}
 	w := aligned(p.forward.packedSize)
 	co := p.s.Cout / p.s.Groups
 	p.forward.pack(w, func(group, i int, t tap) ([]float32, int) {
@@ -115,6 +126,10 @@ func (p *Plan) Pack(k Kernel) *Packed {
 
 // PackGradInput prepares weights for GradInput.
 func (p *Plan) PackGradInput(k Kernel) *Packed {
+	if p.winogradInput != nil {
+		// The kernel reversed, and read from output to input.
+		return &Packed{[][]float32{p.winogradInput.pack(Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW})}}
+	}
 	packed := &Packed{}
 	co := p.s.Cout / p.s.Groups
 	for _, g := range p.input {
@@ -129,12 +144,20 @@ func (p *Plan) PackGradInput(k Kernel) *Packed {
 
 // Forward computes y[N,OH,OW,Cout] from x[N,H,W,Cin] and weights packed by Pack, with the epilogue. y may not overlap x.
 func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
+	if p.winogradForward != nil {
+		p.winogradForward.run(par, y, x, w.parts[0], e, nil)
+		return
+	}
 	runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
 }
 
 // GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackGradInput. Where mask, like dx, is
 // given and not above zero, dx is zero: the gradient through x = max(0, ·) when mask is x. dx may not overlap dy.
 func (p *Plan) GradInput(par Parallel, dx, dy []float32, w *Packed, mask []float32) {
+	if p.winogradInput != nil {
+		p.winogradInput.run(par, dx, dy, w.parts[0], Epilogue{}, mask)
+		return
+	}
 	runGathers(par, p.input, dy, w, finishInput(p.set, dx, mask, p.zeros))
 }
 
@@ -160,5 +183,9 @@ func runGathers(par Parallel, gathers []*gather, in []float32, w *Packed, finish
 
 // GradKernel computes dw from x and dy and writes (not adds) it through dst.
 func (p *Plan) GradKernel(par Parallel, dst Kernel, x, dy []float32) {
+	if p.winogradForward != nil {
+		p.winogradForward.gradKernel(par, dst, x, dy)
+		return
+	}
 	p.kernel.run(par, dst, x, dy)
 }

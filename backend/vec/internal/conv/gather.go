@@ -133,7 +133,7 @@ func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) 
 			} else {
 				g.gatherRows(a, g.aRow, b, first, count, in, group*g.ci)
 			}
-			mulPanels(g.set, count, g.co, b.k, left, leftRow, 1, w, k, b.first, c, g.cRow, i > 0)
+			multiply(g.set, count, g.co, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0)
 		}
 		g.scatterRows(c, first, count, group*g.co, finish)
 	}

@@ -46,8 +46,8 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 			col, count := strip*gemmCols, min(height, m-row)
 			width := min(gemmCols, n-col)
 			products := sc.worker(worker, height*cRow)
-			mulPanels(set, count, width, terms, a.Data[row*a.Rows+first*a.Cols:], a.Rows, a.Cols,
-				strips[strip*min(k, gemmTerms)*cols:], terms, 0, products, cRow, false)
+			multiply(set, count, width, terms, a.Data[row*a.Rows+first*a.Cols:], a.Rows, a.Cols,
+				right{strips[strip*min(k, gemmTerms)*cols:], terms, 0}, products, cRow, false)
 			out := c[row*n+col:]
 			var sum []float32
 			if first > 0 {

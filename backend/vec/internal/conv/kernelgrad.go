@@ -81,7 +81,7 @@ func (k *kernelGrad) run(par Parallel, dst Kernel, x, dy []float32) {
 				g.gatherRows(a, aRow, s.tapBlock, p, count, x, group*g.ci+s.channel)
 			}
 			fillPanels(g.set, b, count, g.co, func(i int) ([]float32, int) { return dy[(p+i)*g.outC+group*g.co:], 1 })
-			mulPanels(g.set, s.k, g.co, count, left, 1, leftCol, b, count, 0, c, k.cRow, p > chunk*k.pixels)
+			multiply(g.set, s.k, g.co, count, left, 1, leftCol, right{b, count, 0}, c, k.cRow, p > chunk*k.pixels)
 		}
 	})
 	zeros := make([]float32, k.cRow)

@@ -41,10 +41,24 @@ func rowSplit(set *kern.Set, m int) (tall, height, others int) {
 	return n, m / n, 0
 }
 
-// mulPanels computes c (+)= a·b for m rows, n columns and k terms. b is in panels of a matrix of bRows rows, of which the
-// k from row first on are used. c is row-major with room for panelCols columns.
-func mulPanels(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b []float32, bRows, first int, c []float32, cRow int, accumulate bool) {
-	if m == 0 {
+// right is the right operand of a product.
+type right struct {
+	data []float32
+	rows int // of the matrix that data holds in panels; 0 if data is row-major
+	row  int // panels: the first row of the product; row-major: the distance between rows
+}
+
+func (r right) strip(col, width int) (data []float32, row int) {
+	if r.rows == 0 {
+		return r.data[col:], r.row
+	}
+	return r.data[col*r.rows+r.row*width:], width
+}
+
+// multiply computes c (+)= a·b for m rows, n columns and k terms. c is row-major with room for panelCols columns, and so
+// is b if it is not in panels.
+func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool) {
+	if m == 0 || k == 0 {
 		return
 	}
 	lanes := set.Lanes()
@@ -52,9 +66,9 @@ func mulPanels(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b []floa
 	for col := 0; col < n; {
 		vecs := min(set.MaxVecs(), divUp(n-col, lanes))
 		width := vecs * lanes
+		strip, bRow := b.strip(col, width)
 		t := kern.Tiles{Rows: height, Vecs: vecs, K: k, Count: tall, ARow: aRow, ACol: aCol, AStep: height * aRow,
-			BRow: width, CRow: cRow, CStep: height * cRow, Accumulate: accumulate}
-		strip := b[col*bRows+first*width:]
+			BRow: bRow, CRow: cRow, CStep: height * cRow, Accumulate: accumulate}
 		set.Gemm(t, a, strip, c[col:])
 		if others > 0 {
 			done := tall * height

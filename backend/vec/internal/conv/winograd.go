@@ -1,0 +1,230 @@
+package conv
+
+import "github.com/adaad-go/adaad/internal/kern"
+
+// winograd is a 3x3 correlation of stride 1 by F(4x4,3x3): out[n,y,x] = Σ in[n, y+kh-padTop, x+kw-padLeft]·w[kh,kw]. A
+// task takes a block of tiles through the input transform, 36 matrix products and the output transform while it stays in
+// a second-level cache.
+type winograd struct {
+	set              *kern.Set
+	zeros            []float32
+	n, inH, inW, cin int
+	outH, outW, cout int
+	padTop, padLeft  int
+	tilesH, tilesW   int
+	tiles            int // in a task
+	inRow, outRow    int // of a tile in the transformed input and in the products
+	inPlane,
+	outPlane int
+	weights int // of one plane
+}
+
+const (
+	winogradCache = 768 << 10 / 4 // elements of one task's transformed input and products
+	planes        = kern.WinogradPlanes
+)
+
+// newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
+// channels do not fill vectors.
+func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
+	for _, s := range kern.Sets() {
+		// Vectors of half the width serve channels that the wide ones do not divide.
+		if s.Name() == "avx2" && set.Name() == "avx512" && (cin%set.Lanes() != 0 || cout%set.Lanes() != 0) {
+			set = s
+		}
+	}
+	w := &winograd{set: set, zeros: zeros, n: n, inH: inH, inW: inW, cin: cin, outH: outH, outW: outW, cout: cout,
+		padTop: padTop, padLeft: padLeft, tilesH: divUp(outH, 4), tilesW: divUp(outW, 4)}
+	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
+		return nil
+	}
+	w.inRow, w.outRow = oddLines(cin), oddLines(cout)
+	rows := set.MaxRows()
+	w.tiles = max(1, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
+	for w.tiles > rows && divUp(w.total(), w.tiles) < minTasks {
+		w.tiles -= rows
+	}
+	w.inPlane, w.outPlane = oddLines(w.tiles*w.inRow), oddLines(w.tiles*w.outRow)
+	w.weights = oddLines(cin * cout)
+	return w
+}
+
+func (w *winograd) total() int { return w.n * w.tilesH * w.tilesW }
+
+// pack transforms the weights into 36 planes of panels.
+func (w *winograd) pack(k Kernel) []float32 {
+	sc := getScratch(1)
+	defer sc.put()
+	size := w.cin * w.cout
+	taps := sc.common(9 * w.weights)
+	for t := range 9 {
+		fillPanels(w.set, taps[t*w.weights:][:size], w.cin, w.cout, func(i int) ([]float32, int) {
+			return k.Data[k.Base+t/3*k.SH+t%3*k.SW+i*k.SI:], k.SO
+		})
+	}
+	packed := aligned(planes * w.weights)
+	w.set.WinogradWeights(packed, w.weights, taps, w.weights, size/w.set.Lanes())
+	return packed
+}
+
+// tile is where a tile is.
+type tile struct{ n, y, x int }
+
+func (w *winograd) tile(i int) tile {
+	return tile{i / w.tilesW / w.tilesH, i / w.tilesW % w.tilesH, i % w.tilesW}
+}
+
+func (w *winograd) next(t tile) tile {
+	if t.x++; t.x == w.tilesW {
+		t.x = 0
+		if t.y++; t.y == w.tilesH {
+			t.y = 0
+			t.n++
+		}
+	}
+	return t
+}
+
+// columnMask has bit j set where column first+j, for j < n, is one of width.
+func columnMask(first, n, width int) uint {
+	lo, hi := min(max(0, -first), n), min(max(0, width-first), n)
+	if lo >= hi {
+		return 0
+	}
+	return 1<<hi - 1<<lo
+}
+
+// patchRows sets rows to those of image n from row first on, zeros where there are none.
+func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size int) {
+	for i := range rows {
+		rows[i] = zeros[:size]
+		if y := first + i; y >= 0 && y < h {
+			rows[i] = x[(n*h+y)*size:][:size]
+		}
+	}
+}
+
+// transformInput transforms count tiles from first on, each into inRow elements of every plane of dst.
+func (w *winograd) transformInput(dst []float32, plane, first, count int, x []float32) {
+	var rows [6][]float32
+	vecs := w.cin / w.set.Lanes()
+	t := w.tile(first)
+	for i := range count {
+		if i == 0 || t.x == 0 {
+			patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin)
+		}
+		left := 4*t.x - w.padLeft
+		w.set.WinogradInput(dst[i*w.inRow:], plane, &rows, left*w.cin, w.cin, columnMask(left, 6, w.inW), vecs)
+		t = w.next(t)
+	}
+}
+
+func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []float32) {
+	sc := getScratch(par.Workers())
+	defer sc.put()
+	finish := finishForward(w.set, y, e, w.zeros)
+	if mask != nil {
+		finish = finishInput(w.set, y, mask, w.zeros)
+	}
+	floor, bias := noFloor, e.Bias
+	if e.ReLU {
+		floor = 0
+	}
+	if bias == nil {
+		bias = w.zeros
+	}
+	vecs, row := w.cout/w.set.Lanes(), w.outW*w.cout
+	par.Run(divUp(w.total(), w.tiles), func(task, worker int) {
+		first := task * w.tiles
+		count := min(w.tiles, w.total()-first)
+		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
+		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
+		edge := cut(&buf, 16*w.cout)
+		w.transformInput(in, w.inPlane, first, count, x)
+		for p := range planes {
+			multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
+				products[p*w.outPlane:], w.outRow, false)
+		}
+		t := w.tile(first)
+		for i := range count {
+			src := products[i*w.outRow:]
+			at := ((t.n*w.outH+4*t.y)*w.outW + 4*t.x) * w.cout
+			switch h, width := w.outH-4*t.y, w.outW-4*t.x; {
+			case h < 4 || width < 4:
+				w.set.WinogradOutput(edge, 4*w.cout, w.cout, src, w.outPlane, w.zeros, nil, noFloor, vecs)
+				for r := range min(4, h) {
+					finish(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
+				}
+			case mask != nil:
+				w.set.WinogradOutputMask(y[at:], row, w.cout, src, w.outPlane, mask[at:], vecs)
+			default:
+				var extra []float32
+				if e.Residual != nil {
+					extra = e.Residual[at:]
+				}
+				w.set.WinogradOutput(y[at:], row, w.cout, src, w.outPlane, bias, extra, floor, vecs)
+			}
+			t = w.next(t)
+		}
+	})
+}
+
+// The weights' gradient goes over blocks of tiles, big enough that the 36 sums of products, which do not stay in a core's
+// cache, are seldom read and written.
+const (
+	gradCache    = 4 << 20 / 4 // elements of a block's transformed operands, if that makes
+	gradTiles    = 128         // at least so many tiles
+	gradSubTiles = 8           // transformed by one task
+	gradSubRows  = 96          // of a plane's sums, computed by one task
+)
+
+// gradKernel is the gradient of the correlation by its weights: dst = Gᵀ·[Σ_tiles (Bᵀ·x·B) ⊙ (A·dy·Aᵀ)]·G.
+func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
+	tiles := min(w.total(), max(gradTiles, gradCache/planes/(w.inRow+w.outRow)))
+	tiles = divUp(w.total(), divUp(w.total(), tiles))
+	xPlane, dyPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
+	sumPlane := oddLines(w.cin * w.cout)
+	sc := getScratch(par.Workers())
+	defer sc.put()
+	buf := sc.common(planes*(xPlane+dyPlane+sumPlane) + 3*line)
+	xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
+	vecs := w.cout / w.set.Lanes()
+	for start := 0; start < w.total(); start += tiles {
+		block := min(tiles, w.total()-start)
+		par.Run(divUp(block, gradSubTiles), func(task, _ int) {
+			first := task * gradSubTiles
+			count := min(gradSubTiles, block-first)
+			w.transformInput(xt[first*w.inRow:], xPlane, start+first, count, x)
+			var rows [4][]float32
+			t := w.tile(start + first)
+			for i := range count {
+				if i == 0 || t.x == 0 {
+					patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout)
+				}
+				w.set.WinogradGradient(dyt[(first+i)*w.outRow:], dyPlane, &rows, 4*t.x*w.cout, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
+				t = w.next(t)
+			}
+		})
+		parts := divUp(w.cin, gradSubRows)
+		par.Run(planes*parts, func(task, _ int) {
+			p, lo, hi := task/parts, w.cin*(task%parts)/parts, w.cin*(task%parts+1)/parts
+			multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
+				sums[p*sumPlane+lo*w.cout:], w.cout, start > 0)
+		})
+	}
+	par.Run(w.cin, func(i, worker int) {
+		out := sc.worker(worker, 9*w.cout)
+		w.set.WinogradWeightsGrad(out, w.cout, sums[i*w.cout:], sumPlane, vecs)
+		for t := range 9 {
+			at := dst.Base + i*dst.SI + t/3*dst.SH + t%3*dst.SW
+			if dst.SO == 1 {
+				copy(dst.Data[at:at+w.cout], out[t*w.cout:])
+				continue
+			}
+			for _, v := range out[t*w.cout : (t+1)*w.cout] {
+				dst.Data[at] = v
+				at += dst.SO
+			}
+		}
+	})
+}
