@@ -62,7 +62,8 @@ type tensor struct {
 type instruction struct {
 	name    string // what it does, for profiles
 	in, out []*tensor
-	scratch int // bytes of scratch memory each worker needs
+	scratch int  // bytes of scratch memory each worker needs
+	packs   bool // it packs weights
 	run     func(r *run) error
 }
 
@@ -151,6 +152,7 @@ func (c *compiler) simplify() {
 		return n
 	}
 	seen := map[string]*node{}
+	relu := map[*value]*value{} // max(0, x) by x
 	for _, n := range c.fn.nodes {
 		n.replace(canonical)
 		switch {
@@ -175,6 +177,7 @@ func (c *compiler) simplify() {
 		if len(n.subs) > 0 {
 			continue
 		}
+		rewrite(n, relu)
 		var key strings.Builder
 		fmt.Fprintf(&key, "%d %v", n.op, n.attr)
 		for _, v := range n.in {

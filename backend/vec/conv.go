@@ -1,6 +1,8 @@
 package vec
 
 import (
+	"fmt"
+
 	"github.com/gomlx/compute"
 
 	"github.com/adaad-go/adaad/backend/vec/internal/conv"
@@ -31,12 +33,13 @@ type convPlan struct {
 	kernel *value
 	view   conv.Kernel
 
-	bias, residual *value
+	bias, residual *value // of forward
 	relu           bool
+	mask           *value // of gradInput
 }
 
 func (p *convPlan) reads(add func(*value)) {
-	for _, v := range []*value{p.x, p.y, p.kernel, p.bias, p.residual} {
+	for _, v := range []*value{p.x, p.y, p.kernel, p.bias, p.residual, p.mask} {
 		if v != nil {
 			add(v)
 		}
@@ -44,16 +47,87 @@ func (p *convPlan) reads(add func(*value)) {
 }
 
 // clusterConvolutions recognises the convolutions there are kernels for, with what can be done to their results before
-// these are stored.
+// these are stored: bias, residual and ReLU, or the gradient of a ReLU.
 func (c *compiler) clusterConvolutions() {
 	for _, n := range c.nodes {
 		if n.op != compute.OpTypeConvGeneral {
 			continue
 		}
-		if p := planConvolution(n); p != nil {
-			c.newCluster(n).conv = p
+		p := planConvolution(n, false)
+		if p == nil {
+			continue
+		}
+		k := c.newCluster(n)
+		k.conv = p
+		for p.direction != gradKernel && p.outPerm == nil {
+			m := c.onlyReader(p.result)
+			if m == nil || c.of[m] != nil || !p.absorb(c, k, n, m) {
+				break
+			}
+			k.nodes = append(k.nodes, m)
+			c.of[m] = k
+			k.last = c.position[m]
+			p = k.conv
+			p.result = m.out[0]
 		}
 	}
+}
+
+// onlyReader is the one node that uses v, if there is just one and v is no output.
+func (c *compiler) onlyReader(v *value) *node {
+	if c.uses[v] != 1 || len(c.readers[v]) != 1 {
+		return nil
+	}
+	return c.readers[v][0]
+}
+
+// absorb makes m, which reads the result of the convolution n so far, part of its cluster k. It reports whether it can.
+func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
+	size := p.result.shape.Size()
+	if len(m.out) != 1 || m.out[0].shape.Size() != size || !isElementwise(m) || p.relu || p.mask != nil {
+		return false
+	}
+	side := 0
+	if m.in[0] != p.result {
+		side = 1
+	}
+	if len(m.in) != 2 || m.in[side] != p.result {
+		return false
+	}
+	other := c.operand(&cluster{size: size}, m, 1-side)
+	switch m.op {
+	case compute.OpTypeAdd:
+		channels := p.shape.Cout
+		if p.direction == forward && p.bias == nil && other.form() == periodicForm && other.dims[1] == channels && other.v.shape.Size() == channels {
+			p.bias = other.v
+			return true
+		}
+		if p.direction == forward && p.residual == nil && other.form() == fullForm {
+			p.residual = other.v
+			return true
+		}
+	case compute.OpTypeMax:
+		if zero, ok := constant(m.in[1-side]); ok && zero == 0 && p.direction == forward {
+			p.relu = true
+			return true
+		}
+	case opGate:
+		if side != 0 || other.form() != fullForm || p.bias != nil || p.residual != nil {
+			return false
+		}
+		if p.direction == forward {
+			// The same as a gradient by the input, which has a mask.
+			q := planConvolution(n, true)
+			if q == nil || q.outPerm != nil {
+				return false
+			}
+			p = q
+			k.conv = q
+		}
+		p.mask = other.v
+		return true
+	}
+	return false
 }
 
 // spatial is one spatial axis of a convolution.
@@ -65,11 +139,13 @@ type spatial struct {
 //
 // GoMLX writes the gradient by the input of a strided convolution as a convolution with dilated input and a reversed
 // kernel, and the gradient by the kernel as one in which batch and channels have changed places.
-func planConvolution(n *node) *convPlan {
+//
+// A convolution of stride 1 is a gradient by the input too; reversed asks for that form.
+func planConvolution(n *node, reversed bool) *convPlan {
 	a := n.attr.(convolution)
 	x, w, out := n.in[0], n.in[1], n.out[0]
 	rank := len(a.axes.InputSpatial)
-	if !isFloat(x) || !isFloat(w) || !isFloat(out) || rank < 1 || rank > 2 || a.batchGroups > 1 {
+	if !isFloat(x) || !isFloat(w) || !isFloat(out) || rank < 1 || rank > 2 {
 		return nil
 	}
 	xd, wd, od := x.shape.Dimensions, w.shape.Dimensions, out.shape.Dimensions
@@ -100,9 +176,14 @@ func planConvolution(n *node) *convPlan {
 
 	switch {
 	case a.axes.InputChannels == 0 && s.Groups == 1 && h.inDilation == 1 && v.inDilation == 1:
-		// The kernel is another image and the contraction is over images.
+		// The kernel is another image and the contraction is over images. With channels as batch groups the convolution
+		// was depthwise.
+		if a.batchGroups > 1 && (a.batchGroups != xd[a.axes.InputBatch] || a.batchGroups != od[a.axes.OutputChannels]) {
+			return nil
+		}
 		p.direction = gradKernel
 		p.y, p.kernel = w, nil
+		s.Groups = max(1, a.batchGroups)
 		s.N, s.Cin, s.Cout = xd[a.axes.InputChannels], xd[a.axes.InputBatch], od[a.axes.OutputChannels]
 		s.H, s.W, s.KH, s.KW = h.in, v.in, h.out, v.out
 		s.StrideH, s.StrideW, s.DilH, s.DilW = h.kernelDilation, v.kernelDilation, h.stride, v.stride
@@ -115,7 +196,10 @@ func planConvolution(n *node) *convPlan {
 		p.view = viewOf(od, a.axes.OutputChannels, a.axes.OutputBatch, a.axes.OutputSpatial)
 		return p
 
-	case h.inDilation == 1 && v.inDilation == 1:
+	case a.batchGroups > 1:
+		return nil
+
+	case h.inDilation == 1 && v.inDilation == 1 && !reversed:
 		p.direction = forward
 		s.N, s.Cin, s.Cout = xd[a.axes.InputBatch], xd[a.axes.InputChannels], od[a.axes.OutputChannels]
 		s.H, s.W, s.KH, s.KW = h.in, v.in, h.kernel, v.kernel
@@ -125,7 +209,7 @@ func planConvolution(n *node) *convPlan {
 			return nil
 		}
 
-	case s.Groups == 1 && h.stride == 1 && v.stride == 1:
+	case h.stride == 1 && v.stride == 1 && (s.Groups == 1 || s.Groups == xd[a.axes.InputChannels] && s.Groups == od[a.axes.OutputChannels]):
 		// y[t] = Σ_k x[(t + k·d - before)/dilation] w[k] is the gradient by the input of a convolution with stride
 		// dilation, padding (K-1)·d - before and kernel w reversed.
 		p.direction = gradInput
@@ -137,7 +221,9 @@ func planConvolution(n *node) *convPlan {
 			return nil
 		}
 		view := &p.view
-		view.SO, view.SI = view.SI, view.SO
+		if s.Groups == 1 { // else output channel and input channel are one
+			view.SO, view.SI = view.SI, view.SO
+		}
 		view.Base += (h.kernel-1)*view.SH + (v.kernel-1)*view.SW
 		view.SH, view.SW = -view.SH, -view.SW
 
@@ -241,6 +327,12 @@ func kernelView(w *value, axes compute.ConvolveAxesConfig) (conv.Kernel, *value)
 // lowerConvolution adds the instruction, and those that bring images to NHWC and back.
 func (c *compiler) lowerConvolution(p *convPlan) {
 	plan := conv.NewPlan(p.shape, c.backend.set)
+	optional := func(v *value) (t *tensor) {
+		if v != nil {
+			t = c.tensor(v)
+		}
+		return t
+	}
 	image := func(v *value, perm []int) *tensor {
 		if perm == nil {
 			return c.tensor(v)
@@ -269,27 +361,57 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 	case gradInput:
 		in.name = "convolution: gradient by input"
-		w := c.tensor(p.kernel)
-		in.in = append(in.in, w)
+		weights := c.addPack(p, plan.PackGradInput)
+		mask := optional(p.mask)
+		if mask != nil {
+			in.name += ", gate"
+			in.in = append(in.in, mask)
+		}
 		in.run = func(r *run) error {
-			k := p.view
-			k.Data = r.floats(w)
-			plan.GradInput(r.pool, r.floats(last), r.floats(x), plan.PackGradInput(k), nil)
+			plan.GradInput(r.pool, r.floats(last), r.floats(x), r.packed[weights], r.optional(mask))
 			return nil
 		}
 	default:
 		in.name = "convolution"
-		w := c.tensor(p.kernel)
-		in.in = append(in.in, w)
+		weights := c.addPack(p, plan.Pack)
+		bias, residual := optional(p.bias), optional(p.residual)
+		for _, t := range []*tensor{bias, residual} {
+			if t != nil {
+				in.in = append(in.in, t)
+			}
+		}
+		if bias != nil {
+			in.name += ", bias"
+		}
+		if residual != nil {
+			in.name += ", residual"
+		}
+		if p.relu {
+			in.name += ", ReLU"
+		}
 		in.run = func(r *run) error {
-			k := p.view
-			k.Data = r.floats(w)
-			plan.Forward(r.pool, r.floats(last), r.floats(x), plan.Pack(k), conv.Epilogue{})
+			plan.Forward(r.pool, r.floats(last), r.floats(x), r.packed[weights],
+				conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu})
 			return nil
 		}
 	}
+	in.name += fmt.Sprintf(" %dx%d/%d, %d to %d", p.shape.KH, p.shape.KW, p.shape.StrideH, p.shape.Cin, p.shape.Cout)
 	c.add(in)
 	if p.outPerm != nil {
 		c.addTranspose(out, last, p.outDims, p.outPerm, 4)
 	}
+}
+
+// addPack adds the instruction that packs the weights of p, and returns their index among the packed weights.
+func (c *compiler) addPack(p *convPlan, pack func(conv.Kernel) *conv.Packed) int {
+	w := c.tensor(p.kernel)
+	index := c.program.packs
+	c.program.packs++
+	c.add(instruction{name: "pack weights", in: []*tensor{w}, packs: true, run: func(r *run) error {
+		k := p.view
+		k.Data = r.floats(w)
+		r.packed[index] = pack(k)
+		return nil
+	}})
+	return index
 }

@@ -8,6 +8,8 @@ import (
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/shapes"
 	"github.com/pkg/errors"
+
+	"github.com/adaad-go/adaad/backend/vec/internal/conv"
 )
 
 // program is a compiled function: instructions over tensors, in order.
@@ -23,6 +25,7 @@ type program struct {
 	instructions []*instruction
 	arena        int // bytes
 	scratch      int // bytes for each worker
+	packs        int // number of packed weights
 }
 
 // plan lays the arena out: tensors whose lives do not overlap may share memory.
@@ -71,10 +74,12 @@ type run struct {
 	pool    *pool
 	mem     [][]byte    // by tensor
 	scratch [][]float32 // by worker
+	packed  []*conv.Packed
 }
 
 func (p *program) newRun() *run {
-	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers)}
+	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers),
+		packed: make([]*conv.Packed, p.packs)}
 	arena := allocate(p.arena)
 	for _, t := range p.tensors {
 		switch t.kind {
@@ -91,6 +96,14 @@ func (p *program) newRun() *run {
 }
 
 func (r *run) floats(t *tensor) []float32 { return floats(r.mem[t.id]) }
+
+// optional is the memory of t, or nil of nil.
+func (r *run) optional(t *tensor) []float32 {
+	if t == nil {
+		return nil
+	}
+	return r.floats(t)
+}
 
 // Executable implements [compute.Executable]. It may run several times at once.
 type Executable struct {

@@ -7,6 +7,12 @@ import (
 	"github.com/gomlx/compute/dtypes"
 )
 
+// Operations that GoMLX writes as several.
+const (
+	opAbove compute.OpType = -1 - iota // 1 where the first operand is greater than the second, else 0
+	opGate                             // the first operand where the second is above 0, else 0
+)
+
 func truth(b bool) float32 {
 	if b {
 		return 1
@@ -120,6 +126,16 @@ var steps = map[compute.OpType]func(dst, a, b, c []float32){
 	compute.OpTypeLogicalOr:      pair(func(x, y float32) float32 { return max(x, y) }),
 	compute.OpTypeLogicalXor:     pair(func(x, y float32) float32 { return truth(x != y) }),
 	compute.OpTypeLogicalNot:     each(func(x float32) float32 { return 1 - x }),
+
+	opAbove: pair(func(x, y float32) float32 { return truth(x > y) }),
+	// Above 0 are the bits, as an integer, too; a mask from them needs no branch.
+	opGate: func(dst, a, b, _ []float32) {
+		for i, x := range a {
+			bits := int32(math.Float32bits(b[i]))
+			mask := (-bits >> 31) &^ (bits >> 31)
+			dst[i] = math.Float32frombits(math.Float32bits(x) & uint32(mask))
+		}
+	},
 
 	compute.OpTypeWhere: func(dst, a, b, c []float32) {
 		for i, x := range a {
