@@ -185,7 +185,7 @@ func TestWrongImagesAreRefused(t *testing.T) {
 	for _, s := range zoo.Init(net, 1).State {
 		args = append(args, s)
 	}
-	_, err = exec.Exec(append(args, tensors.FromFlatDataAndDimensions(make([]float32, 4*4*3), 1, 4, 4, 3))...)
+	_, err = exec.Call(append(args, tensors.FromFlatDataAndDimensions(make([]float32, 4*4*3), 1, 4, 4, 3))...)
 	if err == nil || !strings.Contains(err.Error(), "[N,8,8,3]") {
 		t.Errorf("images of another size: %v", err)
 	}

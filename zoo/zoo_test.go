@@ -55,7 +55,7 @@ func call(t testing.TB, f func(nodes []*Node) []*Node, args []*tensors.Tensor) [
 	for i, a := range args {
 		anyArgs[i] = a
 	}
-	results, err := exec.Exec(anyArgs...)
+	results, err := exec.Call(anyArgs...)
 	if err != nil {
 		t.Fatal(err)
 	}
