@@ -56,5 +56,6 @@ func (n *network) Forward(b *classifier.Bound, x *Node) *Node {
 	return n.arch(scope{walk: &walk{bound: b}}, image{n.input[0], n.input[1], n.input[2], x}, n.classes).node
 }
 
-// MACs is the number of multiply-adds in one forward pass over one image: those of convolutions and linear layers.
+// MACs is the number of multiply-adds in one forward pass over one image, those of convolutions and linear layers, of a
+// network from New.
 func MACs(net classifier.Network) int64 { return net.(*network).measured.macs }
