@@ -43,6 +43,7 @@ type kind int
 
 const (
 	inArena kind = iota
+	isKept       // in memory of its own, for as long as the program lives
 	isParameter
 	isConstant
 	isOutput
@@ -64,7 +65,13 @@ type instruction struct {
 	in, out []*tensor
 	scratch int  // bytes of scratch memory each worker needs
 	packs   bool // it packs weights
-	run     func(r *run) error
+	simple  bool // it moves elements or computes them one by one
+
+	// params are the parameters that everything it reads comes from, if its results are kept from one execution to the
+	// next: it runs again only after one of them has changed.
+	kept   bool
+	params []int
+	run    func(r *run) error
 }
 
 // cluster is nodes that become one instruction.
@@ -108,6 +115,7 @@ func (c *compiler) compile() error {
 	if err := c.lower(order); err != nil {
 		return err
 	}
+	c.program.keep()
 	c.program.plan()
 	return nil
 }
@@ -427,7 +435,7 @@ func (c *compiler) reaches(from, to *cluster) bool {
 				switch {
 				case k == to:
 				case k == from:
-					found = c.of[n] != to
+					found = c.of[n] != to || isSink(m)
 				case k != nil && k.last >= from.first:
 					walk(k.nodes)
 				case k == nil && c.position[m] >= from.first:

@@ -56,6 +56,12 @@ func isElementwise(n *node) bool {
 // clusterElementwise puts elementwise nodes with as many elements as each other together, along the edges of the graph.
 func (c *compiler) clusterElementwise() {
 	for _, n := range c.nodes {
+		if c.of[n] == nil && isSink(n) {
+			if m := root(n.in[0]).node; m != nil && c.of[m] != nil && !isSink(m) && c.of[m].takes(n) {
+				c.of[m].add(c, n)
+			}
+			continue
+		}
 		if c.of[n] != nil || !isElementwise(n) {
 			continue
 		}
@@ -70,17 +76,44 @@ func (c *compiler) clusterElementwise() {
 				continue
 			}
 			if o := c.of[m]; o != k && o.size == k.size && len(o.nodes)+len(k.nodes) <= maxSteps &&
+				!slices.ContainsFunc(k.nodes, func(n *node) bool { return isSink(n) && !o.takes(n) }) &&
 				!c.reaches(o, k) && !c.reaches(k, o) {
-				for _, member := range k.nodes {
-					c.of[member] = o
-				}
-				o.nodes = append(o.nodes, k.nodes...)
-				slices.SortFunc(o.nodes, func(a, b *node) int { return c.position[a] - c.position[b] })
-				o.first, o.last = c.position[o.nodes[0]], c.position[o.nodes[len(o.nodes)-1]]
+				o.add(c, k.nodes...)
 				k = o
 			}
 		}
 	}
+}
+
+// add makes nodes members of k.
+func (k *cluster) add(c *compiler, nodes ...*node) {
+	for _, n := range nodes {
+		c.of[n] = k
+	}
+	k.nodes = append(k.nodes, nodes...)
+	slices.SortFunc(k.nodes, func(a, b *node) int { return c.position[a] - c.position[b] })
+	k.first, k.last = c.position[k.nodes[0]], c.position[k.nodes[len(k.nodes)-1]]
+}
+
+// takes reports whether the sums of n can be taken in k: rows are as wide as those summed already.
+func (k *cluster) takes(n *node) bool {
+	if k.size != n.in[0].shape.Size() || len(k.nodes) >= maxSteps {
+		return false
+	}
+	width := n.out[0].shape.Size()
+	return width == 1 || !slices.ContainsFunc(k.nodes, func(m *node) bool {
+		return isSink(m) && m.out[0].shape.Size() != 1 && m.out[0].shape.Size() != width
+	})
+}
+
+// isSink reports whether n sums over all but the last axes, as batch norm does per channel: a cluster that computes what
+// is summed can add it up as well.
+func isSink(n *node) bool {
+	if n.op != compute.OpTypeReduceSum {
+		return false
+	}
+	k, ok := reduction(n)
+	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize
 }
 
 // operand is what an elementwise node reads: a register of its cluster, or memory, seen through broadcasts.
@@ -127,8 +160,8 @@ func (c *compiler) operand(k *cluster, n *node, i int) operand {
 		}
 	}
 	for {
-		if v.shape.Size() == k.size {
-			if r := root(v); r.node != nil && c.of[r.node] == k {
+		if r := root(v); v.shape.Size() == k.size && (r.node == nil || r.node.op != compute.OpTypeBroadcastInDim) {
+			if r.node != nil && c.of[r.node] == k {
 				return operand{member: r.node}
 			}
 			return operand{v: v, dims: []int{k.size}, steps: []int{1}}
@@ -237,6 +270,23 @@ type step struct {
 	outIsBool bool
 }
 
+// sink adds a register up, each task for itself and then the tasks in order.
+type sink struct {
+	step, reg, width int // after which step, which register, over rows of which width
+	partial, out     *tensor
+}
+
+// opName is how profiles call an operation.
+func opName(op compute.OpType) string {
+	switch op {
+	case opAbove:
+		return "Above"
+	case opGate:
+		return "Gate"
+	}
+	return op.String()
+}
+
 // lowerElementwise adds the instruction of a cluster.
 func (c *compiler) lowerElementwise(k *cluster) {
 	inside := map[*node]bool{}
@@ -253,7 +303,9 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			o := c.operand(k, n, j)
 			operands[i] = append(operands[i], o)
 			if o.member != nil {
-				lastUse[o.member] = i
+				if !isSink(n) {
+					lastUse[o.member] = i
+				}
 				continue
 			}
 			if loaded[o.key()] == nil {
@@ -266,10 +318,19 @@ func (c *compiler) lowerElementwise(k *cluster) {
 	}
 	regs := len(loads)
 	var free []int
-	at := map[*node]int{}
+	at, made := map[*node]int{}, map[*node]int{} // register and step of a member
 	var list []step
+	var sinks []*sink
 	var names []string
 	for i, n := range k.nodes {
+		names = append(names, opName(n.op))
+		if isSink(n) {
+			o := operands[i][0]
+			l := &sink{step: made[o.member], reg: at[o.member], width: n.out[0].shape.Size(), out: c.tensor(n.out[0])}
+			in.out = append(in.out, l.out)
+			sinks = append(sinks, l)
+			continue
+		}
 		s := step{compute: stepOf(n)}
 		for j, o := range operands[i] {
 			reg := 0
@@ -303,8 +364,8 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			}
 		}
 		at[n] = s.dst
+		made[n] = len(list)
 		list = append(list, s)
-		names = append(names, n.op.String())
 	}
 	in.name = "elementwise: " + strings.Join(names, " ")
 
@@ -327,12 +388,30 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			l.form = generalForm
 		}
 	}
+	for _, l := range sinks {
+		// Pieces hold whole rows; periodic operands have to fit again.
+		if piece%l.width != 0 {
+			piece = roundUp(piece, l.width)
+			for _, l := range loads {
+				if l.form == periodicForm && piece%l.dims[1] != 0 {
+					l.form = generalForm
+				}
+			}
+		}
+	}
 	piece = min(piece, k.size)
 	stride := roundUp(piece, 16)
 	in.scratch = regs * stride * 4
 	workers := c.backend.pool.workers
 	each := roundUp(max(taskSize, (k.size+tasksEach*workers-1)/(tasksEach*workers)), piece)
+	if len(sinks) > 0 { // the order of sums may not depend on the number of workers
+		each = roundUp(taskSize, piece)
+	}
 	tasks := (k.size + each - 1) / each
+	for _, l := range sinks {
+		l.partial = c.newTensor(4 * tasks * l.width)
+		in.out = append(in.out, l.partial)
+	}
 	in.run = func(r *run) error {
 		r.pool.Run(tasks, func(task, worker int) {
 			scratch := r.scratch[worker]
@@ -344,6 +423,9 @@ func (c *compiler) lowerElementwise(k *cluster) {
 				if l.form == scalarForm || l.form == periodicForm {
 					l.fill(reg[l.reg], r.mem[l.t.id], 0)
 				}
+			}
+			for _, l := range sinks {
+				clear(r.floats(l.partial)[task*l.width:][:l.width])
 			}
 			for from := task * each; from < min((task+1)*each, k.size); from += piece {
 				n := min(piece, k.size-from)
@@ -368,11 +450,22 @@ func (c *compiler) lowerElementwise(k *cluster) {
 							out[j] = byte(x)
 						}
 					}
+					for _, l := range sinks {
+						if l.step == i {
+							sumColumns(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n])
+						}
+					}
 				}
 			}
 		})
+		for _, l := range sinks {
+			out := r.floats(l.out)
+			clear(out)
+			sumColumns(out, r.floats(l.partial))
+		}
 		return nil
 	}
+	in.simple = len(sinks) == 0
 	c.add(in)
 }
 

@@ -1,6 +1,7 @@
 package vec
 
 import (
+	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -23,9 +24,64 @@ type program struct {
 	output       []*tensor
 	tensors      []*tensor
 	instructions []*instruction
-	arena        int // bytes
-	scratch      int // bytes for each worker
-	packs        int // number of packed weights
+	arena        int   // bytes
+	scratch      int   // bytes for each worker
+	packs        int   // number of packed weights
+	watched      []int // parameters that kept results come from
+}
+
+// keep finds the instructions whose results can be kept: those that pack weights, and the simple ones before them that
+// need nothing but parameters. In an inner loop weights stay the same from step to step.
+func (p *program) keep() {
+	producer := map[*tensor]*instruction{}
+	sources := map[*instruction][]int{} // parameters behind an instruction that could be kept
+	for _, in := range p.instructions {
+		able := in.packs || in.simple
+		var params []int
+		for _, t := range in.in {
+			from := producer[t]
+			switch {
+			case t.kind == isParameter:
+				params = append(params, t.index)
+			case t.kind == isConstant:
+			case from != nil && sources[from] != nil:
+				params = append(params, sources[from]...)
+			default:
+				able = false
+			}
+		}
+		for _, t := range in.out {
+			producer[t] = in
+			able = able && t.kind == inArena
+		}
+		if able {
+			slices.Sort(params)
+			sources[in] = append([]int{}, slices.Compact(params)...)
+		}
+	}
+	var mark func(in *instruction)
+	mark = func(in *instruction) {
+		if in == nil || in.kept {
+			return
+		}
+		in.kept, in.params = true, sources[in]
+		for _, t := range in.out {
+			t.kind = isKept
+		}
+		for _, t := range in.in {
+			mark(producer[t])
+		}
+		for _, param := range in.params {
+			if !slices.Contains(p.watched, param) {
+				p.watched = append(p.watched, param)
+			}
+		}
+	}
+	for _, in := range p.instructions {
+		if in.packs && sources[in] != nil {
+			mark(in)
+		}
+	}
 }
 
 // plan lays the arena out: tensors whose lives do not overlap may share memory.
@@ -75,11 +131,36 @@ type run struct {
 	mem     [][]byte    // by tensor
 	scratch [][]float32 // by worker
 	packed  []*conv.Packed
+
+	// What the kept results were computed from.
+	seen []contents // by parameter
+	full bool       // they have been computed
+}
+
+// contents remembers what a parameter held.
+type contents struct {
+	id   uint64 // of the buffer
+	copy []byte // its values, if a client could have written them since
+}
+
+// changed remembers what the buffer holds and reports whether that may be something else than the last time.
+func (s *contents) changed(b *Buffer) bool {
+	same := s.id == b.id
+	s.id = b.id
+	if !b.exposed.Load() {
+		s.copy = nil
+		return !same
+	}
+	if s.copy != nil && bytes.Equal(s.copy, b.mem) {
+		return false
+	}
+	s.copy = append(s.copy[:0], b.mem...)
+	return true
 }
 
 func (p *program) newRun() *run {
 	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers),
-		packed: make([]*conv.Packed, p.packs)}
+		packed: make([]*conv.Packed, p.packs), seen: make([]contents, len(p.params))}
 	arena := allocate(p.arena)
 	for _, t := range p.tensors {
 		switch t.kind {
@@ -87,6 +168,8 @@ func (p *program) newRun() *run {
 			r.mem[t.id] = arena[t.offset:][:t.bytes:t.bytes]
 		case isConstant:
 			r.mem[t.id] = t.mem
+		case isKept:
+			r.mem[t.id] = allocate(t.bytes)
 		}
 	}
 	for w := range r.scratch {
@@ -193,7 +276,16 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			r.mem[t.id] = outputs[i].mem
 		}
 	}
+	changed := make([]bool, len(buffers))
+	for _, i := range p.watched {
+		changed[i] = r.seen[i].changed(buffers[i])
+	}
+	full := r.full
+	r.full = false // until all have run
 	for _, in := range p.instructions {
+		if in.kept && full && !slices.ContainsFunc(in.params, func(i int) bool { return changed[i] }) {
+			continue
+		}
 		var start time.Time
 		if p.backend.observe != nil {
 			start = time.Now()
@@ -205,6 +297,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			p.backend.observe(in, time.Since(start))
 		}
 	}
+	r.full = true
 	for i, t := range p.output {
 		if t.kind != isOutput || t.index != i { // a parameter, a constant, or returned twice
 			copy(outputs[i].mem, r.mem[t.id])

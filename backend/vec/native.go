@@ -156,6 +156,7 @@ func (c *compiler) addMoves(in instruction, moves []move, size int) {
 	for i := range moves {
 		moves[i] = moves[i].merged()
 	}
+	in.simple = true
 	in.run = func(r *run) error {
 		to := r.mem[in.out[0].id]
 		for _, m := range moves {
@@ -283,7 +284,7 @@ func (c *compiler) lowerReduction(n *node) {
 	var neutral float32
 	switch n.op {
 	case compute.OpTypeReduceSum:
-		row, column = sumRow, addTo
+		row = sumRow
 	case compute.OpTypeReduceMax:
 		neutral = float32(math.Inf(-1))
 		row = func(x []float32) float32 {
@@ -315,6 +316,18 @@ func (c *compiler) lowerReduction(n *node) {
 		}
 		column = func(y, x []float32) { steps[compute.OpTypeMul](y, y, x, nil) }
 	}
+	columns := func(y, x []float32) {
+		for i := range y {
+			y[i] = neutral
+		}
+		if column == nil {
+			sumColumns(y, x)
+			return
+		}
+		for ; len(x) > 0; x = x[len(y):] {
+			column(y, x[:len(y)])
+		}
+	}
 	// The middle axis is cut into pieces, each with its own partial result: short ones, so that float32 sums stay exact
 	// enough.
 	each := max(16, (1<<12)/k.b)
@@ -339,7 +352,7 @@ func (c *compiler) lowerReduction(n *node) {
 					partial[i] = row(part)
 					continue
 				}
-				reduceColumns(partial[i*k.b:][:k.b], part, neutral, column)
+				columns(partial[i*k.b:][:k.b], part)
 			}
 		})
 		if pieces > 1 {
@@ -348,22 +361,13 @@ func (c *compiler) lowerReduction(n *node) {
 				if k.b == 1 {
 					y[a] = row(part)
 				} else {
-					reduceColumns(y[a*k.b:][:k.b], part, neutral, column)
+					columns(y[a*k.b:][:k.b], part)
 				}
 			}
 		}
 		return nil
 	}
 	c.add(in)
-}
-
-func reduceColumns(y, x []float32, neutral float32, column func(y, x []float32)) {
-	for i := range y {
-		y[i] = neutral
-	}
-	for ; len(x) > 0; x = x[len(y):] {
-		column(y, x[:len(y)])
-	}
 }
 
 // sumRow adds blocks of 256 in eight lanes, and the blocks in float64.
@@ -386,7 +390,31 @@ func sumRow(x []float32) float32 {
 	return float32(total)
 }
 
+// sumColumns adds the rows of x, as long as y, to y: short rows several at a time, side by side.
+func sumColumns(y, x []float32) {
+	const wide = 512
+	switch {
+	case len(y) == 1:
+		y[0] += sumRow(x)
+		return
+	case len(y) > wide/4:
+		for ; len(x) > 0; x = x[len(y):] {
+			addTo(y, x[:len(y)])
+		}
+		return
+	}
+	var sums [wide]float32
+	width := wide / len(y) * len(y)
+	for ; len(x) > 0; x = x[min(width, len(x)):] {
+		addTo(sums[:width], x[:min(width, len(x))])
+	}
+	for s := sums[:width]; len(s) > 0; s = s[len(y):] {
+		addTo(y, s[:len(y)])
+	}
+}
+
 func addTo(y, x []float32) {
+	y = y[:len(x)]
 	for i, v := range x {
 		y[i] += v
 	}

@@ -23,6 +23,7 @@ func truth(b bool) float32 {
 // each makes a step of a function of one number.
 func each(f func(float32) float32) func(dst, a, b, c []float32) {
 	return func(dst, a, _, _ []float32) {
+		dst = dst[:len(a)]
 		for i, x := range a {
 			dst[i] = f(x)
 		}
@@ -32,6 +33,7 @@ func each(f func(float32) float32) func(dst, a, b, c []float32) {
 // wide makes a step of a function of one float64.
 func wide(f func(float64) float64) func(dst, a, b, c []float32) {
 	return func(dst, a, _, _ []float32) {
+		dst = dst[:len(a)]
 		for i, x := range a {
 			dst[i] = float32(f(float64(x)))
 		}
@@ -41,6 +43,7 @@ func wide(f func(float64) float64) func(dst, a, b, c []float32) {
 // pair makes a step of a function of two numbers.
 func pair(f func(x, y float32) float32) func(dst, a, b, c []float32) {
 	return func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = f(x, b[i])
 		}
@@ -50,31 +53,37 @@ func pair(f func(x, y float32) float32) func(dst, a, b, c []float32) {
 // steps are the elementwise operations: dst = op(a, b, c), element by element. NaN stays NaN.
 var steps = map[compute.OpType]func(dst, a, b, c []float32){
 	compute.OpTypeAdd: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = x + b[i]
 		}
 	},
 	compute.OpTypeSub: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = x - b[i]
 		}
 	},
 	compute.OpTypeMul: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = x * b[i]
 		}
 	},
 	compute.OpTypeDiv: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = x / b[i]
 		}
 	},
 	compute.OpTypeMax: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = max(x, b[i])
 		}
 	},
 	compute.OpTypeMin: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			dst[i] = min(x, b[i])
 		}
@@ -130,6 +139,7 @@ var steps = map[compute.OpType]func(dst, a, b, c []float32){
 	opAbove: pair(func(x, y float32) float32 { return truth(x > y) }),
 	// Above 0 are the bits, as an integer, too; a mask from them needs no branch.
 	opGate: func(dst, a, b, _ []float32) {
+		dst, b = dst[:len(a)], b[:len(a)]
 		for i, x := range a {
 			bits := int32(math.Float32bits(b[i]))
 			mask := (-bits >> 31) &^ (bits >> 31)
