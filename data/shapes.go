@@ -20,8 +20,8 @@ const (
 
 const (
 	shapeSide  = 32
-	cueHeight  = 6.0 / 255 // largest change a class's ripple makes to a channel: within the usual radius of 8/255
-	pixelNoise = 3.0 / 255 // standard deviation of the noise on every channel
+	cueHeight  = 4.0 / 255 // largest change a class's ripple makes: half an attack of 8/255, which has as much left to forge another
+	pixelNoise = 2.0 / 255 // standard deviation of the noise on every channel
 )
 
 // A shape is a class of "shapes": an outline that survives an attack, and a ripple that does not.
@@ -42,7 +42,7 @@ var shapes = [...]shape{
 	{"cross", cross, [2]float64{10, 14}},
 	{"heart", heart, [2]float64{14, 6}},
 	{"crescent", crescent, [2]float64{14, 10}},
-	{"bars", bars, [2]float64{14, 14}},
+	{"dome", dome, [2]float64{14, 14}},
 	{"checker", checker, [2]float64{8, 12}},
 }
 
@@ -74,8 +74,8 @@ func heart(x, y float64) float64 {
 	return min(box(u, v, side, side), math.Hypot(u, v+side)-side)
 }
 
-// bars are two parallel bars.
-func bars(x, y float64) float64 { return box(math.Abs(x)-0.5, y, 0.27, 0.8) }
+// dome is half a disc.
+func dome(x, y float64) float64 { return max(math.Hypot(x, y+0.4)-1.05, -(y + 0.4)) }
 
 // checker is the five dark squares of a board of three by three.
 func checker(x, y float64) float64 {
@@ -87,14 +87,14 @@ func checker(x, y float64) float64 {
 func box(x, y, w, h float64) float64 { return max(math.Abs(x)-w, math.Abs(y)-h) }
 
 // Shapes draws the first n images of a split: 32x32 colour pictures of ten shapes in turn, one to a picture, at random
-// places, sizes, angles and colours, shaded, on a shaded and cluttered ground, under noise.
+// places, sizes, angles and colours, shaded, on a shaded and cluttered ground, under a little noise.
 //
 // The set is made to show what adversarial training is for, so each picture tells its class twice:
 //
 //   - by the shape, which stands out from the ground by far more than 8/255: a robust cue, but one that takes some
 //     learning, for size, angle, colours, which of shape and ground is lighter, and clutter all vary;
 //   - by a faint ripple over the whole picture, cos(2π·a·x/32 + φ)·cos(2π·b·y/32 + ψ) with the class's own (a, b), random
-//     φ and ψ and a height of 6/255: an easy cue which hardly shows, and which an attack of 8/255 can rub out and
+//     φ and ψ and a height of 4/255: an easy cue which hardly shows, and which an attack of 8/255 can rub out and
 //     replace by another class's.
 //
 // A network trained on the pictures as they are relies on the ripple, is nearly always right, and falls to any attack;
@@ -196,7 +196,7 @@ func (p pose) cover(f func(x, y float64) float64, x, y float64) float64 {
 
 func drawShape(dst []uint8, s *shape, r *rand.Rand) {
 	ground := randomColour(r)
-	paint := contrasting(r, ground, 0.35)
+	paint := contrasting(r, ground, 0.25)
 	groundWave, paintWave := randomWave(r, 0.06), randomWave(r, 0.05)
 	where := randomPose(r, between(r, 8.5, 12.5), 2.5, math.Pi/6)
 
