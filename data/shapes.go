@@ -42,7 +42,7 @@ var shapes = [...]shape{
 	{"cross", cross, [2]float64{10, 14}},
 	{"heart", heart, [2]float64{14, 6}},
 	{"crescent", crescent, [2]float64{14, 10}},
-	{"dome", dome, [2]float64{14, 14}},
+	{"bowl", bowl, [2]float64{14, 14}},
 	{"checker", checker, [2]float64{8, 12}},
 }
 
@@ -74,8 +74,8 @@ func heart(x, y float64) float64 {
 	return min(box(u, v, side, side), math.Hypot(u, v+side)-side)
 }
 
-// dome is half a disc.
-func dome(x, y float64) float64 { return max(math.Hypot(x, y+0.4)-1.05, -(y + 0.4)) }
+// bowl is half a disc, open side up.
+func bowl(x, y float64) float64 { return max(math.Hypot(x, y+0.4)-1.05, -(y + 0.4)) }
 
 // checker is the five dark squares of a board of three by three.
 func checker(x, y float64) float64 {

@@ -112,7 +112,7 @@ func TestShapeAreas(t *testing.T) {
 		{"star", star, 5 * 1.1 * 0.45 * math.Sin(math.Pi/5)},
 		{"cross", cross, 2*4*0.27 - 4*0.27*0.27},
 		{"heart", heart, 4*side*side + math.Pi*side*side},
-		{"dome", dome, math.Pi * 1.05 * 1.05 / 2},
+		{"bowl", bowl, math.Pi * 1.05 * 1.05 / 2},
 		{"checker", checker, 5 * 4 * 0.3 * 0.3},
 	} {
 		if got := area(c.f); math.Abs(got-c.want) > 0.01*c.want {
