@@ -97,10 +97,11 @@ func box(x, y, w, h float64) float64 { return max(math.Abs(x)-w, math.Abs(y)-h) 
 //     φ and ψ and a height of 4/255: an easy cue which hardly shows, and which an attack of 8/255 can rub out and
 //     replace by another class's.
 //
-// A network trained on the pictures as they are relies on the ripple, is nearly always right, and falls to any attack;
-// one trained against attacks has only the shape to go by. Natural images have such cues too (Ilyas et al., "Adversarial
-// Examples Are Not Bugs, They Are Features", 2019); here they are planted, which makes the gap between natural and robust
-// training wide and quick to reach. Results on this set say that a method works, not how well it does on photographs.
+// The ripple's height, the noise, the contrast and the choice of shapes were set by trial, so that a small network trained
+// on the pictures as they are relies on the ripple and gets nearly nothing right under PGD, and one trained against
+// attacks, which has only the shape to go by, still learns quickly. Natural images have such cues too (Ilyas et al., "Adversarial
+// Examples Are Not Bugs, They Are Features", 2019); here they are planted, and the gap between
+// natural and robust training is wide by design. Results on this set say that a method works, not how well it does on photographs.
 //
 // Image i depends on the seed, the split and i alone. Processors on which Go fuses multiplications with additions may
 // round a pixel to the next level.
