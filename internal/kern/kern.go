@@ -52,6 +52,9 @@ type assembly struct {
 	finishAdd  func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)
 	finishMask func(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)
 
+	depthwise                      func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
+	depthwiseGrad1, depthwiseGrad3 func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
+
 	winogradInput       func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
 	winogradInputWhole  func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs int) // or nil
 	winogradGradient    func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)

@@ -51,13 +51,6 @@ func gemm(g isa, rows, vecs int) {
 		}
 		return at(bases[r/3], aRow, uint8(r%3))
 	}
-	argument := func(name string) operand.Mem {
-		basic, err := g.Param(name).Resolve()
-		if err != nil {
-			panic(err)
-		}
-		return basic.Addr
-	}
 	g.arg("c", c)
 
 	g.Label("tile")
@@ -68,7 +61,7 @@ func gemm(g isa, rows, vecs int) {
 	}
 	g.arg("b", b)
 	g.arg("k", k)
-	g.CMPQ(argument("accumulate"), operand.Imm(0))
+	g.CMPQ(g.slot("accumulate"), operand.Imm(0))
 	g.JNE(operand.LabelRef("load"))
 	for r := range rows {
 		for v := range vecs {
@@ -120,11 +113,11 @@ func gemm(g isa, rows, vecs int) {
 	}
 	for _, p := range []string{"a", "b"} {
 		g.floats(p+"Step", tmp)
-		g.ADDQ(tmp, argument(p))
+		g.ADDQ(tmp, g.slot(p))
 	}
 	g.floats("cStep", tmp)
 	g.ADDQ(tmp, c)
-	g.DECQ(argument("count"))
+	g.DECQ(g.slot("count"))
 	g.JNE(operand.LabelRef("tile"))
 	g.VZEROUPPER()
 	g.RET()

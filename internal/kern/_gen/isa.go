@@ -66,6 +66,15 @@ func (g isa) arg(name string, r reg.GPPhysical) reg.GPPhysical {
 	return r
 }
 
+// slot is where a parameter is.
+func (g isa) slot(param string) operand.Mem {
+	b, err := g.Param(param).Resolve()
+	if err != nil {
+		panic(err)
+	}
+	return b.Addr
+}
+
 // floats loads a count of float32 and turns it into bytes.
 func (g isa) floats(name string, r reg.GPPhysical) reg.GPPhysical {
 	g.arg(name, r)

@@ -22,6 +22,7 @@ func main() {
 		{"gemm", gemmFile},
 		{"winograd", winogradFile},
 		{"rows", rowsFile},
+		{"depthwise", depthwiseFile},
 	}
 	for _, f := range files {
 		c := build.NewContext()

@@ -120,11 +120,7 @@ func finish(g isa, tails operand.Mem, name, extraName, sum string, add func(extr
 	g.wholeVectors(cols, whole, total)
 	g.tailMask(cols, tails)
 	floor, x, t := g.v(0), g.v(1), g.v(2)
-	floorArg, err := g.Param("floor").Resolve()
-	if err != nil {
-		panic(err)
-	}
-	g.VBROADCASTSS(floorArg.Addr, floor)
+	g.VBROADCASTSS(g.slot("floor"), floor)
 	g.Label("row")
 	g.columns("col", off, whole, total, func(m lanesAccess) {
 		m.load(a, x)

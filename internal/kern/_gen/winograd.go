@@ -204,14 +204,6 @@ func (w *winograd) startPlanes(d reg.GPPhysical) planeStores {
 	return s
 }
 
-func (w *winograd) slot(param string) operand.Mem {
-	b, err := w.Param(param).Resolve()
-	if err != nil {
-		panic(err)
-	}
-	return b.Addr
-}
-
 func (w *winograd) store(s planeStores, x reg.VecPhysical, column int) {
 	m := deref(s.d)
 	switch column {

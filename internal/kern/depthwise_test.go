@@ -1,0 +1,76 @@
+package kern
+
+import (
+	"math"
+	"testing"
+)
+
+func TestDepthwise(t *testing.T) {
+	everySet(t, func(t *testing.T, s *Set) {
+		rnd := noise(8)
+		for _, cols := range []int{1, 3, 7, 8, 9, 15, 16, 17, 24, 32, 33, 65} {
+			for count := 1; count <= 10; count++ {
+				for tapCount := range 8 {
+					xStep, yStep := cols*(1+count%2), cols+count%3
+					var taps []Tap
+					reach := 0
+					for i := range tapCount {
+						taps = append(taps, Tap{X: i * 3, W: i * (cols + 1)})
+						reach = i * 3
+					}
+					x := newGuarded((count-1)*xStep+reach+cols, rnd.next)
+					w := newGuarded(tapCount*(cols+1)+cols, rnd.next)
+					y := newGuarded((count-1)*yStep+cols, rnd.next)
+					bias := newGuarded(cols, rnd.next)
+					floor := float32(math.Inf(-1))
+					if count%2 == 0 {
+						floor = 0
+					}
+					dw := newGuarded(len(w.v), rnd.next)
+					oldY, oldW := append([]float32(nil), y.v...), append([]float32(nil), dw.v...)
+					s.DepthwiseGrad(dw.v, x.v, xStep, y.v, yStep, taps, count, cols)
+					s.Depthwise(y.v, yStep, x.v, xStep, w.v, taps, bias.v, floor, count, cols)
+					for _, g := range []guarded{x, w, y, bias, dw} {
+						g.check(t, "Depthwise")
+					}
+					for p := range count {
+						for c := range min(yStep, len(y.v)-p*yStep) {
+							want, mag := float64(oldY[p*yStep+c]), 0.0
+							if c < cols {
+								want = float64(bias.v[c])
+								mag = math.Abs(want)
+								for _, tap := range taps {
+									v := float64(x.v[p*xStep+tap.X+c]) * float64(w.v[tap.W+c])
+									want += v
+									mag += math.Abs(v)
+								}
+								want = max(want, float64(floor))
+							}
+							if got := float64(y.v[p*yStep+c]); !(math.Abs(got-want) <= 1e-6*mag) {
+								t.Fatalf("%d channels, %d pixels, %d taps: y[%d,%d] = %v, want %v", cols, count, tapCount, p, c, got, want)
+							}
+						}
+					}
+					want, mag := make([]float64, len(oldW)), make([]float64, len(oldW))
+					for i, v := range oldW {
+						want[i], mag[i] = float64(v), math.Abs(float64(v))
+					}
+					for _, tap := range taps {
+						for p := range count {
+							for c := range cols {
+								v := float64(x.v[p*xStep+tap.X+c]) * float64(oldY[p*yStep+c])
+								want[tap.W+c] += v
+								mag[tap.W+c] += math.Abs(v)
+							}
+						}
+					}
+					for i, v := range dw.v {
+						if !(math.Abs(float64(v)-want[i]) <= 1e-6*mag[i]) {
+							t.Fatalf("%d channels, %d pixels, %d taps: dw[%d] = %v, want %v", cols, count, tapCount, i, v, want[i])
+						}
+					}
+				}
+			}
+		}
+	})
+}
