@@ -85,6 +85,10 @@ type Plan struct {
 
 	// Where Winograd wins, else nil.
 	winogradForward, winogradInput *winograd
+
+	// For one input and one output channel in every group, else nil.
+	depthwiseForward []*depthwise // one
+	depthwiseInput   []*depthwise // one for each of input
 }
 
 // NewPlan chooses the algorithms. It panics on an impossible shape.
@@ -98,6 +102,13 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 	}
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
+	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {
+		p.depthwiseForward = []*depthwise{newDepthwise(p.forward)}
+		for _, g := range p.input {
+			p.depthwiseInput = append(p.depthwiseInput, newDepthwise(g))
+		}
+		return p
+	}
 	p.kernel = newKernelGrad(p.forward)
 	return p
 }
@@ -116,6 +127,9 @@ func (p *Plan) Pack(k Kernel) *Packed {
 	if p.winogradForward != nil {
 		return &Packed{[][]float32{p.winogradForward.pack(k)}}
 	}
+	if p.depthwiseForward != nil {
+		return packDepthwise(p.depthwiseForward, k)
+	}
 	w := aligned(p.forward.packedSize)
 	co := p.s.Cout / p.s.Groups
 	p.forward.pack(w, func(group, i int, t tap) ([]float32, int) {
@@ -129,6 +143,9 @@ func (p *Plan) PackGradInput(k Kernel) *Packed {
 	if p.winogradInput != nil {
 		// The kernel reversed, and read from output to input.
 		return &Packed{[][]float32{p.winogradInput.pack(Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW})}}
+	}
+	if p.depthwiseInput != nil {
+		return packDepthwise(p.depthwiseInput, k)
 	}
 	packed := &Packed{}
 	co := p.s.Cout / p.s.Groups
@@ -148,6 +165,10 @@ func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
 		p.winogradForward.run(par, y, x, w.parts[0], e, nil)
 		return
 	}
+	if p.depthwiseForward != nil {
+		runDepthwise(par, p.depthwiseForward, y, x, w, e, nil, p.zeros)
+		return
+	}
 	runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
 }
 
@@ -156,6 +177,10 @@ func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
 func (p *Plan) GradInput(par Parallel, dx, dy []float32, w *Packed, mask []float32) {
 	if p.winogradInput != nil {
 		p.winogradInput.run(par, dx, dy, w.parts[0], Epilogue{}, mask)
+		return
+	}
+	if p.depthwiseInput != nil {
+		runDepthwise(par, p.depthwiseInput, dx, dy, w, Epilogue{}, mask, p.zeros)
 		return
 	}
 	runGathers(par, p.input, dy, w, finishInput(p.set, dx, mask, p.zeros))
@@ -185,6 +210,10 @@ func runGathers(par Parallel, gathers []*gather, in []float32, w *Packed, finish
 func (p *Plan) GradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	if p.winogradForward != nil {
 		p.winogradForward.gradKernel(par, dst, x, dy)
+		return
+	}
+	if p.depthwiseForward != nil {
+		p.depthwiseForward[0].gradKernel(par, dst, x, dy)
 		return
 	}
 	p.kernel.run(par, dst, x, dy)

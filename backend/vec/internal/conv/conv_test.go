@@ -382,16 +382,19 @@ func TestGemm(t *testing.T) {
 	})
 }
 
+// benchShapes are the convolutions of ResNets of width 16 and 64, and a depthwise pair.
+var benchShapes = []Shape{
+	square(32, 32, 3, 64, 3, 1), square(32, 32, 16, 16, 3, 1), square(32, 16, 32, 32, 3, 1), square(32, 8, 64, 64, 3, 1),
+	square(32, 32, 64, 64, 3, 1), square(32, 16, 128, 128, 3, 1), square(32, 8, 256, 256, 3, 1), square(32, 4, 512, 512, 3, 1),
+	square(32, 32, 64, 128, 3, 2), square(32, 32, 64, 128, 1, 2), square(32, 16, 128, 128, 1, 1),
+	square(32, 32, 64, 64, 3, 1).with(func(s *Shape) { s.Groups = 64 }),
+	square(32, 32, 64, 64, 3, 2).with(func(s *Shape) { s.Groups = 64 }),
+}
+
 // BenchmarkConv prints the effective GFLOP/s of the three directions: those of the definition, whatever the algorithm does.
 func BenchmarkConv(b *testing.B) {
 	for _, set := range kern.Sets() {
-		for _, s := range []Shape{
-			square(32, 32, 3, 64, 3, 1), square(32, 32, 16, 16, 3, 1), square(32, 16, 32, 32, 3, 1), square(32, 8, 64, 64, 3, 1),
-			square(32, 32, 64, 64, 3, 1), square(32, 16, 128, 128, 3, 1), square(32, 8, 256, 256, 3, 1), square(32, 4, 512, 512, 3, 1),
-			square(32, 32, 64, 128, 3, 2), square(32, 32, 64, 128, 1, 2), square(32, 16, 128, 128, 1, 1),
-			square(32, 32, 64, 64, 3, 1).with(func(s *Shape) { s.Groups = 64 }),
-			square(32, 32, 64, 64, 3, 2).with(func(s *Shape) { s.Groups = 64 }),
-		} {
+		for _, s := range benchShapes {
 			b.Run(set.Name()+"/"+s.String(), func(b *testing.B) {
 				rnd := noise(1)
 				oh, ow := s.Out()
@@ -416,7 +419,11 @@ func BenchmarkConv(b *testing.B) {
 				rate("forward", func() { plan.Forward(par, y, x, fw, Epilogue{Bias: bias, ReLU: true}) })
 				rate("input", func() { plan.GradInput(par, dx, y, bw, nil) })
 				rate("kernel", func() { plan.GradKernel(par, k, x, y) })
-				rate("pack", func() { plan.Pack(k) })
+				b.Run("pack", func(b *testing.B) {
+					for b.Loop() {
+						plan.Pack(k)
+					}
+				})
 			})
 		}
 	}

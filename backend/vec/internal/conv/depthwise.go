@@ -1,0 +1,164 @@
+package conv
+
+import "github.com/adaad-go/adaad/internal/kern"
+
+// depthwise is a gather whose groups have one channel on either side, computed directly: every row of the grid is cut
+// into runs of points whose taps lie inside the input, mostly one between two borders.
+type depthwise struct {
+	*gather
+	runs [][]depthwiseRun // by row of the grid
+	rows int              // of all images, in a task
+}
+
+// depthwiseRun is count grid points from x on. The input of tap t is X elements after that of the run's first tap, which
+// is at element base of an image.
+type depthwiseRun struct {
+	x, count, base int
+	taps           []kern.Tap
+}
+
+const (
+	depthwiseElements = 32 << 10 // of output, in a task
+	depthwiseChunks   = 16       // that the weights' gradient is summed in
+)
+
+func newDepthwise(g *gather) *depthwise {
+	d := &depthwise{gather: g, rows: max(1, depthwiseElements/max(1, g.gw*g.outC))}
+	for oy := range g.gh {
+		var runs []depthwiseRun
+		var last uint64 // set of taps of the run before
+		for ox := range g.gw {
+			var set uint64
+			var taps []kern.Tap
+			base := 0
+			for i, t := range g.taps {
+				y, x := oy*g.stepH+t.dy, ox*g.stepW+t.dx
+				if y < 0 || y >= g.inH || x < 0 || x >= g.inW {
+					continue
+				}
+				at := (y*g.inW + x) * g.inC
+				if set == 0 {
+					base = at
+				}
+				set |= 1 << i
+				taps = append(taps, kern.Tap{X: at - base, W: i * g.outC})
+			}
+			if ox > 0 && set == last {
+				runs[len(runs)-1].count++
+				continue
+			}
+			runs = append(runs, depthwiseRun{ox, 1, base, taps})
+			last = set
+		}
+		d.runs = append(d.runs, runs)
+	}
+	return d
+}
+
+// depthwiseTaps is how many taps a set of them has room for.
+const depthwiseTaps = 64
+
+func (d *depthwise) tasks() int { return divUp(d.n*d.gh, d.rows) }
+
+func packDepthwise(phases []*depthwise, k Kernel) *Packed {
+	packed := &Packed{}
+	for _, d := range phases {
+		packed.parts = append(packed.parts, d.pack(k))
+	}
+	return packed
+}
+
+// pack writes the weights of every tap side by side.
+func (d *depthwise) pack(k Kernel) []float32 {
+	w := aligned(len(d.taps) * d.outC)
+	for i, t := range d.taps {
+		at := k.Base + t.kh*k.SH + t.kw*k.SW
+		for c := range d.outC {
+			w[i*d.outC+c] = k.Data[at]
+			at += k.SO
+		}
+	}
+	return w
+}
+
+// each calls f for every run of a task: where its output and its input start.
+func (d *depthwise) each(task, rows int, f func(out, in int, r depthwiseRun)) {
+	for row := task * rows; row < min((task+1)*rows, d.n*d.gh); row++ {
+		n, oy := row/d.gh, row%d.gh
+		for _, r := range d.runs[oy] {
+			f(((n*d.outH+oy*d.outStepH+d.outOffH)*d.outW+r.x*d.outStepW+d.outOffW)*d.outC, n*d.inH*d.inW*d.inC+r.base, r)
+		}
+	}
+}
+
+// run computes a task; extra is added and mask masks in a second pass over each run, which is still in the first cache.
+func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros []float32) {
+	floor, bias := noFloor, e.Bias
+	if e.ReLU {
+		floor = 0
+	}
+	if bias == nil {
+		bias = zeros
+	}
+	step := d.outStepW * d.outC
+	d.each(task, d.rows, func(at, from int, r depthwiseRun) {
+		switch y := out[at:]; {
+		case e.Residual != nil:
+			// The sum is made apart, for the residual may be the output itself.
+			sc := getScratch(1)
+			defer sc.put()
+			sum := sc.worker(0, r.count*d.outC)
+			d.set.Depthwise(sum, d.outC, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
+			d.set.Finish(y, step, sum, d.outC, zeros, e.Residual[at:], floor, r.count, d.outC)
+		case mask != nil:
+			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
+			d.set.FinishMask(y, step, y, step, mask[at:], r.count, d.outC)
+		default:
+			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, floor, r.count, d.outC)
+		}
+	})
+}
+
+func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w *Packed, e Epilogue, mask, zeros []float32) {
+	tasks := 0
+	for _, d := range phases {
+		tasks += d.tasks()
+	}
+	par.Run(tasks, func(task, _ int) {
+		for i, d := range phases {
+			if task < d.tasks() {
+				d.run(task, out, in, w.parts[i], e, mask, zeros)
+				return
+			}
+			task -= d.tasks()
+		}
+	})
+}
+
+// gradKernel sums the weights' gradient over chunks of rows, then over the chunks in order.
+func (d *depthwise) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
+	rows := max(1, divUp(d.n*d.gh, depthwiseChunks))
+	chunks := divUp(d.n*d.gh, rows)
+	size := len(d.taps) * d.outC
+	sc := getScratch(1)
+	defer sc.put()
+	sums := sc.common(max(1, chunks) * size)
+	clear(sums)
+	par.Run(chunks, func(chunk, _ int) {
+		sum := sums[chunk*size : (chunk+1)*size]
+		d.each(chunk, rows, func(at, from int, r depthwiseRun) {
+			d.set.DepthwiseGrad(sum, x[from:], d.stepW*d.inC, dy[at:], d.outC, r.taps, r.count, d.outC)
+		})
+	})
+	for i, t := range d.taps {
+		at := dst.Base + t.kh*dst.SH + t.kw*dst.SW
+		for c := range d.outC {
+			total := float32(0)
+			for chunk := range chunks {
+				total += sums[chunk*size+i*d.outC+c]
+			}
+			dst.Data[at] = total
+			at += dst.SO
+		}
+	}
+}
