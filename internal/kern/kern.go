@@ -55,6 +55,11 @@ type assembly struct {
 	depthwise                      func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
 	depthwiseGrad1, depthwiseGrad3 func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
 
+	binary     [binaryOps]func(dst, a, b *float32, n int)
+	unary      [unaryOps]func(dst, a *float32, n int)
+	selectBy   func(dst, a, b, c *float32, n int)
+	sumColumns func(y, x *float32, rows, cols int)
+
 	winogradInput       func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
 	winogradInputWhole  func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs int) // or nil
 	winogradGradient    func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)

@@ -23,6 +23,7 @@ func main() {
 		{"winograd", winogradFile},
 		{"rows", rowsFile},
 		{"depthwise", depthwiseFile},
+		{"elementwise", elementwiseFile},
 	}
 	for _, f := range files {
 		c := build.NewContext()
