@@ -67,12 +67,19 @@ type instruction struct {
 	packs   bool // it packs weights
 	simple  bool // it moves elements or computes them one by one
 
+	// overlays are what it reads that may lie where it writes: it reads each element before it writes there, and never
+	// again.
+	overlays []overlay
+
 	// params are the parameters that everything it reads comes from, if its results are kept from one execution to the
 	// next: it runs again only after one of them has changed.
 	kept   bool
 	params []int
 	run    func(r *run) error
 }
+
+// overlay is an operand and a result of one size.
+type overlay struct{ in, out *tensor }
 
 // cluster is nodes that become one instruction.
 type cluster struct {

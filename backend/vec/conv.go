@@ -385,6 +385,9 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 		if residual != nil {
 			in.name += ", residual"
+			if residual != x {
+				in.overlays = append(in.overlays, overlay{residual, last})
+			}
 		}
 		if p.relu {
 			in.name += ", ReLU"

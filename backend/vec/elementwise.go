@@ -266,6 +266,7 @@ type step struct {
 	compute   func(dst, a, b, c []float32)
 	dst       int
 	a, b, c   int
+	operands  int     // how many of them it reads
 	out       *tensor // where the register is stored as well, or nil
 	outIsBool bool
 }
@@ -331,7 +332,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			sinks = append(sinks, l)
 			continue
 		}
-		s := step{compute: stepOf(n)}
+		s := step{compute: stepOf(n), operands: len(n.in)}
 		for j, o := range operands[i] {
 			reg := 0
 			if o.member != nil {
@@ -466,7 +467,31 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		return nil
 	}
 	in.simple = len(sinks) == 0
+	in.overlays = overlays(loads, list)
 	c.add(in)
+}
+
+// overlays finds the operands that results may be written over.
+func overlays(loads []*load, list []step) (found []overlay) {
+	for _, l := range loads {
+		if l.form != fullForm || l.dtype != dtypes.Float32 || slices.ContainsFunc(loads, func(o *load) bool { return o != l && o.t == l.t }) {
+			continue
+		}
+		last := 0
+		for i, s := range list {
+			for _, reg := range []int{s.a, s.b, s.c}[:s.operands] {
+				if reg == l.reg {
+					last = i
+				}
+			}
+		}
+		for _, s := range list[last:] {
+			if s.out != nil && !s.outIsBool {
+				found = append(found, overlay{l.t, s.out})
+			}
+		}
+	}
+	return found
 }
 
 // fill writes len(dst) elements of the operand, from the given position of the result on.

@@ -28,6 +28,7 @@ type program struct {
 	scratch      int   // bytes for each worker
 	packs        int   // number of packed weights
 	watched      []int // parameters that kept results come from
+	donor        []int // by output, the parameter whose memory it takes if that is donated; -1 for none
 }
 
 // keep finds the instructions whose results can be kept: those that pack weights, and the simple ones before them that
@@ -96,9 +97,29 @@ func (p *program) plan() {
 		}
 		p.scratch = max(p.scratch, in.scratch)
 	}
+	p.chooseDonors(first, last)
+	// A result may take the place of an operand that is not needed any more.
+	place := map[*tensor]*tensor{} // of a tensor that lies in another's
+	for i, in := range p.instructions {
+		for _, o := range in.overlays {
+			under := o.in
+			if t, ok := place[under]; ok {
+				under = t
+			}
+			if _, ok := place[o.out]; !ok && under.kind == inArena && o.out.kind == inArena && last[under] == i && first[o.out] == i && under.bytes == o.out.bytes {
+				place[o.out] = under
+				last[under] = last[o.out]
+			}
+		}
+	}
+	defer func() {
+		for t, under := range place {
+			t.offset = under.offset
+		}
+	}()
 	var order []*tensor
 	for _, t := range p.tensors {
-		if _, ok := first[t]; ok && t.kind == inArena {
+		if _, ok := first[t]; ok && t.kind == inArena && place[t] == nil {
 			order = append(order, t)
 		}
 	}
@@ -120,6 +141,42 @@ func (p *program) plan() {
 		p.arena = max(p.arena, at+t.bytes)
 		i, _ := slices.BinarySearchFunc(placed, t, func(a, b *tensor) int { return a.offset - b.offset })
 		placed = slices.Insert(placed, i, t)
+	}
+}
+
+// chooseDonors pairs outputs with parameters of their size that are not read any more when they are written.
+// A parameter that is returned as it is gives its own memory.
+func (p *program) chooseDonors(first, last map[*tensor]int) {
+	p.donor = slices.Repeat([]int{-1}, len(p.output))
+	taken := make([]bool, len(p.parameter))
+	pair := func(out, in *tensor) {
+		if out.kind == isOutput && in != nil && in.kind == isParameter && in.bytes == out.bytes && p.donor[out.index] < 0 && !taken[in.index] {
+			p.donor[out.index] = in.index
+			taken[in.index] = true
+		}
+	}
+	for i, t := range p.output {
+		if t.kind == isParameter && !taken[t.index] {
+			p.donor[i] = t.index
+			taken[t.index] = true
+		}
+	}
+	for i, in := range p.instructions {
+		for _, o := range in.overlays {
+			if last[o.in] == i && first[o.out] == i {
+				pair(o.out, o.in)
+			}
+		}
+	}
+	for i, out := range p.output {
+		if out.kind != isOutput || out.index != i {
+			continue
+		}
+		for _, in := range p.parameter {
+			if in != nil && last[in] < first[out] {
+				pair(out, in)
+			}
+		}
 	}
 }
 
@@ -270,7 +327,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	outputs := make([]*Buffer, len(p.output))
 	results := make([]compute.Buffer, len(p.output))
 	for i, t := range p.output {
-		outputs[i] = p.backend.newBuffer(p.outputs[i])
+		outputs[i] = p.newOutput(i, p.donor[i], buffers, donate)
 		results[i] = outputs[i]
 		if t.kind == isOutput && t.index == i {
 			r.mem[t.id] = outputs[i].mem
@@ -315,6 +372,25 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	}
 	e.give(r)
 	return results, nil
+}
+
+// newOutput returns the buffer of an output: in the memory of the donor, if that parameter is donated and to no one else.
+func (p *program) newOutput(i, donor int, buffers []*Buffer, donate []bool) *Buffer {
+	if donor >= 0 && len(donate) > 0 && donate[donor] && p.donor[i] == donor {
+		from := buffers[donor]
+		uses := 0
+		for _, b := range buffers {
+			if b == from {
+				uses++
+			}
+		}
+		if uses == 1 {
+			b := &Buffer{backend: p.backend, shape: p.outputs[i].Clone(), mem: from.mem, id: lastID.Add(1)}
+			b.exposed.Store(from.exposed.Load())
+			return b
+		}
+	}
+	return p.backend.newBuffer(p.outputs[i])
 }
 
 // checkInputs compares the inputs with the program's parameters.

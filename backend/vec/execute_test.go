@@ -251,21 +251,94 @@ func TestPool(t *testing.T) {
 		wg.Go(func() {
 			for n := range 40 {
 				counts := make([]int32, n)
-				inner := make([]int32, n)
+				inner := make([]int32, 2*n)
 				p.Run(n, func(i, worker int) {
 					if worker < 0 || worker >= p.Workers() {
 						t.Errorf("worker %d of %d", worker, p.Workers())
 					}
 					counts[i]++
-					p.Run(2, func(_, _ int) { inner[i]++ })
+					p.Run(2, func(j, _ int) { inner[2*i+j]++ })
 				})
 				for i := range counts {
-					if counts[i] != 1 || inner[i] != 2 {
-						t.Errorf("index %d of %d ran %d times, its inner loop %d", i, n, counts[i], inner[i])
+					if counts[i] != 1 || inner[2*i] != 1 || inner[2*i+1] != 1 {
+						t.Errorf("index %d of %d ran %d times, its inner loop %v times", i, n, counts[i], inner[2*i:2*i+2])
 					}
 				}
 			}
 		})
 	}
 	wg.Wait()
+}
+
+// TestDonation updates weights in place: x' = x - g, m' = 2m + x, and k as it is.
+func TestDonation(t *testing.T) {
+	b := newBackend(t, "")
+	shape := shapes.Make(dtypes.Float32, 5000)
+	builder := b.Builder("update")
+	f := builder.Main()
+	var in []compute.Value
+	for _, name := range []string{"x", "g", "m", "k"} {
+		v, err := f.Parameter(name, shape, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		in = append(in, v)
+	}
+	x, _ := f.Sub(in[0], in[1])
+	m, _ := f.Add(in[2], in[2])
+	m, err := f.Add(m, in[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Return([]compute.Value{x, m, in[3], in[3]}, nil); err != nil {
+		t.Fatal(err)
+	}
+	exec, err := builder.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rng.New(1, "vec test")
+	for _, donate := range [][]bool{nil, {true, false, true, true}, {false, true, true, false}, {true, true, true, true}} {
+		for _, twice := range []bool{false, true} { // whether one buffer is two inputs
+			var values [4]*input
+			var buffers []compute.Buffer
+			for i := range values {
+				values[i] = randomInput(r, 5000)
+				buffers = append(buffers, upload(t, b, values[i]))
+			}
+			if twice {
+				values[2], buffers[2] = values[0], buffers[0]
+			}
+			before := buffers[2].(*Buffer).mem
+			outs, err := exec.Execute(buffers, donate, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for i := range 5000 {
+				x, g, m, k := values[0].values[i], values[1].values[i], values[2].values[i], values[3].values[i]
+				for j, want := range []float32{x - g, m + m + x, k, k} {
+					if got := floats(outs[j].(*Buffer).mem)[i]; got != want {
+						t.Fatalf("donate %v, twice %v: output %d, element %d: got %g, expected %g", donate, twice, j, i, got, want)
+					}
+				}
+			}
+			reused := false
+			for j, out := range outs {
+				reused = reused || &out.(*Buffer).mem[0] == &before[0]
+				for _, other := range outs[:j] {
+					if &other.(*Buffer).mem[0] == &out.(*Buffer).mem[0] {
+						t.Fatalf("donate %v, twice %v: two outputs share memory", donate, twice)
+					}
+				}
+			}
+			if want := donate != nil && donate[2] && !twice; reused != want {
+				t.Errorf("donate %v, twice %v: memory of the third input reused: %v, expected %v", donate, twice, reused, want)
+			}
+			for j, buffer := range buffers {
+				if donate != nil && !donate[j] && !(twice && (j == 0 || j == 2)) && !slices.Equal(floats(buffer.(*Buffer).mem), values[j].values) {
+					t.Errorf("donate %v, twice %v: input %d was written", donate, twice, j)
+				}
+			}
+		}
+	}
 }

@@ -184,6 +184,55 @@ func randomConvolution(r *rand.Rand) *example {
 	}
 }
 
+// randomBlocks is a chain of residual blocks, as in a ResNet, in train or eval mode, and its gradients.
+func randomBlocks(r *rand.Rand) *example {
+	n, size, c := 1+r.IntN(3), 4+r.IntN(9), 1+r.IntN(12)
+	blocks := 1 + r.IntN(3)
+	train, short := r.IntN(2) == 0, r.IntN(2) == 0
+	e := &example{name: fmt.Sprintf("%d residual blocks of %d channels over [%d %d %d %d], batch norm by batch %v, one convolution each %v", blocks, c, n, size, size, c, train, short)}
+	e.inputs = append(e.inputs, randomInput(r, n, size, size, c))
+	for range 2 * blocks {
+		e.inputs = append(e.inputs, randomInput(r, c, c, 3, 3), randomInput(r, c), randomInput(r, c))
+	}
+	axes := compute.ConvolveAxesConfig{
+		InputBatch: 0, InputSpatial: []int{1, 2}, InputChannels: 3,
+		KernelOutputChannels: 0, KernelInputChannels: 1, KernelSpatial: []int{2, 3},
+		OutputBatch: 0, OutputSpatial: []int{1, 2}, OutputChannels: 3,
+	}
+	e.build = func(in []*graph.Node) []*graph.Node {
+		layer := func(x *graph.Node, i int) *graph.Node {
+			w, scale, shift := in[3*i+1], in[3*i+2], in[3*i+3]
+			if !train {
+				w = graph.Mul(w, graph.Reshape(scale, c, 1, 1, 1))
+			}
+			w = graph.MulScalar(w, 0.3)
+			y := graph.Convolve(x, w).AxesConfig(axes).PadSame().Done()
+			if train {
+				y = graph.Sub(y, graph.Reshape(graph.ReduceMean(y, 0, 1, 2), 1, 1, 1, c))
+				deviation := graph.Sqrt(graph.AddScalar(graph.ReduceMean(graph.Square(y), 0, 1, 2), 0.1))
+				y = graph.Mul(y, graph.Reshape(graph.Div(scale, deviation), 1, 1, 1, c))
+			}
+			return graph.Add(y, graph.Reshape(shift, 1, 1, 1, c))
+		}
+		relu := func(x *graph.Node) *graph.Node { return graph.Max(graph.ScalarZero(x.Graph(), x.DType()), x) }
+		x := in[0]
+		for b := range blocks {
+			y := layer(x, 2*b)
+			if !short {
+				y = layer(relu(y), 2*b+1)
+			}
+			x = relu(graph.Add(y, x))
+		}
+		loss := graph.ReduceAllMean(graph.Mul(x, graph.Sin(graph.Iota(x.Graph(), x.Shape(), 3))))
+		wrt := in[:1+6*blocks]
+		if short {
+			wrt = in[:4]
+		}
+		return append([]*graph.Node{x, loss}, graph.Gradient(loss, wrt...)...)
+	}
+	return e
+}
+
 // layout permutes the dimensions, given as batch, spatial axes, channels, and returns where each of them went. Half of
 // the time they stay.
 func layout(r *rand.Rand, dims []int, rank int) (permuted, axes []int) {
@@ -298,7 +347,7 @@ func TestAgainstGoBackend(t *testing.T) {
 	if testing.Short() {
 		count = 15
 	}
-	kinds := []func(*rand.Rand) *example{randomConvolution, randomElementwise, randomLayout}
+	kinds := []func(*rand.Rand) *example{randomConvolution, randomElementwise, randomLayout, randomBlocks}
 	type checked struct {
 		*example
 		want [][]float64
