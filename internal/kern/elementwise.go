@@ -43,32 +43,21 @@ func sameLength(dst []float32, in ...[]float32) {
 	}
 }
 
-func (s *Set) binary(op binaryOp, dst, a, b []float32, f func(x, y float32) float32) {
+// binary runs the assembly of an operation, and reports whether there is any.
+func (s *Set) binary(op binaryOp, dst, a, b []float32) bool {
 	sameLength(dst, a, b)
-	if len(dst) == 0 {
-		return
-	}
-	if s.asm != nil {
+	if s.asm != nil && len(dst) > 0 {
 		s.asm.binary[op](&dst[0], &a[0], &b[0], len(dst))
-		return
 	}
-	for i, x := range a {
-		dst[i] = f(x, b[i])
-	}
+	return s.asm != nil
 }
 
-func (s *Set) unary(op unaryOp, dst, a []float32, f func(x float32) float32) {
+func (s *Set) unary(op unaryOp, dst, a []float32) bool {
 	sameLength(dst, a)
-	if len(dst) == 0 {
-		return
-	}
-	if s.asm != nil {
+	if s.asm != nil && len(dst) > 0 {
 		s.asm.unary[op](&dst[0], &a[0], len(dst))
-		return
 	}
-	for i, x := range a {
-		dst[i] = f(x)
-	}
+	return s.asm != nil
 }
 
 func truth(b bool) float32 {
@@ -80,88 +69,181 @@ func truth(b bool) float32 {
 
 // Add is dst[i] = a[i] + b[i].
 func (s *Set) Add(dst, a, b []float32) {
-	s.binary(opAdd, dst, a, b, func(x, y float32) float32 { return x + y })
+	if s.binary(opAdd, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = x + b[i]
+	}
 }
 
 // Sub is dst[i] = a[i] - b[i].
 func (s *Set) Sub(dst, a, b []float32) {
-	s.binary(opSub, dst, a, b, func(x, y float32) float32 { return x - y })
+	if s.binary(opSub, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = x - b[i]
+	}
 }
 
 // Mul is dst[i] = a[i] · b[i].
 func (s *Set) Mul(dst, a, b []float32) {
-	s.binary(opMul, dst, a, b, func(x, y float32) float32 { return x * y })
+	if s.binary(opMul, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = x * b[i]
+	}
 }
 
 // Div is dst[i] = a[i] / b[i].
 func (s *Set) Div(dst, a, b []float32) {
-	s.binary(opDiv, dst, a, b, func(x, y float32) float32 { return x / y })
+	if s.binary(opDiv, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = x / b[i]
+	}
 }
 
 // Max is dst[i] = max(a[i], b[i]), NaN if either is.
 func (s *Set) Max(dst, a, b []float32) {
-	s.binary(opMax, dst, a, b, func(x, y float32) float32 { return max(x, y) })
+	if s.binary(opMax, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = max(x, b[i])
+	}
 }
 
 // Min is dst[i] = min(a[i], b[i]), NaN if either is.
 func (s *Set) Min(dst, a, b []float32) {
-	s.binary(opMin, dst, a, b, func(x, y float32) float32 { return min(x, y) })
+	if s.binary(opMin, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = min(x, b[i])
+	}
 }
 
 // Gate is dst[i] = v[i] where x[i] > 0, else 0.
 func (s *Set) Gate(dst, v, x []float32) {
-	s.binary(opGate, dst, v, x, func(v, x float32) float32 {
-		if x > 0 {
-			return v
+	if s.binary(opGate, dst, v, x) {
+		return
+	}
+	for i, v := range v {
+		if !(x[i] > 0) {
+			v = 0
 		}
-		return 0
-	})
+		dst[i] = v
+	}
 }
 
 // Above is dst[i] = 1 where a[i] > b[i], else 0.
 func (s *Set) Above(dst, a, b []float32) {
-	s.binary(opAbove, dst, a, b, func(x, y float32) float32 { return truth(x > y) })
+	if s.binary(opAbove, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = truth(x > b[i])
+	}
 }
 
 // Equal is dst[i] = 1 where a[i] == b[i], else 0.
 func (s *Set) Equal(dst, a, b []float32) {
-	s.binary(opEqual, dst, a, b, func(x, y float32) float32 { return truth(x == y) })
+	if s.binary(opEqual, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = truth(x == b[i])
+	}
 }
 
 // Less is dst[i] = 1 where a[i] < b[i], else 0.
 func (s *Set) Less(dst, a, b []float32) {
-	s.binary(opLess, dst, a, b, func(x, y float32) float32 { return truth(x < y) })
+	if s.binary(opLess, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = truth(x < b[i])
+	}
 }
 
 // LessEqual is dst[i] = 1 where a[i] ≤ b[i], else 0.
 func (s *Set) LessEqual(dst, a, b []float32) {
-	s.binary(opLessEqual, dst, a, b, func(x, y float32) float32 { return truth(x <= y) })
+	if s.binary(opLessEqual, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = truth(x <= b[i])
+	}
 }
 
 // Sqrt is dst[i] = √a[i].
 func (s *Set) Sqrt(dst, a []float32) {
-	s.unary(opSqrt, dst, a, func(x float32) float32 { return float32(math.Sqrt(float64(x))) })
+	if s.unary(opSqrt, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = float32(math.Sqrt(float64(x)))
+	}
 }
 
 // Abs is dst[i] = |a[i]|.
 func (s *Set) Abs(dst, a []float32) {
-	s.unary(opAbs, dst, a, func(x float32) float32 { return float32(math.Abs(float64(x))) })
+	if s.unary(opAbs, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = float32(math.Abs(float64(x)))
+	}
 }
 
 // Neg is dst[i] = -a[i].
-func (s *Set) Neg(dst, a []float32) { s.unary(opNeg, dst, a, func(x float32) float32 { return -x }) }
+func (s *Set) Neg(dst, a []float32) {
+	if s.unary(opNeg, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = -x
+	}
+}
 
 // Sign is dst[i] = 1 where a[i] > 0, -1 where a[i] < 0, and a[i] itself, a zero or NaN, elsewhere.
 func (s *Set) Sign(dst, a []float32) {
-	s.unary(opSign, dst, a, func(x float32) float32 {
+	if s.unary(opSign, dst, a) {
+		return
+	}
+	for i, x := range a {
 		switch {
 		case x > 0:
-			return 1
+			x = 1
 		case x < 0:
-			return -1
+			x = -1
 		}
-		return x
-	})
+		dst[i] = x
+	}
 }
 
 // Select is dst[i] = a[i] where c[i] ≠ 0, else b[i].
