@@ -14,7 +14,7 @@ func detect() []*Set {
 				{gemm1x2AVX512, gemm2x2AVX512, gemm3x2AVX512, gemm4x2AVX512, gemm5x2AVX512, gemm6x2AVX512,
 					gemm7x2AVX512, gemm8x2AVX512, gemm9x2AVX512, gemm10x2AVX512, gemm11x2AVX512, gemm12x2AVX512},
 			},
-			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512,
+			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512,
 			depthwise: depthwiseAVX512, depthwiseGrad1: depthwiseGrad1AVX512, depthwiseGrad3: depthwiseGrad3AVX512,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX512, opSub: elementwiseSubAVX512, opMul: elementwiseMulAVX512, opDiv: elementwiseDivAVX512, opMax: elementwiseMaxAVX512, opMin: elementwiseMinAVX512,
@@ -23,7 +23,7 @@ func detect() []*Set {
 			unary:    [unaryOps]func(dst, a *float32, n int){opSqrt: elementwiseSqrtAVX512, opAbs: elementwiseAbsAVX512, opNeg: elementwiseNegAVX512, opSign: elementwiseSignAVX512},
 			selectBy: elementwiseSelectByAVX512, sumColumns: sumColumnsAVX512,
 			winogradInput: winogradInputAVX512, winogradGradient: winogradGradientAVX512,
-			winogradOutput: winogradOutputAVX512, winogradOutputAdd: winogradOutputAddAVX512, winogradOutputMask: winogradOutputMaskAVX512,
+			winogradOutput: winogradOutputAVX512, winogradOutputAdd: winogradOutputAddAVX512, winogradOutputMask: winogradOutputMaskAVX512, winogradOutputAddMask: winogradOutputAddMaskAVX512,
 			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
 		}})
 	}
@@ -33,7 +33,7 @@ func detect() []*Set {
 				{gemm1x1AVX2, gemm2x1AVX2, gemm3x1AVX2, gemm4x1AVX2, gemm5x1AVX2, gemm6x1AVX2},
 				{gemm1x2AVX2, gemm2x2AVX2, gemm3x2AVX2, gemm4x2AVX2, gemm5x2AVX2, gemm6x2AVX2},
 			},
-			finish: finishAVX2, finishAdd: finishAddAVX2, finishMask: finishMaskAVX2,
+			finish: finishAVX2, finishAdd: finishAddAVX2, finishMask: finishMaskAVX2, finishAddMask: finishAddMaskAVX2,
 			depthwise: depthwiseAVX2, depthwiseGrad1: depthwiseGrad1AVX2, depthwiseGrad3: depthwiseGrad3AVX2,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX2, opSub: elementwiseSubAVX2, opMul: elementwiseMulAVX2, opDiv: elementwiseDivAVX2, opMax: elementwiseMaxAVX2, opMin: elementwiseMinAVX2,
@@ -42,7 +42,7 @@ func detect() []*Set {
 			unary:    [unaryOps]func(dst, a *float32, n int){opSqrt: elementwiseSqrtAVX2, opAbs: elementwiseAbsAVX2, opNeg: elementwiseNegAVX2, opSign: elementwiseSignAVX2},
 			selectBy: elementwiseSelectByAVX2, sumColumns: sumColumnsAVX2,
 			winogradInput: winogradInputAVX2, winogradInputWhole: winogradInputWholeAVX2, winogradGradient: winogradGradientAVX2,
-			winogradOutput: winogradOutputAVX2, winogradOutputAdd: winogradOutputAddAVX2, winogradOutputMask: winogradOutputMaskAVX2,
+			winogradOutput: winogradOutputAVX2, winogradOutputAdd: winogradOutputAddAVX2, winogradOutputMask: winogradOutputMaskAVX2, winogradOutputAddMask: winogradOutputAddMaskAVX2,
 			winogradWeights: winogradWeightsAVX2, winogradWeightsGrad: winogradWeightsGradAVX2,
 		}})
 	}

@@ -34,25 +34,35 @@ func (s *Set) Finish(y []float32, yRow int, a []float32, aRow int, b, extra []fl
 	}
 }
 
-// FinishMask computes y = a where mask > 0, and 0 elsewhere, for rows rows of cols columns; mask is laid out like y.
-func (s *Set) FinishMask(y []float32, yRow int, a []float32, aRow int, mask []float32, rows, cols int) {
+// FinishMask computes y = a + extra where mask > 0, and 0 elsewhere, for rows rows of cols columns; extra and mask are laid
+// out like y, and extra may be nil or y itself.
+func (s *Set) FinishMask(y []float32, yRow int, a []float32, aRow int, extra, mask []float32, rows, cols int) {
 	if rows == 0 || cols == 0 {
 		return
 	}
 	need("y", y, rows, yRow, cols)
 	need("a", a, rows, aRow, cols)
 	need("mask", mask, rows, yRow, cols)
-	if s.asm != nil {
-		s.asm.finishMask(&y[0], yRow, &a[0], aRow, &mask[0], rows, cols)
-		return
+	if extra != nil {
+		need("extra", extra, rows, yRow, cols)
 	}
-	for i := range rows {
-		y, mask := y[i*yRow:][:cols], mask[i*yRow:][:cols]
-		for j, v := range a[i*aRow:][:cols] {
-			if !(mask[j] > 0) {
-				v = 0
+	switch {
+	case s.asm != nil && extra != nil:
+		s.asm.finishAddMask(&y[0], yRow, &a[0], aRow, &extra[0], &mask[0], rows, cols)
+	case s.asm != nil:
+		s.asm.finishMask(&y[0], yRow, &a[0], aRow, &mask[0], rows, cols)
+	default:
+		for i := range rows {
+			y, mask := y[i*yRow:][:cols], mask[i*yRow:][:cols]
+			for j, v := range a[i*aRow:][:cols] {
+				if extra != nil {
+					v += extra[i*yRow+j]
+				}
+				if !(mask[j] > 0) {
+					v = 0
+				}
+				y[j] = v
 			}
-			y[j] = v
 		}
 	}
 }

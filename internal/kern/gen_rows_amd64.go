@@ -29,6 +29,13 @@ func finishAddAVX512(y *float32, yRow int, a *float32, aRow int, b *float32, ext
 //go:noescape
 func finishMaskAVX512(y *float32, yRow int, a *float32, aRow int, mask *float32, rows int, cols int)
 
+// finishAddMaskAVX512 computes, for i in [0,rows) and j in [0,cols), with rows positive,
+//
+//	y[i*yRow + j] = a[i*aRow + j] + extra[i*yRow + j] if mask[i*yRow + j] > 0, else 0
+//
+//go:noescape
+func finishAddMaskAVX512(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
+
 // finishAVX2 computes, for i in [0,rows) and j in [0,cols), with rows positive,
 //
 //	y[i*yRow + j] = max(floor, b[j] + a[i*aRow + j])
@@ -53,3 +60,10 @@ func finishAddAVX2(y *float32, yRow int, a *float32, aRow int, b *float32, extra
 //
 //go:noescape
 func finishMaskAVX2(y *float32, yRow int, a *float32, aRow int, mask *float32, rows int, cols int)
+
+// finishAddMaskAVX2 computes, for i in [0,rows) and j in [0,cols), with rows positive,
+//
+//	y[i*yRow + j] = a[i*aRow + j] + extra[i*yRow + j] if mask[i*yRow + j] > 0, else 0
+//
+//go:noescape
+func finishAddMaskAVX2(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)

@@ -197,6 +197,69 @@ colDone:
 	VZEROUPPER
 	RET
 
+// func finishAddMaskAVX512(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
+// Requires: AVX, AVX512F
+TEXT ·finishAddMaskAVX512(SB), $0-64
+	MOVQ   y+0(FP), DI
+	MOVQ   yRow+8(FP), R8
+	SHLQ   $0x02, R8
+	MOVQ   a+16(FP), SI
+	MOVQ   aRow+24(FP), R9
+	SHLQ   $0x02, R9
+	MOVQ   mask+40(FP), BX
+	MOVQ   rows+48(FP), R10
+	MOVQ   cols+56(FP), R11
+	MOVQ   extra+32(FP), R15
+	MOVQ   R11, R13
+	SHLQ   $0x02, R13
+	MOVQ   R13, R12
+	ANDQ   $-64, R12
+	MOVQ   R11, CX
+	ANDQ   $0x0f, CX
+	MOVQ   $0x00000001, AX
+	SHLQ   CL, AX
+	DECQ   AX
+	KMOVW  AX, K1
+	VPXORD Z0, Z0, Z0
+
+row:
+	XORQ DX, DX
+	CMPQ R12, $0x00
+	JE   colTail
+
+col:
+	VMOVUPS   (SI)(DX*1), Z1
+	VMOVUPS   (R15)(DX*1), Z2
+	VADDPS    Z2, Z1, Z1
+	VMOVUPS   (BX)(DX*1), Z2
+	VCMPPS    $0x1e, Z0, Z2, K2
+	VMOVAPS.Z Z1, K2, Z1
+	VMOVUPS   Z1, (DI)(DX*1)
+	ADDQ      $0x40, DX
+	CMPQ      DX, R12
+	JLT       col
+
+colTail:
+	CMPQ      R12, R13
+	JE        colDone
+	VMOVUPS.Z (SI)(DX*1), K1, Z1
+	VMOVUPS.Z (R15)(DX*1), K1, Z2
+	VADDPS    Z2, Z1, Z1
+	VMOVUPS.Z (BX)(DX*1), K1, Z2
+	VCMPPS    $0x1e, Z0, Z2, K2
+	VMOVAPS.Z Z1, K2, Z1
+	VMOVUPS   Z1, K1, (DI)(DX*1)
+
+colDone:
+	ADDQ R8, DI
+	ADDQ R9, SI
+	ADDQ R8, BX
+	ADDQ R8, R15
+	DECQ R10
+	JNE  row
+	VZEROUPPER
+	RET
+
 // func finishAVX2(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows int, cols int)
 // Requires: AVX
 TEXT ·finishAVX2(SB), $0-64
@@ -367,6 +430,69 @@ colDone:
 	ADDQ R8, DI
 	ADDQ R9, SI
 	ADDQ R8, BX
+	DECQ R10
+	JNE  row
+	VZEROUPPER
+	RET
+
+// func finishAddMaskAVX2(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
+// Requires: AVX
+TEXT ·finishAddMaskAVX2(SB), $0-64
+	MOVQ    y+0(FP), DI
+	MOVQ    yRow+8(FP), R8
+	SHLQ    $0x02, R8
+	MOVQ    a+16(FP), SI
+	MOVQ    aRow+24(FP), R9
+	SHLQ    $0x02, R9
+	MOVQ    mask+40(FP), BX
+	MOVQ    rows+48(FP), R10
+	MOVQ    cols+56(FP), R11
+	MOVQ    extra+32(FP), R15
+	MOVQ    R11, R13
+	SHLQ    $0x02, R13
+	MOVQ    R13, R12
+	ANDQ    $-32, R12
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
+	VXORPS  Y0, Y0, Y0
+
+row:
+	XORQ DX, DX
+	CMPQ R12, $0x00
+	JE   colTail
+
+col:
+	VMOVUPS (SI)(DX*1), Y1
+	VMOVUPS (R15)(DX*1), Y2
+	VADDPS  Y2, Y1, Y1
+	VMOVUPS (BX)(DX*1), Y2
+	VCMPPS  $0x1e, Y0, Y2, Y2
+	VANDPS  Y2, Y1, Y1
+	VMOVUPS Y1, (DI)(DX*1)
+	ADDQ    $0x20, DX
+	CMPQ    DX, R12
+	JLT     col
+
+colTail:
+	CMPQ       R12, R13
+	JE         colDone
+	VMASKMOVPS (SI)(DX*1), Y15, Y1
+	VMASKMOVPS (R15)(DX*1), Y15, Y2
+	VADDPS     Y2, Y1, Y1
+	VMASKMOVPS (BX)(DX*1), Y15, Y2
+	VCMPPS     $0x1e, Y0, Y2, Y2
+	VANDPS     Y2, Y1, Y1
+	VMASKMOVPS Y1, Y15, (DI)(DX*1)
+
+colDone:
+	ADDQ R8, DI
+	ADDQ R9, SI
+	ADDQ R8, BX
+	ADDQ R8, R15
 	DECQ R10
 	JNE  row
 	VZEROUPPER

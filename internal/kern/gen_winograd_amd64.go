@@ -39,6 +39,13 @@ func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlan
 //go:noescape
 func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
 
+// winogradOutputAddMaskAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if mask[i*row + j*col + lane] > 0, else 0
+//
+//go:noescape
+func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *float32, vecs int)
+
 // winogradWeightsAVX512 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //
 //	dst[(6*i+j)*plane + lane] = (G·g·Gᵀ)[i][j]
@@ -94,6 +101,13 @@ func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane 
 //
 //go:noescape
 func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
+
+// winogradOutputAddMaskAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+//
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if mask[i*row + j*col + lane] > 0, else 0
+//
+//go:noescape
+func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *float32, vecs int)
 
 // winogradWeightsAVX2 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //

@@ -47,10 +47,11 @@ var sets = append(detect(), &Set{name: "generic", lanes: 4, rows: 4})
 
 // assembly is the functions of a generated set; their declarations document them.
 type assembly struct {
-	gemm       [2][]gemmFunc // by vectors and rows, less one
-	finish     func(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows, cols int)
-	finishAdd  func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)
-	finishMask func(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)
+	gemm          [2][]gemmFunc // by vectors and rows, less one
+	finish        func(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows, cols int)
+	finishAdd     func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)
+	finishMask    func(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)
+	finishAddMask func(y *float32, yRow int, a *float32, aRow int, extra, mask *float32, rows, cols int)
 
 	depthwise                      func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
 	depthwiseGrad1, depthwiseGrad3 func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
@@ -60,14 +61,15 @@ type assembly struct {
 	selectBy   func(dst, a, b, c *float32, n int)
 	sumColumns func(y, x *float32, rows, cols int)
 
-	winogradInput       func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
-	winogradInputWhole  func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs int) // or nil
-	winogradGradient    func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)
-	winogradOutput      func(y *float32, row, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
-	winogradOutputAdd   func(y *float32, row, col int, src *float32, srcPlane int, bias, extra *float32, floor float32, vecs int)
-	winogradOutputMask  func(y *float32, row, col int, src *float32, srcPlane int, mask *float32, vecs int)
-	winogradWeights     func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
-	winogradWeightsGrad func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+	winogradInput         func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
+	winogradInputWhole    func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs int) // or nil
+	winogradGradient      func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)
+	winogradOutput        func(y *float32, row, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+	winogradOutputAdd     func(y *float32, row, col int, src *float32, srcPlane int, bias, extra *float32, floor float32, vecs int)
+	winogradOutputMask    func(y *float32, row, col int, src *float32, srcPlane int, mask *float32, vecs int)
+	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane int, extra, mask *float32, vecs int)
+	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 }
 
 type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)

@@ -144,7 +144,7 @@ func TestFinish(t *testing.T) {
 		rnd := noise(6)
 		for _, cols := range []int{1, 3, 4, 7, 8, 9, 15, 16, 17, 24, 31, 32, 33, 64, 65} {
 			for _, rows := range []int{1, 2, 5} {
-				for mode := range 8 {
+				for mode := range 9 {
 					yRow, aRow := cols+mode%3, cols+2
 					y := newGuarded((rows-1)*yRow+cols, rnd.next)
 					a := newGuarded((rows-1)*aRow+cols, rnd.next)
@@ -161,6 +161,9 @@ func TestFinish(t *testing.T) {
 						for j := range cols {
 							v := a.v[i*aRow+j]
 							switch {
+							case mode == 8:
+								v += old[i*yRow+j]
+								fallthrough
 							case mode >= 6:
 								if extra.v[i*yRow+j] <= 0 {
 									v = 0
@@ -176,8 +179,10 @@ func TestFinish(t *testing.T) {
 						}
 					}
 					switch {
+					case mode == 8:
+						s.FinishMask(y.v, yRow, a.v, aRow, y.v, extra.v, rows, cols)
 					case mode >= 6:
-						s.FinishMask(y.v, yRow, a.v, aRow, extra.v, rows, cols)
+						s.FinishMask(y.v, yRow, a.v, aRow, nil, extra.v, rows, cols)
 					case mode >= 4:
 						s.Finish(y.v, yRow, a.v, aRow, b.v, y.v, floor, rows, cols)
 					case mode >= 2:

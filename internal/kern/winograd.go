@@ -170,8 +170,9 @@ func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane int
 	}
 }
 
-// WinogradOutputMask is WinogradOutput with y = 0 wherever mask, laid out like y, is not above 0.
-func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane int, mask []float32, vecs int) {
+// WinogradOutputMask transforms like WinogradOutput, to Aᵀ·s·A + extra where mask is above 0 and to 0 elsewhere; extra and
+// mask are laid out like y, and extra may be nil or y itself.
+func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane int, extra, mask []float32, vecs int) {
 	n := vecs * s.lanes
 	if n == 0 {
 		return
@@ -179,17 +180,26 @@ func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane
 	need("y", y, 4, row, 3*col+n)
 	need("src", src, WinogradPlanes, plane, n)
 	need("mask", mask, 4, row, 3*col+n)
-	if s.asm != nil {
-		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, &mask[0], vecs)
-		return
+	if extra != nil {
+		need("extra", extra, 4, row, 3*col+n)
 	}
-	winogradOutputGeneric(src, plane, n, func(i, j, l int, v float32) {
-		at := i*row + j*col + l
-		if !(mask[at] > 0) {
-			v = 0
-		}
-		y[at] = v
-	})
+	switch {
+	case s.asm != nil && extra != nil:
+		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, &extra[0], &mask[0], vecs)
+	case s.asm != nil:
+		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, &mask[0], vecs)
+	default:
+		winogradOutputGeneric(src, plane, n, func(i, j, l int, v float32) {
+			at := i*row + j*col + l
+			if extra != nil {
+				v += extra[at]
+			}
+			if !(mask[at] > 0) {
+				v = 0
+			}
+			y[at] = v
+		})
+	}
 }
 
 func winogradOutputGeneric(src []float32, plane, n int, store func(i, j, l int, v float32)) {

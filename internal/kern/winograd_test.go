@@ -204,7 +204,7 @@ func TestWinogradTransforms(t *testing.T) {
 
 				row := 4*col + trial
 				bias := newGuarded(n, rnd.next)
-				for mode := range 4 {
+				for mode := range 5 {
 					y := newGuarded(3*row+3*col+n, rnd.next)
 					extra := newGuarded(len(y.v), rnd.next)
 					old := append([]float32(nil), y.v...)
@@ -219,7 +219,9 @@ func TestWinogradTransforms(t *testing.T) {
 						add = old
 						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, y.v, floor, vecs)
 					case 3:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, extra.v, vecs)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, nil, extra.v, vecs)
+					case 4:
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, y.v, extra.v, vecs)
 					}
 					y.check(t, "WinogradOutput")
 					written := map[int]bool{}
@@ -229,7 +231,11 @@ func TestWinogradTransforms(t *testing.T) {
 							for j := range 4 {
 								at := i*row + j*col + l
 								written[at] = true
-								if mode == 3 {
+								if mode >= 3 {
+									if mode == 4 {
+										want[i][j] += float64(old[at])
+										mag[i][j] += math.Abs(float64(old[at]))
+									}
 									if !(extra.v[at] > 0) {
 										want[i][j] = 0
 									}

@@ -13,7 +13,8 @@ func rowsFile(c *build.Context) {
 		finish(g, tails, "finishAdd", "extra", "b[j] + a[i*aRow + j] + extra[i*yRow + j]", func(extra, x reg.VecPhysical) {
 			g.VADDPS(extra, x, x)
 		})
-		finishMask(g, tails)
+		finishMask(g, tails, false)
+		finishMask(g, tails, true)
 	}
 }
 
@@ -155,15 +156,24 @@ func (g isa) keepPositive(m, zero, x, t reg.VecPhysical) {
 	g.VANDPS(t, x, x)
 }
 
-func finishMask(g isa, tails operand.Mem) {
-	g.fn("finishMask", "(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)",
-		"finishMask"+g.name+" computes, for i in [0,rows) and j in [0,cols), with rows positive,",
+// finishMask has two forms: plain, and with an array that is added where the mask lets it.
+func finishMask(g isa, tails operand.Mem, add bool) {
+	name, extraParam, sum := "finishMask", "", "a[i*aRow + j]"
+	if add {
+		name, extraParam, sum = "finishAddMask", "extra, ", "a[i*aRow + j] + extra[i*yRow + j]"
+	}
+	g.fn(name, "(y *float32, yRow int, a *float32, aRow int, "+extraParam+"mask *float32, rows, cols int)",
+		name+g.name+" computes, for i in [0,rows) and j in [0,cols), with rows positive,",
 		"",
-		"	y[i*yRow + j] = a[i*aRow + j] if mask[i*yRow + j] > 0, else 0")
+		"	y[i*yRow + j] = "+sum+" if mask[i*yRow + j] > 0, else 0")
 	y, yRow := g.arg("y", reg.RDI), g.floats("yRow", reg.R8)
 	a, aRow := g.arg("a", reg.RSI), g.floats("aRow", reg.R9)
 	mask, rows, cols := g.arg("mask", reg.RBX), g.arg("rows", reg.R10), g.arg("cols", reg.R11)
 	off, whole, total := reg.RDX, reg.R12, reg.R13
+	extra := reg.R15
+	if add {
+		g.arg("extra", extra)
+	}
 	g.wholeVectors(cols, whole, total)
 	g.tailMask(cols, tails)
 	zero, x, t := g.v(0), g.v(1), g.v(2)
@@ -171,6 +181,10 @@ func finishMask(g isa, tails operand.Mem) {
 	g.Label("row")
 	g.columns("col", off, whole, total, func(m lanesAccess) {
 		m.load(a, x)
+		if add {
+			m.load(extra, t)
+			g.VADDPS(t, x, x)
+		}
 		m.load(mask, t)
 		g.keepPositive(t, zero, x, t)
 		m.store(x, y)
@@ -178,6 +192,9 @@ func finishMask(g isa, tails operand.Mem) {
 	g.ADDQ(yRow, y)
 	g.ADDQ(aRow, a)
 	g.ADDQ(yRow, mask)
+	if add {
+		g.ADDQ(yRow, extra)
+	}
 	g.DECQ(rows)
 	g.JNE(operand.LabelRef("row"))
 	g.VZEROUPPER()

@@ -38,6 +38,7 @@ func winogradFile(c *build.Context) {
 		w.output("")
 		w.output("extra")
 		w.output("mask")
+		w.output("extra, mask")
 		w.weights()
 		w.weightsGrad()
 	}
@@ -418,7 +419,7 @@ func (w *winograd) sums(l planeLoads, minus bool) (a, b reg.VecPhysical) {
 	return a, b
 }
 
-// output has three forms: plain, with an array that is added, and with one that masks.
+// output has four forms: plain, with an array that is added, with one that masks, and with both.
 func (w *winograd) output(extra string) {
 	name, params, sum := "winogradOutput", "bias *float32, ", "max(floor, (Aᵀ·s·A)[i][j] + bias[lane])"
 	switch extra {
@@ -428,6 +429,12 @@ func (w *winograd) output(extra string) {
 	case "mask":
 		name, params = "winogradOutputMask", "mask *float32, "
 		sum = "(Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0"
+	}
+	both := extra == "extra, mask"
+	if both {
+		name, params = "winogradOutputAddMask", "extra, mask *float32, "
+		sum = "(Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if mask[i*row + j*col + lane] > 0, else 0"
+		extra = "mask"
 	}
 	if extra != "mask" {
 		params += "floor float32, "
@@ -455,6 +462,10 @@ func (w *winograd) output(extra string) {
 	}
 	if extra != "mask" {
 		w.arg("bias", bias)
+	}
+	if both { // as its distance from y
+		w.arg("extra", bias)
+		w.SUBQ(y, bias)
 	}
 	column := func(base reg.GPPhysical, j int) operand.Mem {
 		switch j {
@@ -530,6 +541,13 @@ func (w *winograd) output(extra string) {
 			w.VFMADD231PS(t(3), w.k("q"), b)
 			w.VFMADD231PS(t(1), w.k("halfP"), t(5))
 			w.VFMADD231PS(t(3), w.k("twoQ"), t(5))
+			if both {
+				w.ADDQ(bias, yRow)
+				for j, x := range []reg.VecPhysical{t(0), b, a, t(5)} {
+					w.VADDPS(column(yRow, j), x, x)
+				}
+				w.SUBQ(bias, yRow)
+			}
 			finish(t(0), 0)
 			finish(b, 1)
 			finish(a, 2)

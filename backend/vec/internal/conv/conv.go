@@ -161,29 +161,33 @@ func (p *Plan) PackGradInput(k Kernel) *Packed {
 
 // Forward computes y[N,OH,OW,Cout] from x[N,H,W,Cin] and weights packed by Pack, with the epilogue. y may not overlap x.
 func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
-	if p.winogradForward != nil {
+	switch {
+	case p.winogradForward != nil:
 		p.winogradForward.run(par, y, x, w.parts[0], e, nil)
-		return
-	}
-	if p.depthwiseForward != nil {
+	case p.depthwiseForward != nil:
 		runDepthwise(par, p.depthwiseForward, y, x, w, e, nil, p.zeros)
-		return
+	default:
+		runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
 	}
-	runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
 }
 
 // GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackGradInput. Where mask, like dx, is
 // given and not above zero, dx is zero: the gradient through x = max(0, ·) when mask is x. dx may not overlap dy.
 func (p *Plan) GradInput(par Parallel, dx, dy []float32, w *Packed, mask []float32) {
-	if p.winogradInput != nil {
-		p.winogradInput.run(par, dx, dy, w.parts[0], Epilogue{}, mask)
-		return
+	p.GradInputAdd(par, dx, dy, w, nil, mask)
+}
+
+// GradInputAdd is GradInput with a residual, like dx, dx itself or nil, that is added before the mask: dx + residual where
+// mask is above zero, else zero.
+func (p *Plan) GradInputAdd(par Parallel, dx, dy []float32, w *Packed, residual, mask []float32) {
+	switch {
+	case p.winogradInput != nil:
+		p.winogradInput.run(par, dx, dy, w.parts[0], Epilogue{Residual: residual}, mask)
+	case p.depthwiseInput != nil:
+		runDepthwise(par, p.depthwiseInput, dx, dy, w, Epilogue{Residual: residual}, mask, p.zeros)
+	default:
+		runGathers(par, p.input, dy, w, finishInput(p.set, dx, residual, mask, p.zeros))
 	}
-	if p.depthwiseInput != nil {
-		runDepthwise(par, p.depthwiseInput, dx, dy, w, Epilogue{}, mask, p.zeros)
-		return
-	}
-	runGathers(par, p.input, dy, w, finishInput(p.set, dx, mask, p.zeros))
 }
 
 // runGathers runs the tasks of all gathers as one list.

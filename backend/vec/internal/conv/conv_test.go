@@ -295,19 +295,39 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 	}
 
 	packed = plan.PackGradInput(k)
-	for _, m := range [][]float32{nil, mask.v} {
-		want := append([]float64(nil), dx...)
-		for i := range m {
-			if m[i] == 0 {
-				want[i] = 0
+	added := newGuarded(len(dx), rnd.next)
+	for mode := range 4 {
+		var m, add []float32
+		want, mag := append([]float64(nil), dx...), append([]float64(nil), dxm...)
+		if mode&2 != 0 {
+			add = added.v
+			for i, v := range add {
+				want[i] += float64(v)
+				mag[i] += math.Abs(float64(v))
+			}
+		}
+		if mode&1 != 0 {
+			m = mask.v
+			for i := range m {
+				if m[i] == 0 {
+					want[i] = 0
+				}
 			}
 		}
 		got := newGuarded(len(dx), nan)
-		plan.GradInput(goroutines(1), got.v, dy.v, packed, m)
+		if add == nil {
+			plan.GradInput(goroutines(1), got.v, dy.v, packed, m)
+		} else {
+			plan.GradInputAdd(goroutines(1), got.v, dy.v, packed, add, m)
+		}
 		got.check(t, "GradInput")
-		compare(t, "dx", got.v, want, dxm, tol)
+		compare(t, "dx", got.v, want, mag, tol)
 		again := newGuarded(len(dx), nan)
-		plan.GradInput(goroutines(3), again.v, dy.v, packed, m)
+		if add != nil {
+			copy(again.v, add)
+			add = again.v
+		}
+		plan.GradInputAdd(goroutines(3), again.v, dy.v, packed, add, m)
 		identical(t, "dx", got.v, again.v)
 	}
 

@@ -109,10 +109,14 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 			defer sc.put()
 			sum := sc.worker(0, r.count*d.outC)
 			d.set.Depthwise(sum, d.outC, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
+			if mask != nil {
+				d.set.FinishMask(y, step, sum, d.outC, e.Residual[at:], mask[at:], r.count, d.outC)
+				return
+			}
 			d.set.Finish(y, step, sum, d.outC, zeros, e.Residual[at:], floor, r.count, d.outC)
 		case mask != nil:
 			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
-			d.set.FinishMask(y, step, y, step, mask[at:], r.count, d.outC)
+			d.set.FinishMask(y, step, y, step, nil, mask[at:], r.count, d.outC)
 		default:
 			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, floor, r.count, d.outC)
 		}

@@ -254,12 +254,16 @@ func finishForward(set *kern.Set, y []float32, e Epilogue, zeros []float32) fini
 	}
 }
 
-// finishInput is the finisher of an input gradient with an optional mask.
-func finishInput(set *kern.Set, dx, mask, zeros []float32) finisher {
+// finishInput is the finisher of an input gradient, to which a residual may be added before a mask is applied.
+func finishInput(set *kern.Set, dx, residual, mask, zeros []float32) finisher {
 	if mask == nil {
-		return finishForward(set, dx, Epilogue{}, zeros)
+		return finishForward(set, dx, Epilogue{Residual: residual}, zeros)
 	}
 	return func(at, step int, products []float32, productRow, _, rows, cols int) {
-		set.FinishMask(dx[at:], step, products, productRow, mask[at:], rows, cols)
+		var extra []float32
+		if residual != nil {
+			extra = residual[at:]
+		}
+		set.FinishMask(dx[at:], step, products, productRow, extra, mask[at:], rows, cols)
 	}
 }

@@ -124,7 +124,7 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 	defer sc.put()
 	finish := finishForward(w.set, y, e, w.zeros)
 	if mask != nil {
-		finish = finishInput(w.set, y, mask, w.zeros)
+		finish = finishInput(w.set, y, e.Residual, mask, w.zeros)
 	}
 	floor, bias := noFloor, e.Bias
 	if e.ReLU {
@@ -149,6 +149,10 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		for i := range count {
 			src := products[i*w.outRow:]
 			at := ((t.n*w.outH+4*t.y)*w.outW + 4*t.x) * w.cout
+			var extra []float32
+			if e.Residual != nil {
+				extra = e.Residual[at:]
+			}
 			switch h, width := w.outH-4*t.y, w.outW-4*t.x; {
 			case h < 4 || width < 4:
 				w.set.WinogradOutput(edge, 4*w.cout, w.cout, src, w.outPlane, w.zeros, nil, noFloor, vecs)
@@ -156,12 +160,8 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 					finish(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
 				}
 			case mask != nil:
-				w.set.WinogradOutputMask(y[at:], row, w.cout, src, w.outPlane, mask[at:], vecs)
+				w.set.WinogradOutputMask(y[at:], row, w.cout, src, w.outPlane, extra, mask[at:], vecs)
 			default:
-				var extra []float32
-				if e.Residual != nil {
-					extra = e.Residual[at:]
-				}
 				w.set.WinogradOutput(y[at:], row, w.cout, src, w.outPlane, bias, extra, floor, vecs)
 			}
 			t = w.next(t)
