@@ -1,6 +1,7 @@
 package attack
 
 import (
+	"github.com/adaad-go/adaad/classifier"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
@@ -21,13 +22,9 @@ func (l Loss) String() string { return [...]string{"cross-entropy", "margin"}[l]
 
 // PerImage is the loss of every image, [N], from logits [N, classes] and labels int32 [N].
 func (l Loss) PerImage(logits, labels *Node) *Node {
-	oneHot := OneHot(labels, logits.Shape().Dimensions[1], logits.DType())
 	if l == CrossEntropy {
-		return Neg(ReduceSum(Mul(oneHot, LogSoftmax(logits)), 1))
+		return classifier.CrossEntropy(logits, labels)
 	}
-	g := logits.Graph()
-	// The true class leaves the maximum by being put at the lowest value there is.
-	others := Where(GreaterThan(oneHot, ScalarZero(g, oneHot.DType())), Infinity(g, logits.DType(), -1), logits)
-	margin := Sub(ReduceMax(others, 1), ReduceSum(Mul(oneHot, logits), 1))
-	return Min(margin, Scalar(g, margin.DType(), confidence))
+	margin := ReduceMax(classifier.Rivals(logits, labels), 1)
+	return Min(margin, Scalar(logits.Graph(), margin.DType(), confidence))
 }

@@ -3,6 +3,7 @@ package distill
 import (
 	"fmt"
 
+	"github.com/adaad-go/adaad/classifier"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
@@ -35,8 +36,7 @@ func ParseReduction(s string) (Reduction, error) {
 
 // CrossEntropy is -log softmax(logits)_y, reduced over the batch to a scalar. logits is [B,C], labels int32 [B].
 func CrossEntropy(logits, labels *Node, r Reduction) *Node {
-	classes := logits.Shape().Dimensions[1]
-	sum := Neg(ReduceAllSum(Mul(OneHot(labels, classes, logits.DType()), LogSoftmax(logits))))
+	sum := ReduceAllSum(classifier.CrossEntropy(logits, labels))
 	if r == Sum {
 		return sum
 	}
