@@ -29,7 +29,7 @@ import (
 )
 
 var backend = func() compute.Backend {
-	b, err := gobackend.New("")
+	b, err := gobackend.New("ops_sequential")
 	if err != nil {
 		panic(err)
 	}

@@ -339,7 +339,7 @@ func randomLayout(r *rand.Rand) *example {
 
 // TestAgainstGoBackend compares random programs with the Go backend.
 func TestAgainstGoBackend(t *testing.T) {
-	golang, err := gobackend.New("")
+	golang, err := gobackend.New("ops_sequential")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -37,6 +37,7 @@ func init() { compute.Register(BackendName, New) }
 type Backend struct {
 	golang    compute.Backend // runs what has no kernel here
 	set       *kern.Set
+	kernels   kernels
 	pool      *pool
 	caps      compute.Capabilities
 	finalized atomic.Bool
@@ -71,11 +72,11 @@ func New(config string) (compute.Backend, error) {
 			return nil, errors.Errorf("vec: unknown option %q in configuration %q: expected threads=N or isa=NAME", key, config)
 		}
 	}
-	golang, err := gobackend.New("")
+	golang, err := gobackend.New("ops_sequential")
 	if err != nil {
 		return nil, errors.WithMessage(err, "vec: starting the Go backend")
 	}
-	return &Backend{golang: golang, set: set, pool: newPool(threads), caps: capabilities(golang)}, nil
+	return &Backend{golang: golang, set: set, kernels: kernelsOf(set), pool: newPool(threads), caps: capabilities(golang)}, nil
 }
 
 // capabilities are those of the Go backend with static shapes only: a program is planned for one shape.
