@@ -20,7 +20,7 @@ type winograd struct {
 }
 
 const (
-	winogradCache = 768 << 10 / 4 // elements of one task's transformed input and products
+	winogradCache = 512 << 10 / 4 // elements of one task's transformed input and products
 	planes        = kern.WinogradPlanes
 )
 
@@ -40,7 +40,7 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 	}
 	w.inRow, w.outRow = oddLines(cin), oddLines(cout)
 	rows := set.MaxRows()
-	w.tiles = max(1, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
+	w.tiles = max(2, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
 	for w.tiles > rows && divUp(w.total(), w.tiles) < minTasks {
 		w.tiles -= rows
 	}
