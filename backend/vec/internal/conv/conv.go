@@ -86,6 +86,8 @@ type Plan struct {
 	// Where Winograd wins, else nil.
 	winogradForward, winogradInput *winograd
 
+	thin *thin // or nil
+
 	// For one input and one output channel in every group, else nil.
 	depthwiseForward []*depthwise // one
 	depthwiseInput   []*depthwise // one for each of input
@@ -103,13 +105,15 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
 	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {
-		p.depthwiseForward = []*depthwise{newDepthwise(p.forward)}
+		weights := func(i int, _ tap) (int, int) { return 0, i * s.Cout }
+		p.depthwiseForward = []*depthwise{newDepthwise(p.forward, s.Cin, weights)}
 		for _, g := range p.input {
-			p.depthwiseInput = append(p.depthwiseInput, newDepthwise(g))
+			p.depthwiseInput = append(p.depthwiseInput, newDepthwise(g, s.Cin, weights))
 		}
 		return p
 	}
 	p.kernel = newKernelGrad(p.forward)
+	p.thin = newThin(s, p.forward, p.input)
 	return p
 }
 
@@ -147,6 +151,9 @@ func (p *Plan) PackGradInput(k Kernel) *Packed {
 	if p.depthwiseInput != nil {
 		return packDepthwise(p.depthwiseInput, k)
 	}
+	if p.thin != nil {
+		return &Packed{[][]float32{p.thin.packInput(k)}}
+	}
 	packed := &Packed{}
 	co := p.s.Cout / p.s.Groups
 	for _, g := range p.input {
@@ -166,6 +173,8 @@ func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
 		p.winogradForward.run(par, y, x, w.parts[0], e, nil)
 	case p.depthwiseForward != nil:
 		runDepthwise(par, p.depthwiseForward, y, x, w, e, nil, p.zeros)
+	case p.thin != nil:
+		p.thin.forward(par, x, w, finishForward(p.set, y, e, p.zeros))
 	default:
 		runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
 	}
@@ -185,6 +194,8 @@ func (p *Plan) GradInputAdd(par Parallel, dx, dy []float32, w *Packed, residual,
 		p.winogradInput.run(par, dx, dy, w.parts[0], Epilogue{Residual: residual}, mask)
 	case p.depthwiseInput != nil:
 		runDepthwise(par, p.depthwiseInput, dx, dy, w, Epilogue{Residual: residual}, mask, p.zeros)
+	case p.thin != nil:
+		p.thin.gradInput(par, dy, w, p.zeros, finishInput(p.set, dx, residual, mask, p.zeros))
 	default:
 		runGathers(par, p.input, dy, w, finishInput(p.set, dx, residual, mask, p.zeros))
 	}
@@ -212,13 +223,14 @@ func runGathers(par Parallel, gathers []*gather, in []float32, w *Packed, finish
 
 // GradKernel computes dw from x and dy and writes (not adds) it through dst.
 func (p *Plan) GradKernel(par Parallel, dst Kernel, x, dy []float32) {
-	if p.winogradForward != nil {
+	switch {
+	case p.winogradForward != nil:
 		p.winogradForward.gradKernel(par, dst, x, dy)
-		return
-	}
-	if p.depthwiseForward != nil {
+	case p.depthwiseForward != nil:
 		p.depthwiseForward[0].gradKernel(par, dst, x, dy)
-		return
+	case p.thin != nil:
+		p.thin.gradKernel(par, dst, x, dy)
+	default:
+		p.kernel.run(par, dst, x, dy)
 	}
-	p.kernel.run(par, dst, x, dy)
 }

@@ -22,7 +22,9 @@ const (
 	depthwiseChunks   = 16       // that the weights' gradient is summed in
 )
 
-func newDepthwise(g *gather) *depthwise {
+// newDepthwise cuts the rows of a gather whose input has inC channels; place says which channel a tap's inputs start at,
+// and where its weights do, i being its position among the taps.
+func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights int)) *depthwise {
 	d := &depthwise{gather: g, rows: max(1, depthwiseElements/max(1, g.gw*g.outC))}
 	for oy := range g.gh {
 		var runs []depthwiseRun
@@ -36,12 +38,13 @@ func newDepthwise(g *gather) *depthwise {
 				if y < 0 || y >= g.inH || x < 0 || x >= g.inW {
 					continue
 				}
-				at := (y*g.inW + x) * g.inC
+				from, weights := place(i, t)
+				at := (y*g.inW+x)*inC + from
 				if set == 0 {
 					base = at
 				}
 				set |= 1 << i
-				taps = append(taps, kern.Tap{X: at - base, W: i * g.outC})
+				taps = append(taps, kern.Tap{X: at - base, W: weights})
 			}
 			if ox > 0 && set == last {
 				runs[len(runs)-1].count++
@@ -68,7 +71,7 @@ func packDepthwise(phases []*depthwise, k Kernel) *Packed {
 	return packed
 }
 
-// pack writes the weights of every tap side by side.
+// pack writes the weights of all taps side by side.
 func (d *depthwise) pack(k Kernel) []float32 {
 	w := aligned(len(d.taps) * d.outC)
 	for i, t := range d.taps {

@@ -84,11 +84,17 @@ func (k *kernelGrad) run(par Parallel, dst Kernel, x, dy []float32) {
 			multiply(g.set, s.k, g.co, count, left, 1, leftCol, right{b, count, 0}, c, k.cRow, p > chunk*k.pixels)
 		}
 	})
-	zeros := make([]float32, k.cRow)
+	addChunks(par, g, dst, sums, k.chunks, k.cRow)
+}
+
+// addChunks adds up the partial sums of the chunks in order and writes the gradient.
+func addChunks(par Parallel, g *gather, dst Kernel, sums []float32, chunks, cRow int) {
+	rows := len(g.taps) * g.ci // of a group
+	size := g.groups * rows * cRow
 	par.Run(g.groups*rows, func(row, _ int) {
-		sum := sums[row*k.cRow:][:k.cRow]
-		for c := 1; c < k.chunks; c++ {
-			g.set.Finish(sum, k.cRow, sums[c*k.size()+row*k.cRow:], k.cRow, zeros, sum, noFloor, 1, k.cRow)
+		sum := sums[row*cRow:][:cRow]
+		for c := 1; c < chunks; c++ {
+			g.set.Add(sum, sum, sums[c*size+row*cRow:][:cRow])
 		}
 		t, i := g.taps[row%rows/g.ci], row%g.ci
 		at := dst.Base + row/rows*g.co*dst.SO + i*dst.SI + t.kh*dst.SH + t.kw*dst.SW
