@@ -407,7 +407,7 @@ func TestGemm(t *testing.T) {
 
 // benchShapes are the convolutions of ResNets of width 16 and 64, and a depthwise pair.
 var benchShapes = []Shape{
-	square(32, 32, 3, 64, 3, 1), square(32, 32, 16, 16, 3, 1), square(32, 16, 32, 32, 3, 1), square(32, 8, 64, 64, 3, 1),
+	square(32, 32, 3, 16, 3, 1), square(32, 32, 3, 64, 3, 1), square(32, 32, 16, 16, 3, 1), square(32, 16, 32, 32, 3, 1), square(32, 8, 64, 64, 3, 1),
 	square(32, 32, 64, 64, 3, 1), square(32, 16, 128, 128, 3, 1), square(32, 8, 256, 256, 3, 1), square(32, 4, 512, 512, 3, 1),
 	square(32, 32, 64, 128, 3, 2), square(32, 32, 64, 128, 1, 2), square(32, 16, 128, 128, 1, 1),
 	square(32, 32, 64, 64, 3, 1).with(func(s *Shape) { s.Groups = 64 }),
