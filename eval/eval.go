@@ -61,7 +61,7 @@ type Result struct {
 // Run measures. A context that is done ends it with the context's error; the images finished by then are in the result
 // and in the ledger, where a later Run with Resume takes up.
 func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, error) {
-	if err := e.validate(); err != nil {
+	if err := e.Validate(); err != nil {
 		return nil, err
 	}
 	started := time.Now()
@@ -109,18 +109,19 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 
 func (e Evaluation) ball() threat.Model { return threat.Model{Norm: e.Norm, Epsilon: e.Epsilon} }
 
-func (e Evaluation) validate() error {
+// Validate refuses an evaluation that cannot be made.
+func (e Evaluation) Validate() error {
 	if err := e.ball().Validate(); err != nil {
 		return err
 	}
 	if e.BatchSize < 0 {
 		return fmt.Errorf("batch size is %d, expected at least 1, or 0 for the default", e.BatchSize)
 	}
-	return fits(e.Model.Network, e.Set)
+	return Fits(e.Model.Network, e.Set)
 }
 
-// fits refuses images that a network cannot take.
-func fits(net classifier.Network, set *data.Set) error {
+// Fits refuses images that a network cannot take.
+func Fits(net classifier.Network, set *data.Set) error {
 	h, w, c := net.Input()
 	switch {
 	case set.Len() == 0:

@@ -21,7 +21,7 @@ type Scorer struct {
 // NewScorer makes a scorer that attacks with PGD on the cross-entropy under the given settings, or not at all where
 // they have no steps. A batch size of 0 takes 32, which suits CPUs.
 func NewScorer(backend compute.Backend, net classifier.Network, set *data.Set, search threat.Model, batchSize int, seed uint64) (*Scorer, error) {
-	if err := fits(net, set); err != nil {
+	if err := Fits(net, set); err != nil {
 		return nil, err
 	}
 	if err := search.Validate(); err != nil {

@@ -58,7 +58,7 @@ func Prepare(s Settings, dataDir string) (*Job, error) {
 		return nil, err
 	}
 	for i, t := range j.Teachers {
-		if err := Fits(t.Network, j.Train); err != nil {
+		if err := eval.Fits(t.Network, j.Train); err != nil {
 			return nil, fmt.Errorf("teacher %s: %w", s.Teachers[i], err)
 		}
 	}
@@ -161,22 +161,10 @@ func (j *Job) plan() error {
 	return nil
 }
 
-// Fits reports why a network cannot take a set's images or tell its classes apart, or nil.
-func Fits(net classifier.Network, set *data.Set) error {
-	h, w, c := net.Input()
-	if h != set.Height || w != set.Width || c != set.Channels {
-		return fmt.Errorf("%s takes %dx%dx%d images, but %s has %dx%dx%d", net.Name(), h, w, c, set.Name, set.Height, set.Width, set.Channels)
-	}
-	if net.Classes() != len(set.Classes) {
-		return fmt.Errorf("%s tells %d classes apart, but %s has %d", net.Name(), net.Classes(), set.Name, len(set.Classes))
-	}
-	return nil
-}
-
 // Options are where a job runs and who watches.
 type Options struct {
 	Dir      string // the run folder
-	Resume   bool   // go on with the run in Dir
+	Resume   string // the checkpoint in Dir to go on from (train.Last, ...); empty starts a new run
 	Reporter train.Reporter
 	Version  string
 }
@@ -203,10 +191,8 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 		Images: j.Train, Augmentation: j.augment, Epochs: j.Settings.Epochs, BatchSize: j.Settings.BatchSize,
 		Optimizer: j.optimizer, Schedule: j.schedule, Average: j.average, Clip: j.Settings.Clip, Seed: j.Settings.Seed,
 		Settings: j.Settings, InstructionSet: backend.Description(), Reporter: o.Reporter,
-		Save: func(path string, m *classifier.Model) error { return weights.Save(path, m, j.card(o.Version)) },
-	}
-	if o.Resume {
-		cfg.Resume = train.Last
+		Resume: o.Resume,
+		Save:   func(path string, m *classifier.Model) error { return weights.Save(path, m, j.card(o.Version)) },
 	}
 	if j.Held.Len() > 0 {
 		scorer, err := eval.NewScorer(backend, j.Student.Network, j.Held, j.validate, 0, j.Settings.Seed)

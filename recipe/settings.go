@@ -91,14 +91,20 @@ func (s Search) threat() (threat.Model, classifier.Mode, error) {
 	return m, classifier.Mode(mode), m.Validate()
 }
 
-// method is one entry of the list of methods.
-type method struct {
-	name, source, what string
-	teachers           int
-	build              func(s Settings) (distill.Method, error)
+// Method is one entry of the list of methods.
+type Method struct {
+	Name     string `json:"name"`
+	Source   string `json:"source"`
+	What     string `json:"what"` // what the student learns
+	Teachers int    `json:"teachers"`
+
+	build func(s Settings) (distill.Method, error)
 }
 
-var methods = []method{
+// Methods lists the methods.
+func Methods() []Method { return methods }
+
+var methods = []Method{
 	{"natural", "-", "cross-entropy on clean images", 0, func(s Settings) (distill.Method, error) {
 		return distill.Natural(), nil
 	}},
@@ -134,7 +140,7 @@ func (s Settings) kl() (distill.Reduction, error) {
 // BuildMethod makes the method the settings name.
 func (s Settings) BuildMethod() (distill.Method, error) {
 	for _, m := range methods {
-		if m.name == s.Method {
+		if m.Name == s.Method {
 			return m.build(s)
 		}
 	}
@@ -145,7 +151,7 @@ func (s Settings) BuildMethod() (distill.Method, error) {
 func MethodNames() []string {
 	var names []string
 	for _, m := range methods {
-		names = append(names, m.name)
+		names = append(names, m.Name)
 	}
 	return names
 }

@@ -23,6 +23,15 @@ import (
 // ErrDiverged is the error of a run whose loss, gradient or weights became NaN or infinite.
 var ErrDiverged = errors.New("training diverged")
 
+// Refused is the error of a run that was not started, because what was asked for does not fit or the folder's run cannot
+// be resumed. No step was taken.
+type Refused struct{ Err error }
+
+func (r *Refused) Error() string { return r.Err.Error() }
+
+// Unwrap is the reason.
+func (r *Refused) Unwrap() error { return r.Err }
+
 // Score is what a validation on held-out images found: shares in [0,1].
 type Score struct {
 	Clean  float64 `json:"clean"`  // right on the images as they are
@@ -85,7 +94,7 @@ type Result struct {
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r, err := open(cfg)
 	if err != nil {
-		return nil, err
+		return nil, &Refused{err}
 	}
 	defer r.log.f.Close()
 	defer r.cfg.Reporter.End()

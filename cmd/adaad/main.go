@@ -12,13 +12,14 @@ import (
 	"strings"
 	"syscall"
 
+	_ "github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/internal/cli"
 	"github.com/gomlx/compute"
 	_ "github.com/gomlx/compute/gobackend"
 )
 
 // backends are the names --backend takes, the default first; a build tag may add more.
-var backends = []string{"go"}
+var backends = []string{"vec", "go"}
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
@@ -43,6 +44,9 @@ func open(name string, threads int) (compute.Backend, error) {
 	kind, _, _ := strings.Cut(name, ":")
 	for _, known := range backends {
 		if known, _, _ = strings.Cut(known, ":"); known == kind {
+			if name == "go" {
+				name = "go:ops_sequential" // side by side, its convolution gradients can wait for each other forever
+			}
 			return compute.NewWithConfig(name)
 		}
 	}

@@ -7,8 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 
+	"github.com/adaad-go/adaad/weights"
 	"github.com/alecthomas/kong"
 	"github.com/gomlx/compute"
 )
@@ -61,11 +63,11 @@ func ExitCode(err error) int {
 
 // globals are the flags of every command.
 type globals struct {
-	Seed    uint64 `help:"Seed of every random draw."`
-	Backend string `help:"Where to compute: ${backends}." default:"${backend}" placeholder:"NAME"`
-	Threads int    `help:"Threads to compute with; 0 takes every core." default:"0"`
-	Quiet   bool   `short:"q" help:"No progress, results only."`
-	JSON    string `name:"json" help:"Write the result as JSON to this file too; - is standard output." placeholder:"FILE"`
+	Seed    *uint64 `help:"Seed of every random draw (0, or that of the run)." placeholder:"N"`
+	Backend string  `help:"Where to compute: ${backends}." default:"${backend}" placeholder:"NAME"`
+	Threads int     `help:"Threads to compute with; 0 takes every core." default:"0"`
+	Quiet   bool    `short:"q" help:"No progress, results only."`
+	JSON    string  `name:"json" help:"Write the result as JSON to this file too; - is standard output." placeholder:"FILE"`
 
 	env Env
 }
@@ -77,6 +79,34 @@ func (g *globals) open() (compute.Backend, error) {
 		return nil, usage(fmt.Errorf("--backend %s: %w", g.Backend, err))
 	}
 	return b, nil
+}
+
+// writeText writes to the file --json names.
+func (g *globals) writeText(text []byte) error {
+	if g.JSON == "-" {
+		_, err := g.env.Stdout.Write(text)
+		return err
+	}
+	return weights.WriteFile(g.JSON, func(w io.Writer) error {
+		_, err := w.Write(text)
+		return err
+	})
+}
+
+// seed is the seed of draws that no run's settings decide.
+func (g *globals) seed() uint64 {
+	if g.Seed == nil {
+		return 0
+	}
+	return *g.Seed
+}
+
+// explainData says how to get a data set whose files are not there.
+func explainData(err error, dir string) error {
+	if !errors.Is(err, fs.ErrNotExist) || dir != "" {
+		return err
+	}
+	return fmt.Errorf("%w; name its folder with --data-dir DIR, or get it with: adaad datasets --download NAME --data-dir DIR", err)
 }
 
 type commands struct {

@@ -1,0 +1,153 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"time"
+
+	"github.com/adaad-go/adaad/attack"
+	"github.com/adaad-go/adaad/data"
+	"github.com/adaad-go/adaad/recipe"
+	"github.com/adaad-go/adaad/report"
+	"github.com/adaad-go/adaad/zoo"
+	"github.com/schollz/progressbar/v3"
+)
+
+// show writes a list as a table, and as JSON where that is asked for.
+func (g *globals) show(t *report.Table, list any) error {
+	if g.JSON != "-" {
+		if err := t.Text(g.env.Stdout); err != nil {
+			return err
+		}
+	}
+	return g.writeJSON(list)
+}
+
+type modelsCmd struct{}
+
+func (modelsCmd) Help() string { return "Example:\n  adaad models" }
+
+func (modelsCmd) Run(g *globals) error {
+	t := &report.Table{
+		Columns: []report.Column{{Name: "model"}, {Name: "parameters", Align: report.Right}, {Name: "MACs", Align: report.Right}, {Name: "input"}, {Name: "source"}},
+		Notes: []string{"Sizes are for 10 classes. Any width of a CIFAR ResNet is resnet20-w32, any depth 6n+2 resnetD; any Wide ResNet is wrn-16-4, " +
+			"in LTD's form wrn-16-4-ltd. Other image sizes and class counts come from the data."},
+	}
+	list := zoo.List()
+	for _, e := range list {
+		t.Add(e.Name, report.Count(int64(e.Params)), report.Count(e.MACs), fmt.Sprintf("%dx%dx%d", e.Input[0], e.Input[1], e.Input[2]), e.Source)
+	}
+	return g.show(t, list)
+}
+
+type methodsCmd struct{}
+
+func (methodsCmd) Help() string { return "Example:\n  adaad methods" }
+
+func (methodsCmd) Run(g *globals) error {
+	t := &report.Table{Columns: []report.Column{{Name: "method"}, {Name: "teachers", Align: report.Right}, {Name: "what the student learns"}, {Name: "source"}}}
+	list := recipe.Methods()
+	for _, m := range list {
+		t.Add(m.Name, fmt.Sprint(m.Teachers), m.What, m.Source)
+	}
+	return g.show(t, list)
+}
+
+type recipesCmd struct{}
+
+func (recipesCmd) Help() string { return "Example:\n  adaad recipes" }
+
+func (recipesCmd) Run(g *globals) error {
+	t := &report.Table{Columns: []report.Column{{Name: "recipe"}, {Name: "model"}, {Name: "epochs", Align: report.Right}, {Name: "eps"}, {Name: "teacher"}, {Name: "source"}}}
+	list := recipe.Presets()
+	for _, p := range list {
+		eps, teacher := "-", "-"
+		if p.Search.Steps > 0 {
+			text, err := p.Search.Epsilon.MarshalText()
+			if err != nil {
+				return err
+			}
+			eps = string(text)
+		}
+		if p.Needs != "" {
+			teacher = p.Needs
+		}
+		t.Add(p.Recipe, p.Model, fmt.Sprint(p.Epochs), eps, teacher, p.Source)
+	}
+	return g.show(t, list)
+}
+
+type attacksCmd struct{}
+
+func (attacksCmd) Help() string { return "Example:\n  adaad attacks" }
+
+func (attacksCmd) Run(g *globals) error {
+	t := &report.Table{Columns: []report.Column{{Name: "attack"}, {Name: "what it does"}, {Name: "source"}}}
+	list := attack.Infos()
+	for _, a := range list {
+		t.Add(a.Name, a.About, a.Source)
+	}
+	return g.show(t, list)
+}
+
+type datasetsCmd struct {
+	Download string `help:"Get the official files of cifar10, cifar100 or mnist." placeholder:"NAME" enum:",cifar10,cifar100,mnist" default:""`
+	DataDir  string `help:"Folder to download into." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
+}
+
+func (datasetsCmd) Help() string {
+	return "Examples:\n  adaad datasets\n  adaad datasets --download cifar10 --data-dir data"
+}
+
+func (c datasetsCmd) Run(ctx context.Context, g *globals) error {
+	if c.Download != "" {
+		return c.download(ctx, g)
+	}
+	t := &report.Table{
+		Columns: []report.Column{{Name: "data set"}, {Name: "images"}, {Name: "classes", Align: report.Right}, {Name: "train", Align: report.Right}, {Name: "test", Align: report.Right}, {Name: "source"}},
+	}
+	list := data.Infos()
+	for _, i := range list {
+		size := "any"
+		if i.Height > 0 {
+			size = fmt.Sprintf("%dx%dx%d", i.Height, i.Width, i.Channels)
+		}
+		t.Add(i.Name, size, orAny(i.Classes), orAny(i.Train), orAny(i.Test), i.Source)
+	}
+	return g.show(t, list)
+}
+
+func (c datasetsCmd) download(ctx context.Context, g *globals) error {
+	if c.DataDir == "" {
+		return usage(errors.New("--download needs --data-dir DIR, the folder to put the files in"))
+	}
+	var bar *progressbar.ProgressBar
+	progress := func(done, total int64) {
+		if g.Quiet {
+			return
+		}
+		if bar == nil || bar.GetMax64() != total {
+			bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(g.env.Stderr), progressbar.OptionShowBytes(true),
+				progressbar.OptionSetDescription(c.Download), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(200*time.Millisecond),
+				progressbar.OptionSetPredictTime(true), progressbar.OptionOnCompletion(func() { fmt.Fprintln(g.env.Stderr) }))
+		}
+		bar.Set64(done) //nolint:errcheck // a progress bar that cannot be drawn stops nothing
+	}
+	if err := os.MkdirAll(c.DataDir, 0o755); err != nil {
+		return err
+	}
+	if err := data.Download(ctx, c.Download, c.DataDir, progress); err != nil {
+		return err
+	}
+	_, err := fmt.Fprintf(g.env.Stdout, "%s is in %s\n", c.Download, c.DataDir)
+	return err
+}
+
+func orAny(n int) string {
+	if n == 0 {
+		return "any"
+	}
+	return fmt.Sprint(n)
+}

@@ -1,0 +1,158 @@
+package cli
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"strings"
+
+	"github.com/adaad-go/adaad/recipe"
+	"github.com/adaad-go/adaad/train"
+)
+
+type trainCmd struct {
+	Recipe string `help:"Start from this recipe; see adaad recipes." placeholder:"NAME"`
+	Method string `help:"Without a recipe: the method; see adaad methods." placeholder:"NAME"`
+	Model  string `help:"Network to train; see adaad models." placeholder:"NAME"`
+	Data   string `help:"Data set; see adaad datasets." placeholder:"NAME"`
+
+	DataDir string   `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
+	Teacher []string `help:"Model file or run folder to learn from; again for a second one." placeholder:"FILE"`
+
+	Epochs       *int           `help:"Passes over the training images." placeholder:"E"`
+	BatchSize    *int           `help:"Images in a step." placeholder:"N"`
+	TrainSamples *int           `help:"Train on a class-balanced subset of so many images." placeholder:"N"`
+	Eps          *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
+	Set          []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
+
+	Out        string `help:"Run folder; made if it is not there." placeholder:"DIR" required:""`
+	Resume     bool   `help:"Go on with the run in --out, with its settings."`
+	Checkpoint string `help:"What to resume from: last, last.prev or best." default:"last" enum:"last,last.prev,best"`
+}
+
+func (trainCmd) Help() string {
+	return `Examples:
+  adaad train --recipe pgd-at-cifar10-resnet20 --data-dir data --out runs/teacher
+  adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher --out runs/student
+  adaad train --resume --data-dir data --out runs/student`
+}
+
+func (c *trainCmd) Run(ctx context.Context, g *globals) error {
+	settings, err := c.settings(g)
+	if err != nil {
+		return usage(err)
+	}
+	job, err := recipe.Prepare(settings, c.DataDir)
+	if err != nil {
+		return usage(explainData(err, c.DataDir))
+	}
+	backend, err := g.open()
+	if err != nil {
+		return err
+	}
+	defer backend.Finalize()
+	options := recipe.Options{Dir: c.Out, Reporter: train.NewReporter(g.env.Stderr, g.Quiet), Version: g.env.Version}
+	if c.Resume {
+		options.Resume = c.Checkpoint
+	}
+	result, err := job.Run(ctx, backend, options)
+	var refused *train.Refused
+	switch {
+	case errors.As(err, &refused):
+		return usage(err)
+	case errors.Is(err, context.Canceled):
+		return fmt.Errorf("%w; go on with: adaad train --resume --out %s", err, c.Out)
+	case err != nil:
+		return err
+	}
+	fmt.Fprintf(g.env.Stdout, "epoch %d of %d chosen (%s): %s; in %s\n", result.Chosen.Epoch, settings.Epochs,
+		job.Selection(), held(result.Chosen.Score, settings.ValidationSteps > 0), c.Out)
+	fmt.Fprintf(g.env.Stdout, "next: adaad evaluate --model %s%s\n", c.Out, dataDirFlag(c.DataDir))
+	return g.writeJSON(result.Chosen)
+}
+
+// settings are the recipe's, the method's or the resumed run's, with what the flags change.
+func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
+	switch {
+	case c.Resume:
+		s, err = recipe.ReadSettings(c.Out)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("--resume: %s holds no run to go on with", c.Out)
+		}
+	case c.Recipe != "":
+		var p recipe.Preset
+		p, err = recipe.Find(c.Recipe)
+		s = p.Settings
+	case c.Method != "":
+		s, err = recipe.Defaults(c.Method)
+	default:
+		err = errors.New("what to train is missing: name a --recipe (see adaad recipes) or a --method with --model and --data")
+	}
+	if err != nil {
+		return s, err
+	}
+	for _, change := range []struct {
+		to   *string
+		flag string
+	}{{&s.Method, c.Method}, {&s.Model, c.Model}, {&s.Data, c.Data}} {
+		if change.flag != "" {
+			*change.to = change.flag
+		}
+	}
+	for _, change := range []struct{ to, flag *int }{{&s.Epochs, c.Epochs}, {&s.BatchSize, c.BatchSize}, {&s.TrainSamples, c.TrainSamples}} {
+		if change.flag != nil {
+			*change.to = *change.flag
+		}
+	}
+	if len(c.Teacher) > 0 {
+		s.Teachers = c.Teacher
+	}
+	if c.Eps != nil {
+		s.SetEpsilon(*c.Eps)
+	}
+	if g.Seed != nil {
+		s.Seed = *g.Seed
+	}
+	for _, kv := range c.Set {
+		key, value, ok := strings.Cut(kv, "=")
+		if !ok {
+			return s, fmt.Errorf("--set %s: expected KEY=VALUE, such as lr=0.05", kv)
+		}
+		if err := s.Set(key, value); err != nil {
+			return s, fmt.Errorf("--set: %w", err)
+		}
+	}
+	return s, nil
+}
+
+// held writes what the held-out images said of a checkpoint.
+func held(s *train.Score, attacked bool) string {
+	switch {
+	case s == nil:
+		return "not measured"
+	case attacked:
+		return fmt.Sprintf("clean %.2f%%, robust %.2f%%", 100*s.Clean, 100*s.Robust)
+	}
+	return fmt.Sprintf("clean %.2f%%", 100*s.Clean)
+}
+
+func dataDirFlag(dir string) string {
+	if dir == "" {
+		return ""
+	}
+	return " --data-dir " + dir
+}
+
+// writeJSON writes a result to where --json asks.
+func (g *globals) writeJSON(v any) error {
+	if g.JSON == "" {
+		return nil
+	}
+	text, err := json.MarshalIndent(v, "", "  ")
+	if err != nil {
+		return err
+	}
+	return g.writeText(append(text, '\n'))
+}

@@ -1,0 +1,68 @@
+package recipe
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/adaad-go/adaad/train"
+)
+
+// ReadSettings reads the settings of a run folder.
+func ReadSettings(dir string) (s Settings, err error) {
+	record, err := train.ReadRecord(dir)
+	if err != nil {
+		return s, err
+	}
+	text, err := json.Marshal(record.Settings)
+	if err == nil {
+		err = json.Unmarshal(text, &s)
+	}
+	if err != nil {
+		return s, fmt.Errorf("%s: the settings cannot be read: %w", filepath.Join(dir, train.RunFile), err)
+	}
+	return s, nil
+}
+
+// Set changes one setting by its name in run.json, such as "lr" or "search.epsilon", to a value written as there, quotes
+// around words left out: "0.05", "16/255", "[50,75]".
+func (s *Settings) Set(key, value string) error {
+	tree := map[string]any{}
+	at := tree
+	path := strings.Split(key, ".")
+	for _, name := range path[:len(path)-1] {
+		inner := map[string]any{}
+		at[name] = inner
+		at = inner
+	}
+	last := path[len(path)-1]
+	for _, v := range []any{json.RawMessage(value), value} { // as JSON, else as a word
+		at[last] = v
+		text, err := json.Marshal(tree)
+		if err != nil {
+			continue
+		}
+		changed := *s
+		d := json.NewDecoder(bytes.NewReader(text))
+		d.DisallowUnknownFields()
+		if err = d.Decode(&changed); err == nil {
+			*s = changed
+			return nil
+		}
+		if strings.Contains(err.Error(), "unknown field") {
+			return fmt.Errorf("there is no setting %q; run.json of any run names them all", key)
+		}
+	}
+	return fmt.Errorf("setting %s cannot be %q", key, value)
+}
+
+// SetEpsilon changes the radius of the search and keeps the step in proportion, as the papers do: 8/255 with steps of
+// 2/255 becomes 16/255 with steps of 4/255.
+func (s *Settings) SetEpsilon(eps Radius) {
+	if s.Search.Epsilon > 0 {
+		s.Search.StepSize *= eps / s.Search.Epsilon
+	}
+	s.Search.Epsilon = eps
+}
