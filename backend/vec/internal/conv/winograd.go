@@ -172,10 +172,10 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 // The weights' gradient goes over blocks of tiles, big enough that the 36 sums of products, which do not stay in a core's
 // cache, are seldom read and written.
 const (
-	gradCache    = 4 << 20 / 4 // elements of a block's transformed operands, if that makes
+	gradCache    = 2 << 20 / 4 // elements of a block's transformed operands, if that makes
 	gradTiles    = 128         // at least so many tiles
-	gradSubTiles = 8           // transformed by one task
-	gradSubRows  = 96          // of a plane's sums, computed by one task
+	gradElements = 64 << 10    // transformed by one task
+	planeRows    = 96          // of a plane's sums, computed by one task
 )
 
 // gradKernel is the gradient of the correlation by its weights: dst = Gᵀ·[Σ_tiles (Bᵀ·x·B) ⊙ (A·dy·Aᵀ)]·G.
@@ -189,11 +189,12 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	buf := sc.common(planes*(xPlane+dyPlane+sumPlane) + 3*line)
 	xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
 	vecs := w.cout / w.set.Lanes()
+	each := max(1, gradElements/planes/(w.inRow+w.outRow))
 	for start := 0; start < w.total(); start += tiles {
 		block := min(tiles, w.total()-start)
-		par.Run(divUp(block, gradSubTiles), func(task, _ int) {
-			first := task * gradSubTiles
-			count := min(gradSubTiles, block-first)
+		par.Run(divUp(block, each), func(task, _ int) {
+			first := task * each
+			count := min(each, block-first)
 			w.transformInput(xt[first*w.inRow:], xPlane, start+first, count, x)
 			var rows [4][]float32
 			t := w.tile(start + first)
@@ -205,7 +206,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 				t = w.next(t)
 			}
 		})
-		parts := divUp(w.cin, gradSubRows)
+		parts := divUp(w.cin, planeRows)
 		par.Run(planes*parts, func(task, _ int) {
 			p, lo, hi := task/parts, w.cin*(task%parts)/parts, w.cin*(task%parts+1)/parts
 			multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
