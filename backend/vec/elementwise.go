@@ -332,7 +332,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			sinks = append(sinks, l)
 			continue
 		}
-		s := step{compute: stepOf(n), operands: len(n.in)}
+		s := step{compute: c.backend.kernels.of(n), operands: len(n.in)}
 		for j, o := range operands[i] {
 			reg := 0
 			if o.member != nil {
@@ -409,6 +409,14 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		each = roundUp(taskSize, piece)
 	}
 	tasks := (k.size + each - 1) / each
+	sumColumns, sumRow := c.backend.kernels.sumColumns, c.backend.kernels.sumRow
+	add := func(y, x []float32) {
+		if len(y) == 1 {
+			y[0] += sumRow(x)
+		} else {
+			sumColumns(y, x)
+		}
+	}
 	for _, l := range sinks {
 		l.partial = c.newTensor(4 * tasks * l.width)
 		in.out = append(in.out, l.partial)
@@ -453,7 +461,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 					}
 					for _, l := range sinks {
 						if l.step == i {
-							sumColumns(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n])
+							add(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n])
 						}
 					}
 				}
@@ -462,7 +470,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		for _, l := range sinks {
 			out := r.floats(l.out)
 			clear(out)
-			sumColumns(out, r.floats(l.partial))
+			add(out, r.floats(l.partial))
 		}
 		return nil
 	}

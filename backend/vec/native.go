@@ -284,7 +284,7 @@ func (c *compiler) lowerReduction(n *node) {
 	var neutral float32
 	switch n.op {
 	case compute.OpTypeReduceSum:
-		row = sumRow
+		row = c.backend.kernels.sumRow
 	case compute.OpTypeReduceMax:
 		neutral = float32(math.Inf(-1))
 		row = func(x []float32) float32 {
@@ -294,7 +294,7 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 			return m
 		}
-		column = func(y, x []float32) { steps[compute.OpTypeMax](y, y, x, nil) }
+		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMax](y, y, x, nil) }
 	case compute.OpTypeReduceMin:
 		neutral = float32(math.Inf(1))
 		row = func(x []float32) float32 {
@@ -304,7 +304,7 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 			return m
 		}
-		column = func(y, x []float32) { steps[compute.OpTypeMin](y, y, x, nil) }
+		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMin](y, y, x, nil) }
 	case compute.OpTypeReduceProduct:
 		neutral = 1
 		row = func(x []float32) float32 {
@@ -314,14 +314,14 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 			return p
 		}
-		column = func(y, x []float32) { steps[compute.OpTypeMul](y, y, x, nil) }
+		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMul](y, y, x, nil) }
 	}
 	columns := func(y, x []float32) {
 		for i := range y {
 			y[i] = neutral
 		}
 		if column == nil {
-			sumColumns(y, x)
+			c.backend.kernels.sumColumns(y, x)
 			return
 		}
 		for ; len(x) > 0; x = x[len(y):] {
@@ -393,11 +393,7 @@ func sumRow(x []float32) float32 {
 // sumColumns adds the rows of x, as long as y, to y: short rows several at a time, side by side.
 func sumColumns(y, x []float32) {
 	const wide = 512
-	switch {
-	case len(y) == 1:
-		y[0] += sumRow(x)
-		return
-	case len(y) > wide/4:
+	if len(y) > wide/4 {
 		for ; len(x) > 0; x = x[len(y):] {
 			addTo(y, x[:len(y)])
 		}

@@ -1,10 +1,13 @@
 package vec
 
 import (
+	"maps"
 	"math"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
+
+	"github.com/adaad-go/adaad/internal/kern"
 )
 
 // Operations that GoMLX writes as several.
@@ -163,10 +166,51 @@ var steps = map[compute.OpType]func(dst, a, b, c []float32){
 	},
 }
 
-// stepOf is the kernel of an elementwise node.
-func stepOf(n *node) func(dst, a, b, c []float32) {
+// kernels are the elementwise operations and sums of one instruction set.
+type kernels struct {
+	step       map[compute.OpType]func(dst, a, b, c []float32)
+	sumColumns func(y, x []float32) // adds the rows of x, as long as y, to y
+	sumRow     func(x []float32) float32
+}
+
+// kernelsOf takes from the set what it has in assembly.
+func kernelsOf(set *kern.Set) kernels {
+	if set.Name() == "generic" {
+		return kernels{steps, sumColumns, sumRow}
+	}
+	table := maps.Clone(steps)
+	for op, f := range map[compute.OpType]func(dst, a, b []float32){
+		compute.OpTypeAdd: set.Add, compute.OpTypeSub: set.Sub, compute.OpTypeMul: set.Mul, compute.OpTypeDiv: set.Div,
+		compute.OpTypeMax: set.Max, compute.OpTypeMin: set.Min, opGate: set.Gate, opAbove: set.Above,
+		compute.OpTypeEqual: set.Equal, compute.OpTypeLessThan: set.Less, compute.OpTypeLessOrEqual: set.LessEqual,
+		compute.OpTypeLogicalAnd: set.Mul, compute.OpTypeLogicalOr: set.Max,
+	} {
+		table[op] = func(dst, a, b, _ []float32) { f(dst, a, b) }
+	}
+	for op, f := range map[compute.OpType]func(dst, a, b []float32){
+		compute.OpTypeGreaterThan: set.Less, compute.OpTypeGreaterOrEqual: set.LessEqual,
+	} {
+		table[op] = func(dst, a, b, _ []float32) { f(dst, b, a) }
+	}
+	for op, f := range map[compute.OpType]func(dst, a []float32){
+		compute.OpTypeSqrt: set.Sqrt, compute.OpTypeAbs: set.Abs, compute.OpTypeNeg: set.Neg, compute.OpTypeSign: set.Sign,
+	} {
+		table[op] = func(dst, a, _, _ []float32) { f(dst, a) }
+	}
+	table[compute.OpTypeWhere] = set.Select
+	return kernels{table, set.SumColumns, func(x []float32) float32 {
+		var total float64 // of short sums, so that long ones stay exact enough
+		for ; len(x) > 4096; x = x[4096:] {
+			total += float64(set.SumRow(x[:4096]))
+		}
+		return float32(total + float64(set.SumRow(x)))
+	}}
+}
+
+// of is the kernel of an elementwise node.
+func (k kernels) of(n *node) func(dst, a, b, c []float32) {
 	if n.op != compute.OpTypeConvertDType {
-		return steps[n.op]
+		return k.step[n.op]
 	}
 	if n.out[0].shape.DType == dtypes.Bool {
 		return each(func(x float32) float32 { return truth(x != 0) })
