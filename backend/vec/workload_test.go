@@ -5,12 +5,14 @@ import (
 	"flag"
 	"fmt"
 	"maps"
+	"math"
 	"slices"
 	"testing"
 	"time"
 
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
+	"github.com/gomlx/compute/gobackend"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
@@ -166,5 +168,47 @@ func BenchmarkWorkload(b *testing.B) {
 				fmt.Printf("%10.3f ms %6d  %.200s\n", spent[name].Seconds()*1000/float64(b.N), count[name]/b.N, name)
 			}
 		})
+	}
+}
+
+// TestNetworks compares the search and the update of real networks with the Go backend.
+func TestNetworks(t *testing.T) {
+	if testing.Short() {
+		t.Skip("the Go backend takes seconds")
+	}
+	golang, err := gobackend.New("ops_sequential")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b := newBackend(t, "")
+	for _, c := range []struct {
+		student, teacher string
+		batch            int
+	}{{"resnet8-w4", "small-cnn", 3}, {"mobilenet-v2", "resnet8-w4", 1}} {
+		want := newWorkload(t, golang, c.student, c.teacher, c.batch)
+		got := newWorkload(t, b, c.student, c.teacher, c.batch)
+		for _, update := range []bool{false, true} {
+			if update && c.batch == 1 {
+				continue // batch norm of single pixels is all rounding errors
+			}
+			w, g := want.step(t, update), got.step(t, update)
+			for i := range w {
+				x, y := tensors.MustCopyFlatData[float32](w[i]), tensors.MustCopyFlatData[float32](g[i])
+				wrong := 0
+				scale := 0.0
+				for j := range x {
+					scale = max(scale, math.Abs(float64(x[j])))
+				}
+				for j := range x {
+					if math.Abs(float64(x[j]-y[j])) > 2e-4*max(scale, 1e-2) {
+						wrong++
+					}
+				}
+				// The search takes the sign of gradients that may be zero but for rounding.
+				if allowed := len(x) / 500; wrong > allowed || update && wrong > 0 {
+					t.Errorf("%s and %s, update %v, output %d: %d of %d elements differ", c.student, c.teacher, update, i, wrong, len(x))
+				}
+			}
+		}
 	}
 }
