@@ -225,6 +225,34 @@ func TestConvolutions(t *testing.T) {
 	})
 }
 
+// Small shapes of all kinds, drawn so that every algorithm meets every border.
+func TestRandomConvolutions(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		rnd := noise(2024)
+		draw := func(lo, hi int) int { return lo + int(uint32(math.Float32bits(rnd.next()))>>3)%(hi-lo+1) }
+		for i := range 120 {
+			s := Shape{N: draw(1, 3), H: draw(1, 11), W: draw(1, 11), KH: draw(1, 4), KW: draw(1, 4), StrideH: draw(1, 3), StrideW: draw(1, 3),
+				PadTop: draw(-1, 3), PadBottom: draw(-1, 3), PadLeft: draw(-1, 3), PadRight: draw(-1, 3), DilH: draw(1, 2), DilW: draw(1, 2), Groups: 1}
+			switch draw(0, 5) {
+			case 0: // few channels
+				s.Cin, s.Cout = draw(1, 4), draw(1, 40)
+			case 1: // depthwise
+				s.Cin = draw(1, 40)
+				s.Cout, s.Groups = s.Cin, s.Cin
+			case 2: // groups
+				s.Groups = draw(2, 3)
+				s.Cin, s.Cout = s.Groups*draw(1, 9), s.Groups*draw(1, 20)
+			case 3: // Winograd
+				s.KH, s.KW, s.StrideH, s.StrideW, s.DilH, s.DilW = 3, 3, 1, 1, 1, 1
+				s.Cin, s.Cout = 8*draw(1, 6), 8*draw(1, 6)
+			default:
+				s.Cin, s.Cout = draw(5, 40), draw(1, 40)
+			}
+			t.Run(s.String(), func(t *testing.T) { testShape(t, s, set, layouts(s)[i%3]) })
+		}
+	})
+}
+
 func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 	rnd := noise(99)
 	oh, ow := s.Out()
@@ -403,6 +431,25 @@ func TestGemm(t *testing.T) {
 			}
 		}
 	})
+}
+
+// BenchmarkGemm prints GFLOP/s of products such as dense layers make.
+func BenchmarkGemm(b *testing.B) {
+	for _, set := range kern.Sets() {
+		for _, d := range [][3]int{{32, 10, 512}, {128, 100, 640}, {256, 1024, 1024}} {
+			m, n, k := d[0], d[1], d[2]
+			rnd := noise(1)
+			x, y, z := newGuarded(m*k, rnd.next).v, newGuarded(n*k, rnd.next).v, make([]float32, m*n)
+			for what, mb := range map[string]Matrix{"b": {y, n, 1}, "transposed": {y, 1, k}} {
+				b.Run(fmt.Sprintf("%s/%dx%dx%d/%s", set.Name(), m, n, k, what), func(b *testing.B) {
+					for b.Loop() {
+						Gemm(goroutines(runtime.GOMAXPROCS(0)), set, m, n, k, Matrix{x, k, 1}, mb, z)
+					}
+					b.ReportMetric(float64(2*m*n*k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				})
+			}
+		}
+	}
 }
 
 // benchShapes are the convolutions of ResNets of width 16 and 64, and a depthwise pair.
