@@ -422,16 +422,21 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		in.out = append(in.out, l.partial)
 	}
 	in.run = func(r *run) error {
+		// What repeats is laid out by each worker once.
+		registers := make([][][]float32, len(r.scratch))
 		r.pool.Run(tasks, func(task, worker int) {
-			scratch := r.scratch[worker]
-			reg := make([][]float32, regs)
-			for i := range reg {
-				reg[i] = scratch[i*stride:][:piece]
-			}
-			for _, l := range loads {
-				if l.form == scalarForm || l.form == periodicForm {
-					l.fill(reg[l.reg], r.mem[l.t.id], 0)
+			reg := registers[worker]
+			if reg == nil {
+				reg = make([][]float32, regs)
+				for i := range reg {
+					reg[i] = r.scratch[worker][i*stride:][:piece]
 				}
+				for _, l := range loads {
+					if l.form == scalarForm || l.form == periodicForm {
+						l.fill(reg[l.reg], r.mem[l.t.id], 0)
+					}
+				}
+				registers[worker] = reg
 			}
 			for _, l := range sinks {
 				clear(r.floats(l.partial)[task*l.width:][:l.width])

@@ -37,6 +37,12 @@ func (c *compiler) native(n *node) bool {
 	case compute.OpTypeDotGeneral:
 		_, ok := product(n)
 		return ok
+	case compute.OpTypeReduceWindow:
+		_, ok := poolingOf(n, n.out[0])
+		return ok
+	case compute.OpTypeSelectAndScatterMax, compute.OpTypeSelectAndScatterMin:
+		_, ok := poolingOf(n, n.in[1])
+		return ok
 	}
 	return isReshape(n)
 }
@@ -49,6 +55,12 @@ func (c *compiler) lowerNative(n *node) {
 		return
 	case compute.OpTypeDotGeneral:
 		c.lowerProduct(n)
+		return
+	case compute.OpTypeReduceWindow:
+		c.lowerPooling(n)
+		return
+	case compute.OpTypeSelectAndScatterMax, compute.OpTypeSelectAndScatterMin:
+		c.lowerScatter(n)
 		return
 	}
 	out := n.out[0]

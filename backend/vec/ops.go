@@ -9,6 +9,7 @@ import (
 )
 
 // The operations of [compute.StandardOps] and [compute.FusedOps]: each is recorded with what adds it to another backend.
+// GoMLX writes the fused ones that are not here as standard ones, for which there are kernels.
 
 type (
 	values = []compute.Value
@@ -489,7 +490,7 @@ func (f *Function) SelectAndScatterMax(operand, source compute.Value, windowDime
 	windowDimensions = slices.Clone(windowDimensions)
 	windowStrides = slices.Clone(windowStrides)
 	paddings = slices.Clone(paddings)
-	return f.one(compute.OpTypeSelectAndScatterMax, []any{windowDimensions, windowStrides, paddings}, func(g target, in values) (compute.Value, error) {
+	return f.one(compute.OpTypeSelectAndScatterMax, window{size: windowDimensions, strides: windowStrides, paddings: paddings}, func(g target, in values) (compute.Value, error) {
 		return g.SelectAndScatterMax(in[0], in[1], windowDimensions, windowStrides, paddings)
 	}, operand, source)
 }
@@ -499,7 +500,7 @@ func (f *Function) SelectAndScatterMin(operand, source compute.Value, windowDime
 	windowDimensions = slices.Clone(windowDimensions)
 	windowStrides = slices.Clone(windowStrides)
 	paddings = slices.Clone(paddings)
-	return f.one(compute.OpTypeSelectAndScatterMin, []any{windowDimensions, windowStrides, paddings}, func(g target, in values) (compute.Value, error) {
+	return f.one(compute.OpTypeSelectAndScatterMin, window{size: windowDimensions, strides: windowStrides, paddings: paddings}, func(g target, in values) (compute.Value, error) {
 		return g.SelectAndScatterMin(in[0], in[1], windowDimensions, windowStrides, paddings)
 	}, operand, source)
 }
@@ -532,35 +533,6 @@ func (f *Function) ConvGeneral(input, kernel compute.Value, axes compute.Convolv
 	return f.one(compute.OpTypeConvGeneral, convolution{axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount}, func(g target, in values) (compute.Value, error) {
 		return g.ConvGeneral(in[0], in[1], axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount)
 	}, input, kernel)
-}
-
-// FusedSoftmax implements [compute.FusedOps].
-func (f *Function) FusedSoftmax(x compute.Value, axis int) (compute.Value, error) {
-	return f.one(compute.OpTypeFusedSoftmax, axis, func(g target, in values) (compute.Value, error) {
-		return g.FusedSoftmax(in[0], axis)
-	}, x)
-}
-
-// FusedGelu implements [compute.FusedOps].
-func (f *Function) FusedGelu(x compute.Value, exact bool) (compute.Value, error) {
-	return f.one(compute.OpTypeFusedGelu, exact, func(g target, in values) (compute.Value, error) {
-		return g.FusedGelu(in[0], exact)
-	}, x)
-}
-
-// FusedLayerNorm implements [compute.FusedOps].
-func (f *Function) FusedLayerNorm(x compute.Value, axes []int, epsilon float64, gamma, beta compute.Value) (compute.Value, error) {
-	axes = slices.Clone(axes)
-	return f.one(compute.OpTypeFusedLayerNorm, []any{axes, epsilon}, func(g target, in values) (compute.Value, error) {
-		return g.FusedLayerNorm(in[0], axes, epsilon, in[1], in[2])
-	}, x, gamma, beta)
-}
-
-// FusedDense implements [compute.FusedOps].
-func (f *Function) FusedDense(x, weight, bias compute.Value, options compute.DenseConfig) (compute.Value, error) {
-	return f.one(compute.OpTypeFusedDense, options, func(g target, in values) (compute.Value, error) {
-		return g.FusedDense(in[0], in[1], in[2], options)
-	}, x, weight, bias)
 }
 
 // RNGBitGenerator implements [compute.StandardOps].
@@ -610,17 +582,4 @@ func (f *Function) FusedQuantizedDense(x, weights, bias compute.Value, quantizat
 		q.Scale, q.ZeroPoint = in[3], in[4]
 		return g.FusedQuantizedDense(in[0], in[1], in[2], &q, activation)
 	}, x, weights, bias, scale, zero)
-}
-
-// FusedAttentionQKVProjection implements [compute.FusedOps].
-func (f *Function) FusedAttentionQKVProjection(x, wQKV, biasQ, biasK, biasV compute.Value, queryDim, keyValueDim int) (query, key, val compute.Value, err error) {
-	outs, err := f.record(compute.OpTypeFusedAttentionQKVProjection, []int{queryDim, keyValueDim}, values{x, wQKV, biasQ, biasK, biasV}, nil,
-		func(g target, in values, _ []target) (values, error) {
-			q, k, v, err := g.FusedAttentionQKVProjection(in[0], in[1], in[2], in[3], in[4], queryDim, keyValueDim)
-			return values{q, k, v}, err
-		})
-	if err != nil {
-		return nil, nil, nil, err
-	}
-	return outs[0], outs[1], outs[2], nil
 }

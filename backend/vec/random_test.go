@@ -314,6 +314,28 @@ func randomElementwise(r *rand.Rand) *example {
 	return e
 }
 
+// randomPooling pools an image, with gradients.
+func randomPooling(r *rand.Rand) *example {
+	dims := []int{1 + r.IntN(3), 4 + r.IntN(6), 4 + r.IntN(6), 1 + r.IntN(9)}
+	window, stride, pad := 1+r.IntN(3), 1+r.IntN(3), r.IntN(2)
+	pad = min(pad, window-1)
+	e := &example{name: fmt.Sprintf("pooling of %v, window %d, stride %d, padding %d", dims, window, stride, pad)}
+	e.inputs = []*input{randomInput(r, dims...)}
+	for i := range e.inputs[0].values {
+		if r.IntN(3) == 0 {
+			e.inputs[0].values[i] = 1 // ties
+		}
+	}
+	e.build = func(in []*graph.Node) []*graph.Node {
+		p := [][2]int{{pad, pad}, {pad, pad}}
+		y := graph.MaxPool(in[0]).Window(window).Strides(stride).PaddingPerDim(p).Done()
+		z := graph.SumPool(in[0]).Window(window).Strides(stride).PaddingPerDim(p).Done()
+		loss := graph.ReduceAllSum(graph.Mul(y, graph.Sin(graph.Iota(y.Graph(), y.Shape(), 1))))
+		return append([]*graph.Node{y, z}, graph.Gradient(loss, in[0])...)
+	}
+	return e
+}
+
 // randomLayout moves elements about and multiplies matrices.
 func randomLayout(r *rand.Rand) *example {
 	dims := []int{1 + r.IntN(5), 2 + r.IntN(6), 2 + r.IntN(6)}
@@ -347,7 +369,7 @@ func TestAgainstGoBackend(t *testing.T) {
 	if testing.Short() {
 		count = 15
 	}
-	kinds := []func(*rand.Rand) *example{randomConvolution, randomElementwise, randomLayout, randomBlocks}
+	kinds := []func(*rand.Rand) *example{randomConvolution, randomElementwise, randomLayout, randomBlocks, randomPooling}
 	type checked struct {
 		*example
 		want [][]float64

@@ -79,7 +79,8 @@ func New(config string) (compute.Backend, error) {
 	return &Backend{golang: golang, set: set, kernels: kernelsOf(set), pool: newPool(threads), caps: capabilities(golang)}, nil
 }
 
-// capabilities are those of the Go backend with static shapes only: a program is planned for one shape.
+// capabilities are those of the Go backend with static shapes only, as a program is planned for one shape, and without the
+// fused operations that are better taken apart.
 func capabilities(golang compute.Backend) compute.Capabilities {
 	caps := golang.Capabilities().Clone()
 	caps.DynamicAxes = false
@@ -87,6 +88,8 @@ func capabilities(golang compute.Backend) compute.Capabilities {
 	for _, op := range []compute.OpType{
 		compute.OpTypeDynamicBroadcastInDim, compute.OpTypeDynamicIota, compute.OpTypeDynamicPad,
 		compute.OpTypeDynamicDimensionSize, compute.OpTypeDynamicShape, compute.OpTypeDynamicReshape,
+		compute.OpTypeFusedSoftmax, compute.OpTypeFusedGelu, compute.OpTypeFusedLayerNorm, compute.OpTypeFusedDense,
+		compute.OpTypeFusedAttentionQKVProjection,
 	} {
 		delete(caps.Operations, op)
 	}
