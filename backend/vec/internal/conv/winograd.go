@@ -119,54 +119,111 @@ func (w *winograd) transformInput(dst []float32, plane, first, count int, x []fl
 	}
 }
 
+// run computes the convolution. Where the transformed weights are too many for a core's cache and the tiles few, the
+// three steps each go over all tiles instead, so that the weights are read once.
 func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []float32) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	finish := finishForward(w.set, y, e, w.zeros)
-	if mask != nil {
-		finish = finishInput(w.set, y, e.Residual, mask, w.zeros)
+	o := w.newOutput(y, e, mask)
+	if w.phased() {
+		w.runPhased(par, sc, x, weights, o)
+		return
 	}
-	floor, bias := noFloor, e.Bias
-	if e.ReLU {
-		floor = 0
-	}
-	if bias == nil {
-		bias = w.zeros
-	}
-	vecs, row := w.cout/w.set.Lanes(), w.outW*w.cout
 	par.Run(divUp(w.total(), w.tiles), func(task, worker int) {
 		first := task * w.tiles
 		count := min(w.tiles, w.total()-first)
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-		edge := cut(&buf, 16*w.cout)
 		w.transformInput(in, w.inPlane, first, count, x)
 		for p := range planes {
 			multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
 				products[p*w.outPlane:], w.outRow, false)
 		}
-		t := w.tile(first)
-		for i := range count {
-			src := products[i*w.outRow:]
-			at := ((t.n*w.outH+4*t.y)*w.outW + 4*t.x) * w.cout
-			var extra []float32
-			if e.Residual != nil {
-				extra = e.Residual[at:]
-			}
-			switch h, width := w.outH-4*t.y, w.outW-4*t.x; {
-			case h < 4 || width < 4:
-				w.set.WinogradOutput(edge, 4*w.cout, w.cout, src, w.outPlane, w.zeros, nil, noFloor, vecs)
-				for r := range min(4, h) {
-					finish(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
-				}
-			case mask != nil:
-				w.set.WinogradOutputMask(y[at:], row, w.cout, src, w.outPlane, extra, mask[at:], vecs)
-			default:
-				w.set.WinogradOutput(y[at:], row, w.cout, src, w.outPlane, bias, extra, floor, vecs)
-			}
-			t = w.next(t)
-		}
+		o.transform(products, w.outPlane, first, count, buf)
 	})
+}
+
+const (
+	phasedWeights = 4 << 20 / 4 // elements of all planes from which the steps go over all tiles
+	phasedTiles   = 256         // or as many of them as this
+	phasedStep    = 8           // transformed by one task
+	phasedCols    = 256         // of a plane's products, computed by one task
+)
+
+func (w *winograd) phased() bool { return planes*w.weights > phasedWeights }
+
+func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o *output) {
+	tiles := divUp(w.total(), divUp(w.total(), phasedTiles))
+	inPlane, outPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
+	buf := sc.common(planes*(inPlane+outPlane) + 2*line)
+	in, products := cut(&buf, planes*inPlane), cut(&buf, planes*outPlane)
+	strips := divUp(w.cout, phasedCols)
+	for start := 0; start < w.total(); start += tiles {
+		block := min(tiles, w.total()-start)
+		par.Run(divUp(block, phasedStep), func(task, _ int) {
+			first := task * phasedStep
+			w.transformInput(in[first*w.inRow:], inPlane, start+first, min(phasedStep, block-first), x)
+		})
+		par.Run(planes*strips, func(task, _ int) {
+			p, col := task/strips, task%strips*phasedCols
+			multiply(w.set, block, min(phasedCols, w.cout-col), w.cin, in[p*inPlane:], w.inRow, 1,
+				right{weights[p*w.weights+col*w.cin:], w.cin, 0}, products[p*outPlane+col:], w.outRow, false)
+		})
+		par.Run(divUp(block, phasedStep), func(task, worker int) {
+			first := task * phasedStep
+			o.transform(products[first*w.outRow:], outPlane, start+first, min(phasedStep, block-first), sc.worker(worker, 16*w.cout))
+		})
+	}
+}
+
+// output is where products go, and with which epilogue.
+type output struct {
+	*winograd
+	y, bias, residual, mask []float32
+	floor                   float32
+	finish                  finisher // for tiles that reach over an edge
+}
+
+func (w *winograd) newOutput(y []float32, e Epilogue, mask []float32) *output {
+	o := &output{winograd: w, y: y, bias: e.Bias, residual: e.Residual, mask: mask, floor: noFloor}
+	o.finish = finishForward(w.set, y, e, w.zeros)
+	if mask != nil {
+		o.finish = finishInput(w.set, y, e.Residual, mask, w.zeros)
+	}
+	if e.ReLU {
+		o.floor = 0
+	}
+	if o.bias == nil {
+		o.bias = w.zeros
+	}
+	return o
+}
+
+// transform makes the outputs of count tiles from first on of their products, with room for one tile in edge.
+func (o *output) transform(products []float32, plane, first, count int, edge []float32) {
+	w := o.winograd
+	vecs, row := w.cout/w.set.Lanes(), w.outW*w.cout
+	t := w.tile(first)
+	for i := range count {
+		src := products[i*w.outRow:]
+		at := ((t.n*w.outH+4*t.y)*w.outW + 4*t.x) * w.cout
+		var extra []float32
+		if o.residual != nil {
+			extra = o.residual[at:]
+		}
+		switch h, width := w.outH-4*t.y, w.outW-4*t.x; {
+		case h < 4 || width < 4:
+			w.set.WinogradOutput(edge, 4*w.cout, w.cout, src, plane, w.zeros, nil, noFloor, vecs)
+			for r := range min(4, h) {
+				o.finish(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
+			}
+		case o.mask != nil:
+			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, extra, o.mask[at:], vecs)
+		default:
+			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, o.bias, extra, o.floor, vecs)
+		}
+		t = w.next(t)
+	}
 }
 
 // The weights' gradient goes over blocks of tiles, big enough that the 36 sums of products, which do not stay in a core's
