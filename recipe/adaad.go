@@ -5,7 +5,7 @@ package recipe
 // times smaller.
 func adaad(data, model string) Preset {
 	s := small("adaad", data, model)
-	s.Search = nearby(4.0/255, 3)
+	s.Search = nearby(5.0/255, 2)
 	s.Alpha, s.Temperature, s.Reduction = 1, 1, "batchmean"
 	return Preset{Settings: s, Source: "Huang et al. 2023, scaled to one CPU", Needs: "a robust " + data + " model"}
 }

@@ -3,7 +3,7 @@ package recipe
 // pgdAT is the small recipe of adversarial training: it makes teachers.
 func pgdAT(data, model string) Preset {
 	s := small("pgd-at", data, model)
-	s.Search, s.ForwardClean = nearby(4.0/255, 3), true
+	s.Search, s.ForwardClean = nearby(5.0/255, 2), true
 	return Preset{Settings: s, Source: "Madry et al. 2018, scaled to one CPU: makes a teacher"}
 }
 

@@ -56,7 +56,7 @@ func small(method, data, model string) Settings {
 		Method: method, Model: model, Data: data,
 		Epochs: 15, BatchSize: 128, HeldOut: 0.02, Augment: true,
 		Optimizer: "sgd", LR: 0.1, Momentum: 0.9, WeightDecay: 5e-4, Schedule: "one-cycle",
-		ValidationSteps: 10,
+		ValidationSteps: 10, ValidationSamples: 500,
 	}
 }
 
