@@ -108,9 +108,6 @@ type compiler struct {
 
 func (c *compiler) compile() error {
 	c.simplify()
-	if err := c.checkOutputs(); err != nil {
-		return err
-	}
 	c.clusterConvolutions()
 	c.clusterElementwise()
 	for _, n := range c.nodes {
@@ -127,15 +124,7 @@ func (c *compiler) compile() error {
 	return nil
 }
 
-func (c *compiler) checkOutputs() error {
-	for i, v := range c.fn.outputs {
-		if v.shape.IsDynamic() {
-			return errors.Errorf("output %d has the dynamic shape %s", i, v.shape)
-		}
-	}
-	return nil
-}
-
+// newCluster puts nodes, in order, into a cluster of their own.
 func (c *compiler) newCluster(nodes ...*node) *cluster {
 	k := &cluster{nodes: nodes, first: c.position[nodes[0]], last: c.position[nodes[len(nodes)-1]]}
 	for _, n := range nodes {

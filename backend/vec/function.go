@@ -1,6 +1,7 @@
 package vec
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"reflect"
 	"slices"
@@ -103,7 +104,7 @@ type flat struct{ values any }
 
 // String prints a constant so that different values print differently.
 func (c flat) String() string {
-	return fmt.Sprintf("%T%x", c.values, dtypes.UnsafeByteSliceFromAny(c.values))
+	return fmt.Sprintf("%T%d%x", c.values, reflect.ValueOf(c.values).Len(), sha256.Sum256(dtypes.UnsafeByteSliceFromAny(c.values)))
 }
 
 // record adds an operation, by way of the shadow.

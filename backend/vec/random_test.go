@@ -300,7 +300,7 @@ func randomElementwise(r *rand.Rand) *example {
 			case 13:
 				x = graph.ReduceAndKeep(whole(), graph.ReduceMax, -1)
 			case 14:
-				x = graph.TransposeAllDims(graph.TransposeAllDims(whole(), 0, 3, 1, 2), 0, 2, 3, 1)
+				x = graph.TransposeAllAxes(graph.TransposeAllAxes(whole(), 0, 3, 1, 2), 0, 2, 3, 1)
 			case 15:
 				x = graph.ClipScalar(pick(), -0.5, 0.75)
 			}
@@ -346,7 +346,7 @@ func randomLayout(r *rand.Rand) *example {
 		name:   fmt.Sprintf("layouts of %v, permutation %v, padding %v, matrix %d", dims, perm, pads, k),
 		inputs: []*input{randomInput(r, dims...), randomInput(r, dims...), randomInput(r, dims[2], k), randomInput(r)},
 		build: func(in []*graph.Node) []*graph.Node {
-			x := graph.TransposeAllDims(in[0], perm...)
+			x := graph.TransposeAllAxes(in[0], perm...)
 			y := graph.Reverse(graph.Concatenate([]*graph.Node{in[0], in[1], in[0]}, 1), 0, 2)
 			z := graph.Pad(in[1], in[3], pads...)
 			s := graph.Slice(in[0], graph.AxisRange(), graph.AxisRange(1).Stride(2), graph.AxisRange(0, -1))

@@ -83,7 +83,7 @@ func New(config string) (compute.Backend, error) {
 // fused operations that are better taken apart.
 func capabilities(golang compute.Backend) compute.Capabilities {
 	caps := golang.Capabilities().Clone()
-	caps.DynamicAxes = false
+	caps.DynamicAxes = false //lint:ignore SA1019 clients may still look at it
 	caps.DynamicShapes = compute.DynamicShapesNone
 	for _, op := range []compute.OpType{
 		compute.OpTypeDynamicBroadcastInDim, compute.OpTypeDynamicIota, compute.OpTypeDynamicPad,
