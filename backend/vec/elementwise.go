@@ -402,21 +402,14 @@ func (c *compiler) lowerElementwise(k *cluster) {
 	}
 	piece = min(piece, k.size)
 	stride := roundUp(piece, 16)
-	in.scratch = regs * stride * 4
+	in.scratch = 4 * (regs*stride + sideBySide)
+	addRows := c.backend.kernels.addRows
 	workers := c.backend.pool.workers
 	each := roundUp(max(taskSize, (k.size+tasksEach*workers-1)/(tasksEach*workers)), piece)
 	if len(sinks) > 0 { // the order of sums may not depend on the number of workers
 		each = roundUp(taskSize, piece)
 	}
 	tasks := (k.size + each - 1) / each
-	sumColumns, sumRow := c.backend.kernels.sumColumns, c.backend.kernels.sumRow
-	add := func(y, x []float32) {
-		if len(y) == 1 {
-			y[0] += sumRow(x)
-		} else {
-			sumColumns(y, x)
-		}
-	}
 	for _, l := range sinks {
 		l.partial = c.newTensor(4 * tasks * l.width)
 		in.out = append(in.out, l.partial)
@@ -466,7 +459,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 					}
 					for _, l := range sinks {
 						if l.step == i {
-							add(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n])
+							addRows(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n], r.scratch[worker][regs*stride:])
 						}
 					}
 				}
@@ -475,7 +468,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		for _, l := range sinks {
 			out := r.floats(l.out)
 			clear(out)
-			add(out, r.floats(l.partial))
+			addRows(out, r.floats(l.partial), r.scratch[0])
 		}
 		return nil
 	}

@@ -328,12 +328,12 @@ func (c *compiler) lowerReduction(n *node) {
 		}
 		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMul](y, y, x, nil) }
 	}
-	columns := func(y, x []float32) {
+	columns := func(y, x, scratch []float32) {
 		for i := range y {
 			y[i] = neutral
 		}
 		if column == nil {
-			c.backend.kernels.sumColumns(y, x)
+			c.backend.kernels.addRows(y, x, scratch)
 			return
 		}
 		for ; len(x) > 0; x = x[len(y):] {
@@ -353,9 +353,10 @@ func (c *compiler) lowerReduction(n *node) {
 		in.out = append(in.out, partial)
 	}
 	group := max(1, (1<<14)/(min(each, k.r)*k.b)) // pieces in one task
+	in.scratch = 4 * sideBySide
 	in.run = func(r *run) error {
 		x, y, partial := r.floats(x), r.floats(y), r.floats(partial)
-		r.pool.Run((k.a*pieces+group-1)/group, func(task, _ int) {
+		r.pool.Run((k.a*pieces+group-1)/group, func(task, worker int) {
 			for i := task * group; i < min((task+1)*group, k.a*pieces); i++ {
 				from := i % pieces * each
 				n := min(each, k.r-from)
@@ -364,7 +365,7 @@ func (c *compiler) lowerReduction(n *node) {
 					partial[i] = row(part)
 					continue
 				}
-				columns(partial[i*k.b:][:k.b], part)
+				columns(partial[i*k.b:][:k.b], part, r.scratch[worker])
 			}
 		})
 		if pieces > 1 {
@@ -373,7 +374,7 @@ func (c *compiler) lowerReduction(n *node) {
 				if k.b == 1 {
 					y[a] = row(part)
 				} else {
-					columns(y[a*k.b:][:k.b], part)
+					columns(y[a*k.b:][:k.b], part, r.scratch[0])
 				}
 			}
 		}

@@ -207,6 +207,26 @@ func kernelsOf(set *kern.Set) kernels {
 	}}
 }
 
+// sideBySide is the number of elements of short rows that are added up side by side.
+const sideBySide = 128
+
+// addRows adds the rows of x, as long as y, to y. It uses sideBySide elements of scratch memory.
+func (k kernels) addRows(y, x, scratch []float32) {
+	switch {
+	case len(y) == 1:
+		y[0] += k.sumRow(x)
+		return
+	case len(y) <= sideBySide/2 && len(x) >= 2*sideBySide:
+		wide := scratch[:sideBySide/len(y)*len(y)]
+		clear(wide)
+		head := len(x) / len(wide) * len(wide)
+		k.sumColumns(wide, x[:head])
+		k.sumColumns(y, wide)
+		x = x[head:]
+	}
+	k.sumColumns(y, x)
+}
+
 // of is the kernel of an elementwise node.
 func (k kernels) of(n *node) func(dst, a, b, c []float32) {
 	if n.op != compute.OpTypeConvertDType {
