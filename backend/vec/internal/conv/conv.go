@@ -124,46 +124,81 @@ func (p *Plan) Shape() Shape { return p.s }
 // size apart, and the same set, until the weights change.
 type Packed struct {
 	parts [][]float32
+	fill  []func(par Parallel, part []float32, k Kernel)
+}
+
+// Update packs changed weights into the memory of w, which no call may be reading meanwhile.
+func (w *Packed) Update(par Parallel, k Kernel) {
+	for i, fill := range w.fill {
+		fill(par, w.parts[i], k)
+	}
+}
+
+// serial is the Parallel of the caller alone.
+type serial struct{}
+
+func (serial) Workers() int { return 1 }
+
+func (serial) Run(n int, f func(i, worker int)) {
+	for i := range n {
+		f(i, 0)
+	}
+}
+
+// add gives w a part of a size and what packs weights into it.
+func (w *Packed) add(size int, fill func(par Parallel, part []float32, k Kernel)) {
+	w.parts = append(w.parts, aligned(size))
+	w.fill = append(w.fill, fill)
 }
 
 // Pack prepares weights for Forward.
 func (p *Plan) Pack(k Kernel) *Packed {
-	if p.winogradForward != nil {
-		return &Packed{[][]float32{p.winogradForward.pack(k)}}
+	w := &Packed{}
+	switch {
+	case p.winogradForward != nil:
+		w.add(p.winogradForward.packedSize(), p.winogradForward.pack)
+	case p.depthwiseForward != nil:
+		d := p.depthwiseForward[0]
+		w.add(d.weightsSize(), d.packWeights)
+	default:
+		co := p.s.Cout / p.s.Groups
+		w.add(p.forward.packedSize, func(_ Parallel, part []float32, k Kernel) {
+			p.forward.pack(part, func(group, i int, t tap) ([]float32, int) {
+				return k.Data[k.Base+group*co*k.SO+i*k.SI+t.kh*k.SH+t.kw*k.SW:], k.SO
+			})
+		})
 	}
-	if p.depthwiseForward != nil {
-		return packDepthwise(p.depthwiseForward, k)
-	}
-	w := aligned(p.forward.packedSize)
-	co := p.s.Cout / p.s.Groups
-	p.forward.pack(w, func(group, i int, t tap) ([]float32, int) {
-		return k.Data[k.Base+group*co*k.SO+i*k.SI+t.kh*k.SH+t.kw*k.SW:], k.SO
-	})
-	return &Packed{[][]float32{w}}
+	w.Update(serial{}, k)
+	return w
 }
 
 // PackGradInput prepares weights for GradInput.
 func (p *Plan) PackGradInput(k Kernel) *Packed {
-	if p.winogradInput != nil {
-		// The kernel reversed, and read from output to input.
-		return &Packed{[][]float32{p.winogradInput.pack(Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW})}}
-	}
-	if p.depthwiseInput != nil {
-		return packDepthwise(p.depthwiseInput, k)
-	}
-	if p.thin != nil {
-		return &Packed{[][]float32{p.thin.packInput(k)}}
-	}
-	packed := &Packed{}
-	co := p.s.Cout / p.s.Groups
-	for _, g := range p.input {
-		w := aligned(g.packedSize)
-		g.pack(w, func(group, o int, t tap) ([]float32, int) {
-			return k.Data[k.Base+(group*co+o)*k.SO+t.kh*k.SH+t.kw*k.SW:], k.SI
+	w := &Packed{}
+	switch {
+	case p.winogradInput != nil:
+		w.add(p.winogradInput.packedSize(), func(par Parallel, part []float32, k Kernel) {
+			// The kernel reversed, and read from output to input.
+			p.winogradInput.pack(par, part, Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW})
 		})
-		packed.parts = append(packed.parts, w)
+	case p.depthwiseInput != nil:
+		for _, d := range p.depthwiseInput {
+			w.add(d.weightsSize(), d.packWeights)
+		}
+	case p.thin != nil:
+		w.add(p.thin.inputSize(), p.thin.packInput)
+	default:
+		co := p.s.Cout / p.s.Groups
+		for _, g := range p.input {
+			w.add(g.packedSize, func(_ Parallel, part []float32, k Kernel) {
+				g.pack(part, func(group, o int, t tap) ([]float32, int) {
+					return k.Data[k.Base+(group*co+o)*k.SO+t.kh*k.SH+t.kw*k.SW:], k.SI
+				})
+			})
+		}
 	}
-	return packed
+	w.Update(serial{}, k)
+	return w
 }
 
 // Forward computes y[N,OH,OW,Cout] from x[N,H,W,Cin] and weights packed by Pack, with the epilogue. y may not overlap x.

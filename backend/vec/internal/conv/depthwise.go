@@ -63,17 +63,10 @@ const depthwiseTaps = 64
 
 func (d *depthwise) tasks() int { return divUp(d.n*d.gh, d.rows) }
 
-func packDepthwise(phases []*depthwise, k Kernel) *Packed {
-	packed := &Packed{}
-	for _, d := range phases {
-		packed.parts = append(packed.parts, d.pack(k))
-	}
-	return packed
-}
+func (d *depthwise) weightsSize() int { return len(d.taps) * d.outC }
 
-// pack writes the weights of all taps side by side.
-func (d *depthwise) pack(k Kernel) []float32 {
-	w := aligned(len(d.taps) * d.outC)
+// packWeights writes the weights of all taps side by side.
+func (d *depthwise) packWeights(_ Parallel, w []float32, k Kernel) {
 	for i, t := range d.taps {
 		at := k.Base + t.kh*k.SH + t.kw*k.SW
 		for c := range d.outC {
@@ -81,7 +74,6 @@ func (d *depthwise) pack(k Kernel) []float32 {
 			at += k.SO
 		}
 	}
-	return w
 }
 
 // each calls f for every run of a task: where its output and its input start.

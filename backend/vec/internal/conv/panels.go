@@ -8,26 +8,28 @@ import "github.com/adaad-go/adaad/internal/kern"
 // panelCols is the number of columns with padding.
 func panelCols(set *kern.Set, n int) int { return roundUp(n, set.Lanes()) }
 
-// fillPanels packs k rows of n columns; row(i) is where row i is, its columns step apart.
-func fillPanels(set *kern.Set, dst []float32, k, n int, row func(i int) ([]float32, int)) {
+// fillPanels packs k rows of n columns; row(i) is where row i is, its columns step apart. It goes strip by strip, for the
+// rows of a matrix that is stored by columns share their cache lines.
+func fillPanels(set *kern.Set, dst []float32, k, n int, row func(i int) (src []float32, step int)) {
 	lanes := set.Lanes()
-	for i := range k {
-		src, step := row(i)
-		for col := 0; col < n; {
-			vecs := min(set.MaxVecs(), divUp(n-col, lanes))
-			width := vecs * lanes
+	for col := 0; col < n; {
+		width := min(set.MaxVecs(), divUp(n-col, lanes)) * lanes
+		have := min(width, n-col)
+		for i := range k {
+			src, step := row(i)
 			d := dst[col*k+i*width:][:width]
-			have := min(width, n-col)
 			if step == 1 {
 				copy(d, src[col:col+have])
 			} else {
-				for j, at := 0, col*step; j < have; j, at = j+1, at+step {
+				at := col * step
+				for j := range d[:have] {
 					d[j] = src[at]
+					at += step
 				}
 			}
 			clear(d[have:])
-			col += width
 		}
+		col += width
 	}
 }
 

@@ -128,11 +128,14 @@ func (t *thin) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	addChunks(par, g, dst, sums, max(1, chunks), cRow)
 }
 
+func (t *thin) inputSize() int {
+	return t.s.Cout * panelCols(t.g.set, t.s.KH*t.s.KW*t.s.Cin)
+}
+
 // packInput packs w[o, (tap,i)].
-func (t *thin) packInput(k Kernel) []float32 {
+func (t *thin) packInput(_ Parallel, w []float32, k Kernel) {
 	s := t.s
 	terms := s.KH * s.KW * s.Cin
-	w := aligned(s.Cout * panelCols(t.g.set, terms))
 	row := make([]float32, terms)
 	fillPanels(t.g.set, w, s.Cout, terms, func(o int) ([]float32, int) {
 		for j := range row {
@@ -141,7 +144,6 @@ func (t *thin) packInput(k Kernel) []float32 {
 		}
 		return row, 1
 	})
-	return w
 }
 
 func (t *thin) gradInput(par Parallel, dy []float32, w *Packed, zeros []float32, finish finisher) {

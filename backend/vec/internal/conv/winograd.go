@@ -51,20 +51,25 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 
 func (w *winograd) total() int { return w.n * w.tilesH * w.tilesW }
 
-// pack transforms the weights into 36 planes of panels.
-func (w *winograd) pack(k Kernel) []float32 {
-	sc := getScratch(1)
+func (w *winograd) packedSize() int { return planes * w.weights }
+
+// pack transforms the weights into 36 planes of panels, a strip at a time.
+func (w *winograd) pack(par Parallel, packed []float32, k Kernel) {
+	sc := getScratch(par.Workers())
 	defer sc.put()
-	size := w.cin * w.cout
-	taps := sc.common(9 * w.weights)
-	for t := range 9 {
-		fillPanels(w.set, taps[t*w.weights:][:size], w.cin, w.cout, func(i int) ([]float32, int) {
-			return k.Data[k.Base+t/3*k.SH+t%3*k.SW+i*k.SI:], k.SO
-		})
-	}
-	packed := aligned(planes * w.weights)
-	w.set.WinogradWeights(packed, w.weights, taps, w.weights, size/w.set.Lanes())
-	return packed
+	wide := w.set.MaxVecs() * w.set.Lanes()
+	par.Run(divUp(w.cout, wide), func(strip, worker int) {
+		col := strip * wide
+		width := min(wide, w.cout-col)
+		plane := oddLines(w.cin * width)
+		taps := sc.worker(worker, 9*plane)
+		for t := range 9 {
+			fillPanels(w.set, taps[t*plane:], w.cin, width, func(i int) ([]float32, int) {
+				return k.Data[k.Base+t/3*k.SH+t%3*k.SW+i*k.SI+col*k.SO:], k.SO
+			})
+		}
+		w.set.WinogradWeights(packed[col*w.cin:], w.weights, taps, plane, w.cin*width/w.set.Lanes())
+	})
 }
 
 // tile is where a tile is.
