@@ -2,6 +2,7 @@ package vec
 
 import (
 	"reflect"
+	"sync"
 	"sync/atomic"
 	"unsafe"
 
@@ -53,8 +54,36 @@ func floats(mem []byte) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/4)
 }
 
+// memory keeps what finalized buffers leave, by size, until the garbage collector wants it: new pages cost more than many
+// an operation.
+type memory struct{ bySize sync.Map } // int to *sync.Pool of *[]byte
+
+// get returns n bytes of any contents.
+func (m *memory) get(n int) []byte {
+	if p, ok := m.bySize.Load(n); ok {
+		if mem, ok := p.(*sync.Pool).Get().(*[]byte); ok {
+			return *mem
+		}
+	}
+	return allocate(n)
+}
+
+func (m *memory) put(mem []byte) {
+	p, _ := m.bySize.LoadOrStore(len(mem), &sync.Pool{})
+	p.(*sync.Pool).Put(&mem)
+}
+
+// newBuffer returns a buffer of any contents.
 func (b *Backend) newBuffer(shape shapes.Shape) *Buffer {
-	return &Buffer{backend: b, shape: shape.Clone(), mem: allocate(byteSize(shape)), id: lastID.Add(1)}
+	return &Buffer{backend: b, shape: shape.Clone(), mem: b.memory.get(byteSize(shape)), id: lastID.Add(1)}
+}
+
+// release ends the life of the buffer. Its memory is used again, unless a client may still have it.
+func (buf *Buffer) release() {
+	if buf.mem != nil && !buf.exposed.Load() {
+		buf.backend.memory.put(buf.mem)
+	}
+	buf.mem = nil
 }
 
 // checkFlat reports whether flat is a slice that holds exactly the values of the shape.
@@ -94,6 +123,7 @@ func (b *Backend) NewSharedBuffer(device compute.DeviceNum, shape shapes.Shape) 
 		return nil, nil, err
 	}
 	buf := b.newBuffer(shape)
+	clear(buf.mem)
 	buf.exposed.Store(true)
 	return buf, flatOf(buf.mem, shape), nil
 }
@@ -114,7 +144,7 @@ func (buf *Buffer) Backend() compute.Backend { return buf.backend }
 
 // Finalize implements [compute.Buffer]. Finalizing twice, or after donating, does nothing.
 func (buf *Buffer) Finalize() error {
-	buf.mem = nil
+	buf.release()
 	return nil
 }
 

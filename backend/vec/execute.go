@@ -367,7 +367,10 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	}
 	for i := range donate {
 		if donate[i] {
-			buffers[i].mem = nil
+			if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
+				buffers[i].mem = nil // the output's now
+			}
+			buffers[i].release()
 		}
 	}
 	e.give(r)
@@ -392,6 +395,8 @@ func (p *program) newOutput(i, donor int, buffers []*Buffer, donate []bool) *Buf
 	}
 	return p.backend.newBuffer(p.outputs[i])
 }
+
+func sameMemory(a, b []byte) bool { return len(a) > 0 && len(b) > 0 && &a[0] == &b[0] }
 
 // checkInputs compares the inputs with the program's parameters.
 func (p *program) checkInputs(inputs []compute.Buffer, donate []bool) ([]*Buffer, error) {

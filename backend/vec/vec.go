@@ -39,6 +39,7 @@ type Backend struct {
 	set       *kern.Set
 	kernels   kernels
 	pool      *pool
+	memory    memory
 	caps      compute.Capabilities
 	finalized atomic.Bool
 
