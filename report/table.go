@@ -46,8 +46,8 @@ const TerminalWidth = 100
 
 const gap = "  "
 
-// Text writes the table aligned for a terminal. Where it would be wider than TerminalWidth the widest column of words is
-// cut short; numbers never are.
+// Text writes the table aligned for a terminal. Where it would be wider than TerminalWidth the widest columns of words
+// but the first, which holds names to type, become narrower and their cells take several lines.
 func (t *Table) Text(w io.Writer) error {
 	var b strings.Builder
 	if t.Title != "" {
@@ -75,7 +75,7 @@ func (t *Table) Text(w io.Writer) error {
 	}
 	t.line(&b, rule, widths)
 	for _, row := range t.Rows {
-		t.line(&b, row, widths)
+		t.block(&b, row, widths)
 	}
 	if len(t.Notes) > 0 {
 		b.WriteByte('\n')
@@ -103,7 +103,7 @@ func (t *Table) widths() []int {
 	for ; total > TerminalWidth; total-- {
 		widest := -1
 		for i, c := range t.Columns {
-			if c.Align == Left && widths[i] > 8 && (widest < 0 || widths[i] > widths[widest]) {
+			if i > 0 && c.Align == Left && widths[i] > 8 && (widest < 0 || widths[i] > widths[widest]) {
 				widest = i
 			}
 		}
@@ -113,6 +113,27 @@ func (t *Table) widths() []int {
 		widths[widest]--
 	}
 	return widths
+}
+
+// block writes a row; words that do not fit their column go on below.
+func (t *Table) block(b *strings.Builder, row []string, widths []int) {
+	columns, lines := make([][]string, len(row)), 1
+	for i, cell := range row {
+		columns[i] = []string{cell}
+		if t.Columns[i].Align == Left {
+			columns[i] = wrap(cell, widths[i])
+		}
+		lines = max(lines, len(columns[i]))
+	}
+	for n := range lines {
+		cells := make([]string, len(row))
+		for i, c := range columns {
+			if n < len(c) {
+				cells[i] = c[n]
+			}
+		}
+		t.line(b, cells, widths)
+	}
 }
 
 func (t *Table) line(b *strings.Builder, cells []string, widths []int) {
