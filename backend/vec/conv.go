@@ -413,7 +413,11 @@ func (c *compiler) addPack(p *convPlan, pack func(conv.Kernel) *conv.Packed) int
 	c.add(instruction{name: "pack weights", in: []*tensor{w}, packs: true, run: func(r *run) error {
 		k := p.view
 		k.Data = r.floats(w)
-		r.packed[index] = pack(k)
+		if w := r.packed[index]; w != nil {
+			w.Update(r.pool, k)
+		} else {
+			r.packed[index] = pack(k)
+		}
 		return nil
 	}})
 	return index
