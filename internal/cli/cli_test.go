@@ -1,0 +1,255 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/adaad-go/adaad/backend/vec"
+	"github.com/gomlx/compute"
+)
+
+// adaad runs a command line in this process.
+func adaad(t *testing.T, ctx context.Context, args ...string) (stdout string, err error) {
+	t.Helper()
+	var out, progress bytes.Buffer
+	err = Run(ctx, args, Env{
+		Stdout: &out, Stderr: &progress, Backends: []string{"vec", "go"}, Version: "test",
+		Open: func(name string, threads int) (compute.Backend, error) {
+			if name != "vec" {
+				return nil, errors.New("this build has the backends vec, go")
+			}
+			return vec.New("")
+		},
+	})
+	if err != nil {
+		t.Logf("adaad %s: %v", strings.Join(args, " "), err)
+	}
+	return out.String(), err
+}
+
+// tiny is a run of a second or two.
+func tiny(method, out string, more ...string) []string {
+	return append([]string{"train", "--recipe", method + "-shapes-resnet8", "--model", "resnet8-w4", "--train-samples", "64", "--epochs", "2",
+		"--batch-size", "32", "--set", "validation_samples=20", "--set", "validation_steps=1", "--out", out}, more...)
+}
+
+func TestTrainEvaluateCompare(t *testing.T) {
+	dir := t.TempDir()
+	teacher, student := filepath.Join(dir, "teacher"), filepath.Join(dir, "student")
+	if _, err := adaad(t, t.Context(), tiny("pgd-at", teacher)...); err != nil {
+		t.Fatal(err)
+	}
+	out, err := adaad(t, t.Context(), tiny("adaad", student, "--teacher", teacher, "--seed", "7")...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "adaad evaluate --model "+student) {
+		t.Errorf("train does not say what to do next:\n%s", out)
+	}
+	for _, name := range []string{"run.json", "log.jsonl", "last", "best", "model.safetensors", "model.json"} {
+		if _, err := os.Stat(filepath.Join(student, name)); err != nil {
+			t.Errorf("the run folder lacks %s", name)
+		}
+	}
+	for _, run := range []string{teacher, student} {
+		out, err := adaad(t, t.Context(), "evaluate", "--model", run, "--samples", "30", "--attacks", "clean,fgsm,pgd-2")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"clean", "fgsm eps 8/255", "pgd-2 eps 8/255", "30 images of shapes test", "held-out training images"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("evaluate does not say %q:\n%s", want, out)
+			}
+		}
+		for line := range strings.Lines(out) {
+			if len([]rune(line)) > 101 {
+				t.Errorf("a line of %d characters: %s", len([]rune(line)), line)
+			}
+		}
+	}
+	table := filepath.Join(dir, "table.json")
+	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !strings.Contains(out, "teacher resnet8-w4 (pgd-at)") || !strings.Contains(out, "student resnet8-w4 (adaad)") {
+		t.Errorf("compare shows\n%s", out)
+	}
+	var models []any
+	if text, err := os.ReadFile(table); err != nil || json.Unmarshal(text, &models) != nil || len(models) != 2 {
+		t.Errorf("--json wrote %d models (%v)", len(models), err)
+	}
+	// A second evaluation that differs cannot stand beside the first.
+	if _, err := adaad(t, t.Context(), "evaluate", "--model", student, "--samples", "20", "--attacks", "clean,pgd-2"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := adaad(t, t.Context(), "compare", teacher, student); ExitCode(err) != ExitUsage {
+		t.Errorf("comparing what was measured differently gives %v", err)
+	}
+}
+
+// cancelled is a context that is done once training has begun to write.
+func cancelled(t *testing.T, dir string) context.Context {
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		for ctx.Err() == nil {
+			if _, err := os.Stat(filepath.Join(dir, "log.jsonl")); err == nil {
+				cancel()
+			}
+		}
+	}()
+	return ctx
+}
+
+func TestInterruptAndResume(t *testing.T) {
+	dir := t.TempDir()
+	whole, stopped := filepath.Join(dir, "whole"), filepath.Join(dir, "stopped")
+	if _, err := adaad(t, t.Context(), tiny("pgd-at", whole)...); err != nil {
+		t.Fatal(err)
+	}
+	_, err := adaad(t, cancelled(t, stopped), tiny("pgd-at", stopped)...)
+	if ExitCode(err) != ExitInterrupted || !strings.Contains(err.Error(), "adaad train --resume --out "+stopped) {
+		t.Fatalf("an interrupted run gives %v with exit code %d", err, ExitCode(err))
+	}
+	if _, err := adaad(t, t.Context(), "train", "--resume", "--out", stopped, "--epochs", "3"); ExitCode(err) != ExitUsage {
+		t.Errorf("resuming with another setting gives %v", err)
+	}
+	if _, err := adaad(t, t.Context(), "train", "--resume", "--out", stopped); err != nil {
+		t.Fatal(err)
+	}
+	a, errA := os.ReadFile(filepath.Join(whole, "model.safetensors"))
+	b, errB := os.ReadFile(filepath.Join(stopped, "model.safetensors"))
+	if errA != nil || errB != nil || !bytes.Equal(a, b) {
+		t.Errorf("the resumed run did not end with the same bits (%v, %v)", errA, errB)
+	}
+}
+
+// Mistakes in what is asked for end with exit code 2 and one sentence that names the culprit, and write nothing.
+func TestMistakes(t *testing.T) {
+	dir := t.TempDir()
+	teacher := filepath.Join(dir, "teacher")
+	if _, err := adaad(t, t.Context(), tiny("natural", teacher)...); err != nil {
+		t.Fatal(err)
+	}
+	page := filepath.Join(dir, "page.safetensors")
+	if err := os.WriteFile(page, []byte("<!DOCTYPE html><title>404</title>"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	idx := filepath.Join(dir, "mnist")
+	writeMNIST(t, idx)
+	out := filepath.Join(dir, "out")
+	adaadTo := func(more ...string) []string { return tiny("adaad", out, more...) }
+	for name, c := range map[string]struct {
+		args []string
+		want []string
+	}{
+		"unknown command":  {[]string{"fly"}, []string{"fly"}},
+		"unknown flag":     {adaadTo("--warp", "9"), []string{"--warp"}},
+		"no recipe":        {[]string{"train", "--out", out}, []string{"--recipe", "--method"}},
+		"unknown recipe":   {[]string{"train", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`, "adaad-cifar10-resnet20"}},
+		"unknown method":   {[]string{"train", "--method", "magic", "--out", out}, []string{`"magic"`, "pgd-at"}},
+		"unknown model":    {adaadTo("--teacher", teacher, "--model", "resnet21"), []string{"resnet21"}},
+		"unknown data":     {adaadTo("--teacher", teacher, "--data", "imagenet"), []string{"imagenet", "cifar10"}},
+		"unknown backend":  {adaadTo("--teacher", teacher, "--backend", "tpu"), []string{"--backend tpu", "vec"}},
+		"unknown setting":  {adaadTo("--teacher", teacher, "--set", "speed=9"), []string{`"speed"`, "run.json"}},
+		"no value":         {adaadTo("--teacher", teacher, "--set", "lr"), []string{"KEY=VALUE"}},
+		"missing teacher":  {adaadTo(), []string{"--teacher", "adaad takes 1"}},
+		"absent teacher":   {adaadTo("--teacher", filepath.Join(dir, "nobody")), []string{"--teacher", "nobody"}},
+		"page as teacher":  {adaadTo("--teacher", page), []string{page, "web page"}},
+		"grey into colour": {adaadTo("--teacher", teacher, "--data", "mnist", "--data-dir", idx), []string{"32x32x3", "28x28x1"}},
+		"eps in 255ths":    {adaadTo("--teacher", teacher, "--eps", "8"), []string{"8/255 meant"}},
+		"eps is no number": {adaadTo("--teacher", teacher, "--eps", "big"), []string{"eps", "8/255"}},
+		"temperature":      {adaadTo("--teacher", teacher, "--set", "temperature=0"), []string{"temperature is 0"}},
+		"alpha":            {adaadTo("--teacher", teacher, "--set", "alpha=2"), []string{"alpha is 2"}},
+		"reduction":        {adaadTo("--teacher", teacher, "--set", "kl_reduction=median"), []string{"median", "batchmean"}},
+		"optimizer":        {adaadTo("--teacher", teacher, "--set", "optimizer=lion"), []string{"lion", "sgd"}},
+		"schedule":         {adaadTo("--teacher", teacher, "--set", "schedule=random"), []string{"random", "cosine"}},
+		"epochs":           {adaadTo("--teacher", teacher, "--set", "epochs=0"), []string{"epochs is 0"}},
+		"no data":          {adaadTo("--teacher", teacher, "--data", "cifar10"), []string{"data_batch_1.bin", "--data-dir"}},
+		"nothing to go on": {[]string{"train", "--resume", "--out", out}, []string{out, "no run"}},
+		"used folder":      {tiny("natural", teacher), []string{teacher, "resume"}},
+		"evaluate none":    {[]string{"evaluate", "--model", filepath.Join(dir, "nobody")}, []string{"--model", "nobody"}},
+		"evaluate attack":  {[]string{"evaluate", "--model", teacher, "--attacks", "clean,laser"}, []string{"--attacks", "laser", "fgsm"}},
+		"evaluate grey":    {[]string{"evaluate", "--model", teacher, "--data", "mnist", "--data-dir", idx}, []string{"32x32x3", "28x28x1"}},
+		"evaluate eps":     {[]string{"evaluate", "--model", teacher, "--eps", "8"}, []string{"8/255 meant"}},
+		"evaluate samples": {[]string{"evaluate", "--model", teacher, "--samples", "-1"}, []string{"--samples is -1"}},
+		"compare nothing":  {[]string{"compare", dir}, []string{dir, "run.json"}},
+		"compare raw":      {[]string{"compare", teacher}, []string{"adaad evaluate --model " + teacher}},
+		"download where":   {[]string{"datasets", "--download", "cifar10"}, []string{"--data-dir"}},
+		"download what":    {[]string{"datasets", "--download", "imagenet", "--data-dir", dir}, []string{"imagenet", "cifar10"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			_, err := adaad(t, t.Context(), c.args...)
+			if ExitCode(err) != ExitUsage {
+				t.Fatalf("exit code %d, expected %d (%v)", ExitCode(err), ExitUsage, err)
+			}
+			for _, want := range c.want {
+				if !strings.Contains(err.Error(), want) {
+					t.Errorf("the error does not say %q: %v", want, err)
+				}
+			}
+			if strings.Contains(err.Error(), "\n") {
+				t.Errorf("the error takes several lines: %v", err)
+			}
+			if _, err := os.Stat(out); err == nil {
+				t.Error("something was written")
+				os.RemoveAll(out)
+			}
+		})
+	}
+}
+
+// writeMNIST writes ten grey images in MNIST's layout.
+func writeMNIST(t *testing.T, dir string) {
+	t.Helper()
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	images := append([]byte{0, 0, 8, 3, 0, 0, 0, 10, 0, 0, 0, 28, 0, 0, 0, 28}, make([]byte, 10*28*28)...)
+	labels := append([]byte{0, 0, 8, 1, 0, 0, 0, 10}, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9)
+	for _, split := range []string{"train", "t10k"} {
+		for name, raw := range map[string][]byte{split + "-images-idx3-ubyte": images, split + "-labels-idx1-ubyte": labels} {
+			if err := os.WriteFile(filepath.Join(dir, name), raw, 0o644); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+}
+
+func TestLists(t *testing.T) {
+	for command, want := range map[string]string{
+		"models": "resnet20", "methods": "adaad", "recipes": "adaad-cifar10-resnet20", "datasets": "shapes", "attacks": "pgd-N",
+	} {
+		out, err := adaad(t, t.Context(), command)
+		if err != nil || !strings.Contains(out, want) {
+			t.Errorf("adaad %s does not list %s (%v):\n%s", command, want, err, out)
+		}
+		out, err = adaad(t, t.Context(), command, "--json", "-")
+		var list []map[string]any
+		if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) == 0 {
+			t.Errorf("adaad %s --json - is no JSON list (%v):\n%s", command, err, out)
+		}
+	}
+}
+
+func TestHelpNamesEveryCommand(t *testing.T) {
+	out, err := adaad(t, t.Context(), "--help")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, command := range []string{"demo", "train", "evaluate", "compare", "models", "methods", "recipes", "datasets", "attacks"} {
+		if !strings.Contains(out, "  "+command) {
+			t.Errorf("help does not name %s", command)
+		}
+		help, err := adaad(t, t.Context(), command, "--help")
+		if err != nil || !strings.Contains(help, "adaad "+command) || !strings.Contains(help, "Example") {
+			t.Errorf("adaad %s --help shows no example (%v):\n%s", command, err, help)
+		}
+	}
+}
