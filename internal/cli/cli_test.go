@@ -134,7 +134,7 @@ func TestInterruptAndResume(t *testing.T) {
 func TestMistakes(t *testing.T) {
 	dir := t.TempDir()
 	teacher := filepath.Join(dir, "teacher")
-	if _, err := adaad(t, t.Context(), tiny("natural", teacher)...); err != nil {
+	if _, err := adaad(t, t.Context(), tiny("pgd-at", teacher)...); err != nil {
 		t.Fatal(err)
 	}
 	page := filepath.Join(dir, "page.safetensors")
@@ -173,12 +173,12 @@ func TestMistakes(t *testing.T) {
 		"epochs":           {adaadTo("--teacher", teacher, "--set", "epochs=0"), []string{"epochs is 0"}},
 		"no data":          {adaadTo("--teacher", teacher, "--data", "cifar10"), []string{"data_batch_1.bin", "--data-dir"}},
 		"nothing to go on": {[]string{"train", "--resume", "--out", out}, []string{out, "no run"}},
-		"used folder":      {tiny("natural", teacher), []string{teacher, "resume"}},
+		"used folder":      {tiny("pgd-at", teacher), []string{teacher, "resume"}},
 		"evaluate none":    {[]string{"evaluate", "--model", filepath.Join(dir, "nobody")}, []string{"--model", "nobody"}},
 		"evaluate attack":  {[]string{"evaluate", "--model", teacher, "--attacks", "clean,laser"}, []string{"--attacks", "laser", "fgsm"}},
 		"evaluate grey":    {[]string{"evaluate", "--model", teacher, "--data", "mnist", "--data-dir", idx}, []string{"32x32x3", "28x28x1"}},
 		"evaluate eps":     {[]string{"evaluate", "--model", teacher, "--eps", "8"}, []string{"8/255 meant"}},
-		"evaluate samples": {[]string{"evaluate", "--model", teacher, "--samples", "-1"}, []string{"--samples is -1"}},
+		"evaluate samples": {[]string{"evaluate", "--model", teacher, "--samples=-1"}, []string{"--samples is -1"}},
 		"compare nothing":  {[]string{"compare", dir}, []string{dir, "run.json"}},
 		"compare raw":      {[]string{"compare", teacher}, []string{"adaad evaluate --model " + teacher}},
 		"download where":   {[]string{"datasets", "--download", "cifar10"}, []string{"--data-dir"}},
