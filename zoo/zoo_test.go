@@ -6,12 +6,12 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/internal/golden"
 	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
-	"github.com/gomlx/compute/gobackend"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -20,9 +20,7 @@ var backend compute.Backend
 
 func TestMain(m *testing.M) {
 	var err error
-	// The Go backend's parallel mode deadlocks where as many convolutions as there are workers run at once, as they do in
-	// a gradient: each holds a worker and waits for another.
-	if backend, err = gobackend.New("ops_sequential"); err != nil {
+	if backend, err = vec.New(""); err != nil { // float64 runs on GoMLX's own backend below it
 		panic(err)
 	}
 	m.Run()
@@ -89,13 +87,15 @@ func TestGoldenArchitectures(t *testing.T) {
 			net := mustNew(t, want.Model, want.Classes, [3]int{32, 32, 3})
 			checkStateDict(t, net, want)
 			checkEval(t, net, want, dtypes.Float32, 1e-4)
+			// In float32 a ReLU within rounding of 0 may open on the other side, and with two images a batch norm shows it in
+			// every gradient: their norms are held to 1% here, and to 1e-9 in float64 below.
+			checkTrain(t, net, want, dtypes.Float32, 1e-4, 1e-2)
 			if name == "resnet20" {
 				checkEval(t, net, want, dtypes.Float64, 1e-9)
-				checkTrain(t, net, want, dtypes.Float32, 1e-4)
 			} else if testing.Short() {
 				return
 			}
-			checkTrain(t, net, want, dtypes.Float64, 1e-9)
+			checkTrain(t, net, want, dtypes.Float64, 1e-9, 1e-9)
 		})
 	}
 }
@@ -145,7 +145,7 @@ func checkEval(t *testing.T, net classifier.Network, want golden.Arch, dtype dty
 	golden.Near(t, "eval input gradient", got[2][:32], want.EvalInputGradFirst32, tolerance)
 }
 
-func checkTrain(t *testing.T, net classifier.Network, want golden.Arch, dtype dtypes.DType, tolerance float64) {
+func checkTrain(t *testing.T, net classifier.Network, want golden.Arch, dtype dtypes.DType, tolerance, gradTolerance float64) {
 	images, labels := golden.ArchImages()
 	params := net.Params()
 	got := call(t, func(nodes []*Node) []*Node {
@@ -177,7 +177,7 @@ func checkTrain(t *testing.T, net classifier.Network, want golden.Arch, dtype dt
 		}
 		if norm, ok := want.TrainParamGradL2[p.Name]; ok {
 			gradients++
-			if diff := math.Abs(l2(got[0]) - norm); !(diff <= tolerance*max(norm, largest/1000)) {
+			if diff := math.Abs(l2(got[0]) - norm); !(diff <= gradTolerance*max(norm, largest/1000)) {
 				t.Errorf("train gradient of %s has norm %.9g, want %.9g", p.Name, l2(got[0]), norm)
 			}
 		} else if l2(got[0]) != 0 {
