@@ -137,10 +137,8 @@ func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir str
 		Model: model, Set: test, Epsilon: 8.0 / 255, Suites: suites, Seed: g.seed(), BatchSize: 100,
 		Selection: selection, Ledger: filepath.Join(dir, ledgerName),
 	}
-	if !g.Quiet {
-		bar, progress := evaluationBar(g, "attacking")
-		e.Progress = progress
-		defer bar.Finish() //nolint:errcheck // a progress bar that cannot be drawn stops nothing
-	}
+	progress, end := g.attackProgress()
+	defer end()
+	e.Progress = progress
 	return eval.Run(ctx, backend, e)
 }

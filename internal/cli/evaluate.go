@@ -7,7 +7,6 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
-	"time"
 
 	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/data"
@@ -16,7 +15,6 @@ import (
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/adaad-go/adaad/weights"
-	"github.com/schollz/progressbar/v3"
 )
 
 // ledgerName is the file in a run folder that holds its evaluation.
@@ -53,14 +51,10 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	defer backend.Finalize()
-	var bar *progressbar.ProgressBar
-	if !g.Quiet {
-		bar, e.Progress = evaluationBar(g, "attacking")
-	}
+	progress, end := g.attackProgress()
+	e.Progress = progress
 	result, err := eval.Run(ctx, backend, *e)
-	if bar != nil {
-		bar.Finish() //nolint:errcheck // a progress bar that cannot be drawn stops nothing
-	}
+	end()
 	if errors.Is(err, context.Canceled) && e.Ledger != "" {
 		return fmt.Errorf("%w; go on with the same command and --resume", err)
 	}
@@ -125,17 +119,6 @@ func (c *evaluateCmd) prepare(g *globals) (*eval.Evaluation, error) {
 		return nil, errors.New("--resume needs a record to go on with: a run folder as --model, or --json FILE")
 	}
 	return e, nil
-}
-
-// evaluationBar is a progress bar with an ETA, and what to tell it.
-func evaluationBar(g *globals, what string) (*progressbar.ProgressBar, func(eval.Progress)) {
-	bar := progressbar.NewOptions(-1, progressbar.OptionSetWriter(g.env.Stderr), progressbar.OptionSetDescription(what),
-		progressbar.OptionSetWidth(30), progressbar.OptionShowCount(), progressbar.OptionSetItsString("images"),
-		progressbar.OptionThrottle(200*time.Millisecond), progressbar.OptionSetPredictTime(true), progressbar.OptionClearOnFinish())
-	return bar, func(p eval.Progress) {
-		bar.ChangeMax(p.Total)
-		bar.Set(p.Done) //nolint:errcheck // a progress bar that cannot be drawn stops nothing
-	}
 }
 
 // conditions and accuracies put a measurement in the words of package report.

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"time"
 
 	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/data"
@@ -125,15 +124,12 @@ func (c datasetsCmd) download(ctx context.Context, g *globals) error {
 	}
 	var bar *progressbar.ProgressBar
 	progress := func(done, total int64) {
-		if g.Quiet {
-			return
+		if bar == nil {
+			bar = g.bar(c.Download, total, progressbar.OptionShowBytes(true))
 		}
-		if bar == nil || bar.GetMax64() != total {
-			bar = progressbar.NewOptions64(total, progressbar.OptionSetWriter(g.env.Stderr), progressbar.OptionShowBytes(true),
-				progressbar.OptionSetDescription(c.Download), progressbar.OptionSetWidth(30), progressbar.OptionThrottle(200*time.Millisecond),
-				progressbar.OptionSetPredictTime(true), progressbar.OptionOnCompletion(func() { fmt.Fprintln(g.env.Stderr) }))
+		if bar != nil {
+			drawn(bar.Set64(done))
 		}
-		bar.Set64(done) //nolint:errcheck // a progress bar that cannot be drawn stops nothing
 	}
 	if err := os.MkdirAll(c.DataDir, 0o755); err != nil {
 		return err
