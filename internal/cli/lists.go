@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"time"
 
 	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/data"
@@ -123,12 +124,17 @@ func (c datasetsCmd) download(ctx context.Context, g *globals) error {
 		return usage(errors.New("--download needs --data-dir DIR, the folder to put the files in"))
 	}
 	var bar *progressbar.ProgressBar
+	told := time.Now()
 	progress := func(done, total int64) {
 		if bar == nil {
 			bar = g.bar(c.Download, total, progressbar.OptionShowBytes(true))
 		}
-		if bar != nil {
+		switch {
+		case bar != nil:
 			drawn(bar.Set64(done))
+		case !g.Quiet && time.Since(told) > 10*time.Second:
+			told = time.Now()
+			fmt.Fprintf(g.env.Stderr, "%s: %s of %s bytes\n", c.Download, report.Count(done), report.Count(total))
 		}
 	}
 	if err := os.MkdirAll(c.DataDir, 0o755); err != nil {
