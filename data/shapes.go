@@ -20,8 +20,8 @@ const (
 
 const (
 	shapeSide  = 32
-	cueHeight  = 4.0 / 255 // largest change a class's ripple makes: half an attack of 8/255, which has as much left to forge another
-	pixelNoise = 2.0 / 255 // standard deviation of the noise on every channel
+	cueHeight  = 7.0 / 255 // largest change a class's ripple makes: an attack of 8/255 rubs it out and has some left to forge another
+	pixelNoise = 0.5 / 255 // standard deviation of the noise on every channel
 )
 
 // A shape is a class of "shapes": an outline that survives an attack, and a ripple that does not.
@@ -86,22 +86,24 @@ func checker(x, y float64) float64 {
 
 func box(x, y, w, h float64) float64 { return max(math.Abs(x)-w, math.Abs(y)-h) }
 
-// Shapes draws the first n images of a split: 32x32 colour pictures of ten shapes in turn, one to a picture, at random
-// places, sizes, angles and colours, shaded, on a shaded and cluttered ground, under a little noise.
+// Shapes draws the first n images of a split: 32x32 colour pictures of ten shapes in turn, one to a picture, near the
+// middle and upright within 15 degrees, in random sizes and colours, faintly shaded, on a faintly shaded and cluttered
+// ground, under a little noise.
 //
 // The set is made to show what adversarial training is for, so each picture tells its class twice:
 //
-//   - by the shape, which stands out from the ground by far more than 8/255: a robust cue, but one that takes some
-//     learning, for size, angle, colours, which of shape and ground is lighter, and clutter all vary;
+//   - by the shape, lighter or darker than the ground by at least 0.32 before shading: a robust cue, but one that
+//     takes some learning, for place, size, angle, colours, which of shape and ground is lighter, and clutter all vary;
 //   - by a faint ripple over the whole picture, cos(2π·a·x/32 + φ)·cos(2π·b·y/32 + ψ) with the class's own (a, b), random
-//     φ and ψ and a height of 4/255: an easy cue which hardly shows, and which an attack of 8/255 can rub out and
+//     φ and ψ and a height of 7/255: an easy cue which hardly shows, and which an attack of 8/255 can rub out and
 //     replace by another class's.
 //
-// The ripple's height, the noise, the contrast and the choice of shapes were set by trial, so that a small network trained
-// on the pictures as they are relies on the ripple and gets nearly nothing right under PGD, and one trained against
-// attacks, which has only the shape to go by, still learns quickly. Natural images have such cues too (Ilyas et al., "Adversarial
-// Examples Are Not Bugs, They Are Features", 2019); here they are planted, and the gap between
-// natural and robust training is wide by design. Results on this set say that a method works, not how well it does on photographs.
+// The ripple's height, the noise, the contrast and the poses were set by trial, so that a small network trained on the
+// pictures as they are relies on the ripple and gets nearly nothing right under PGD, and one trained against attacks,
+// which has only the shape to go by, learns in a few hundred steps. Natural images have such cues too (Ilyas et
+// al., "Adversarial Examples Are Not Bugs, They Are Features", 2019); here they are planted, and the gap between natural
+// and robust training is wide by design. Results on this set say that a method works, not how well it does on
+// photographs.
 //
 // Image i depends on the seed, the split and i alone. Processors on which Go fuses multiplications with additions may
 // round a pixel to the next level.
@@ -136,12 +138,12 @@ func randomColour(r *rand.Rand) (c colour) {
 	return c
 }
 
-// contrasting returns a random colour that is lighter or darker than c by at least gap.
-func contrasting(r *rand.Rand, c colour, gap float64) colour {
+// contrasting returns two random colours, one lighter than the other by at least gap.
+func contrasting(r *rand.Rand, gap float64) (a, b colour) {
 	for {
-		d := randomColour(r)
-		if math.Abs(d.light()-c.light()) >= gap {
-			return d
+		a, b = randomColour(r), randomColour(r)
+		if math.Abs(a.light()-b.light()) >= gap {
+			return a, b
 		}
 	}
 }
@@ -196,10 +198,9 @@ func (p pose) cover(f func(x, y float64) float64, x, y float64) float64 {
 }
 
 func drawShape(dst []uint8, s *shape, r *rand.Rand) {
-	ground := randomColour(r)
-	paint := contrasting(r, ground, 0.25)
-	groundWave, paintWave := randomWave(r, 0.06), randomWave(r, 0.05)
-	where := randomPose(r, between(r, 8.5, 12.5), 2.5, math.Pi/6)
+	ground, paint := contrasting(r, 0.32)
+	groundWave, paintWave := randomWave(r, 0.03), randomWave(r, 0.03)
+	where := randomPose(r, between(r, 11, 13), 1.5, math.Pi/12)
 
 	// Clutter lies on the ground, under the shape.
 	type spot struct {
@@ -207,7 +208,7 @@ func drawShape(dst []uint8, s *shape, r *rand.Rand) {
 		colour
 		f func(x, y float64) float64
 	}
-	clutter := make([]spot, r.IntN(4))
+	clutter := make([]spot, r.IntN(3))
 	for k := range clutter {
 		f := disc
 		if r.IntN(2) == 0 {
@@ -215,7 +216,7 @@ func drawShape(dst []uint8, s *shape, r *rand.Rand) {
 		}
 		tint := ground
 		for c := range tint {
-			tint[c] += between(r, -0.2, 0.2)
+			tint[c] += between(r, -0.1, 0.1)
 		}
 		clutter[k] = spot{randomPose(r, between(r, 1.5, 4), 16, math.Pi), tint, f}
 	}

@@ -87,11 +87,14 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 			return err
 		}
 		fmt.Fprintf(g.env.Stdout, `
-The runs are in %s: settings in run.json, curves in log.jsonl, every attacked image in %s.
+The runs are in %s.
+Each has its settings in run.json, its curves in log.jsonl, every attacked image in %s.
+
 Next, the real job:
   adaad datasets --download cifar10 --data-dir data
   adaad train --recipe pgd-at-cifar10-resnet20 --data-dir data --out runs/teacher
-  adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher --out runs/student
+  adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher \
+      --out runs/student
   adaad evaluate --model runs/student --data-dir data --samples 1000
 `, c.Out, ledgerName)
 	}
