@@ -169,6 +169,14 @@ type Options struct {
 	Version  string
 }
 
+// attack names the attack of the validation, as tables do; it is empty without one.
+func (j *Job) attack() string {
+	if j.validate.Steps == 0 {
+		return ""
+	}
+	return fmt.Sprintf("pgd-%d eps %s", j.validate.Steps, threat.Format(j.validate.Epsilon))
+}
+
 // Selection says how a job's checkpoint is chosen, as every number from it is quoted with.
 func (j *Job) Selection() string {
 	switch {
@@ -202,7 +210,7 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 		defer scorer.Finalize()
 		cfg.Validate = func(ctx context.Context, m *classifier.Model) (train.Score, error) {
 			clean, robust, err := scorer.Score(ctx, m.State)
-			return train.Score{Clean: clean.Value(), Robust: robust.Value(), Images: j.Held.Len()}, err
+			return train.Score{Clean: clean.Value(), Robust: robust.Value(), Images: j.Held.Len(), Attack: j.attack()}, err
 		}
 	}
 	result, err := train.Run(ctx, cfg)

@@ -35,8 +35,10 @@ func (r *Refused) Unwrap() error { return r.Err }
 // Score is what a validation on held-out images found: shares in [0,1].
 type Score struct {
 	Clean  float64 `json:"clean"`  // right on the images as they are
-	Robust float64 `json:"robust"` // right under attack
+	Robust float64 `json:"robust"` // right under attack; 0 without one
 	Images int     `json:"images"` // how many were tried
+
+	Attack string `json:"attack,omitempty"` // what Robust was measured with, such as "pgd-10 eps 8/255"; empty without one
 }
 
 // Config is a run.

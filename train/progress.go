@@ -170,7 +170,10 @@ func (e *epochs) begin(w io.Writer, p Plan) {
 func (e *epochs) line(l Line) string {
 	text := fmt.Sprintf("epoch %d/%d  loss %.4f", l.Epoch, e.plan.Epochs, l.Loss)
 	if l.Score != nil {
-		text += fmt.Sprintf("  held-out clean %.2f%%, robust %.2f%% of %d", 100*l.Clean, 100*l.Robust, l.Images)
+		text += fmt.Sprintf("  held-out (%d) clean %.2f%%", l.Images, 100*l.Clean)
+		if l.Attack != "" {
+			text += fmt.Sprintf(", %s %.2f%%", l.Attack, 100*l.Robust)
+		}
 	}
 	if l.Best {
 		text += "  (best)"

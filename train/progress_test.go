@@ -14,7 +14,7 @@ func story(r Reporter) {
 			Remaining: 90 * time.Second})
 	}
 	r.Validating(1)
-	r.Epoch(Line{Epoch: 1, Loss: 2.25, Score: &Score{Clean: 0.5, Robust: 0.25, Images: 100}, Best: true, ImagesPerSecond: 40, Seconds: 63})
+	r.Epoch(Line{Epoch: 1, Loss: 2.25, Score: &Score{Clean: 0.5, Robust: 0.25, Images: 100, Attack: "pgd-10 eps 8/255"}, Best: true, ImagesPerSecond: 40, Seconds: 63})
 	r.Note("a remark")
 	r.Epoch(Line{Epoch: 2, Loss: 2, ImagesPerSecond: 40, Seconds: 120})
 	r.End()
@@ -26,7 +26,7 @@ func TestLines(t *testing.T) {
 	want := `training in runs/a: 2 epochs of 4 batches of 8 images
 epoch 1/2 batch 2/4  loss 2.5000  40 images/s  1m30s left
 epoch 1/2 batch 4/4  loss 2.5000  40 images/s  1m30s left
-epoch 1/2  loss 2.2500  held-out clean 50.00%, robust 25.00% of 100  (best)  40 images/s  1m3s
+epoch 1/2  loss 2.2500  held-out (100) clean 50.00%, pgd-10 eps 8/255 25.00%  (best)  40 images/s  1m3s
 a remark
 epoch 2/2  loss 2.0000  40 images/s  2m0s
 `
@@ -48,7 +48,7 @@ func TestBar(t *testing.T) {
 		"\repoch 1/2 [==================      ]  75%  loss 2.5000  40 images/s  1m30s left\x1b[K" +
 		"\repoch 1/2 [========================] 100%  loss 2.5000  40 images/s  1m30s left\x1b[K" +
 		"\repoch 1/2 validating\x1b[K" +
-		"\r\x1b[Kepoch 1/2  loss 2.2500  held-out clean 50.00%, robust 25.00% of 100  (best)  40 images/s  1m3s\n" +
+		"\r\x1b[Kepoch 1/2  loss 2.2500  held-out (100) clean 50.00%, pgd-10 eps 8/255 25.00%  (best)  40 images/s  1m3s\n" +
 		"a remark\n" +
 		"epoch 2/2  loss 2.0000  40 images/s  2m0s\n"
 	if w.String() != want {

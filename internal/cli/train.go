@@ -68,7 +68,7 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	fmt.Fprintf(g.env.Stdout, "epoch %d of %d chosen (%s): %s; in %s\n", result.Chosen.Epoch, settings.Epochs,
-		job.Selection(), held(result.Chosen.Score, settings.ValidationSteps > 0), c.Out)
+		job.Selection(), held(result.Chosen.Score), c.Out)
 	fmt.Fprintf(g.env.Stdout, "next: adaad evaluate --model %s%s\n", c.Out, dataDirFlag(c.DataDir))
 	return g.writeJSON(result.Chosen)
 }
@@ -128,12 +128,12 @@ func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
 }
 
 // held writes what the held-out images said of a checkpoint.
-func held(s *train.Score, attacked bool) string {
+func held(s *train.Score) string {
 	switch {
 	case s == nil:
 		return "not measured"
-	case attacked:
-		return fmt.Sprintf("clean %.2f%%, robust %.2f%%", 100*s.Clean, 100*s.Robust)
+	case s.Attack != "":
+		return fmt.Sprintf("clean %.2f%%, %s %.2f%%", 100*s.Clean, s.Attack, 100*s.Robust)
 	}
 	return fmt.Sprintf("clean %.2f%%", 100*s.Clean)
 }
