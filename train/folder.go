@@ -27,7 +27,7 @@ type Record struct {
 	InstructionSet string            `json:"instruction_set,omitempty"`
 	Choice         string            `json:"choice"` // how the checkpoint is chosen
 	Chosen         *Chosen           `json:"chosen,omitempty"`
-	Seconds        float64           `json:"seconds"` // spent so far, over all sessions
+	Seconds        float64           `json:"seconds"` // spent so far, over all stops
 	Complete       bool              `json:"complete"`
 }
 
@@ -156,7 +156,7 @@ type Line struct {
 	ImagesPerSecond float64 `json:"images_per_second"`
 	*Score                  // of the epoch's validation
 	Best            bool    `json:"best,omitempty"`
-	Seconds         float64 `json:"seconds"` // since the run began, over all sessions
+	Seconds         float64 `json:"seconds"` // since the run began, over all stops
 }
 
 // ReadLog reads the log of a run folder. A last line that is not whole, because it is being written, is left out.

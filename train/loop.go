@@ -87,7 +87,7 @@ type Config struct {
 type Result struct {
 	Model   *classifier.Model // of the best checkpoint
 	Chosen  Chosen
-	Seconds float64 // over all sessions
+	Seconds float64 // over all stops
 }
 
 // Run trains a student, or goes on doing so. When ctx is done it finishes the step under way, writes a checkpoint and
@@ -122,8 +122,8 @@ type run struct {
 	saved   int // the step at which last was written
 
 	began, logged, checkpointed time.Time
-	before                      float64 // seconds of earlier sessions
-	first                       int     // the step this session began at
+	before                      float64 // seconds spent before it was resumed
+	first                       int     // the step it was started or resumed at
 	sum                         Line    // sums since the last line of the log
 	summed                      int     // steps in them
 }
@@ -546,7 +546,7 @@ func (r *run) finish() (*Result, error) {
 	return &Result{Model: model, Chosen: *r.at.Best, Seconds: r.at.Seconds}, nil
 }
 
-// seconds is the time spent so far, over all sessions.
+// seconds is the time spent so far, over all stops.
 func (r *run) seconds() float64 { return r.before + r.cfg.Now().Sub(r.began).Seconds() }
 
 func perSecond(n int, d time.Duration) float64 {

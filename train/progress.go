@@ -39,8 +39,8 @@ type Status struct {
 	Batch, Batches  int // counted from 1
 	Loss            float64
 	ImagesPerSecond float64
-	Elapsed         time.Duration // in this session
-	Remaining       time.Duration // at this session's pace
+	Elapsed         time.Duration // since it was started or resumed
+	Remaining       time.Duration // at the pace since then
 }
 
 // NewReporter reports on a terminal with a line that moves, anywhere else with a line every ten seconds and one per
