@@ -176,7 +176,7 @@ func TestCheckpointsDoNotChangeTheRun(t *testing.T) {
 	}
 }
 
-// stopper cancels a run after a number of steps of its session.
+// stopper cancels a run after a number of steps of its start.
 type stopper struct {
 	silent
 	after int
@@ -194,7 +194,7 @@ func TestCancelAndResume(t *testing.T) {
 	want := straight(t)
 	for _, avg := range []int{1, 2, 5} {
 		cfg := small(t.TempDir())
-		for session := 0; ; session++ {
+		for start := 0; ; start++ {
 			ctx, cancel := context.WithCancel(context.Background())
 			cfg.Reporter = &stopper{after: avg, stop: cancel}
 			_, err := Run(ctx, cfg)
@@ -204,9 +204,9 @@ func TestCancelAndResume(t *testing.T) {
 				break
 			}
 			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), filepath.Join(cfg.Dir, Last)) {
-				t.Fatalf("session %d: %v", session, err)
+				t.Fatalf("start %d: %v", start, err)
 			}
-			if session > 20 {
+			if start > 20 {
 				t.Fatal("the run does not get on")
 			}
 		}
