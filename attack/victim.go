@@ -155,11 +155,7 @@ func (b *Batch) Start(m threat.Model, attack string, restart int) *tensors.Tenso
 	size := len(b.pixels) / dims[0]
 	start := make([]float32, len(b.pixels))
 	for i := range b.Keys {
-		image := start[i*size : (i+1)*size]
-		m.Offset(b.Rand(attack, i, restart), image)
-		for j, x := range b.pixels[i*size : (i+1)*size] {
-			image[j] += x
-		}
+		m.Begin(b.Rand(attack, i, restart), b.pixels[i*size:(i+1)*size], start[i*size:(i+1)*size])
 	}
 	return tensors.FromFlatDataAndDimensions(start, dims...)
 }

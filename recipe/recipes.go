@@ -71,7 +71,7 @@ func brief(p Preset, epochs int) Preset {
 	s.ValidationSteps, s.ValidationSamples = min(s.ValidationSteps, 5), 100
 	s.ForwardClean = false
 	if s.Search.Steps > 0 {
-		s.Search = nearby(s.Search.Epsilon, 1)
+		s.Search.StepSize, s.Search.Steps = s.Search.Epsilon, 1
 	}
 	if s.Temperature > 0 {
 		s.Temperature = 1

@@ -72,13 +72,14 @@ type Search struct {
 	Epsilon   Radius `json:"epsilon"`
 	StepSize  Radius `json:"step_size"`
 	Steps     int    `json:"steps"`
-	Start     string `json:"start"`      // image, gaussian or uniform
-	BatchNorm string `json:"batch_norm"` // the student's mode in the search: eval or train
+	Start     string `json:"start"`                // image, gaussian or uniform
+	ClipStart bool   `json:"clip_start,omitempty"` // the start is clipped to [0,1]
+	BatchNorm string `json:"batch_norm"`           // the student's mode in the search: eval or train
 }
 
 // threat is the ball and the search in it.
 func (s Search) threat() (threat.Model, classifier.Mode, error) {
-	m := threat.Model{Norm: threat.Linf, Epsilon: float64(s.Epsilon), StepSize: float64(s.StepSize), Steps: s.Steps}
+	m := threat.Model{Norm: threat.Linf, Epsilon: float64(s.Epsilon), StepSize: float64(s.StepSize), Steps: s.Steps, ClipStart: s.ClipStart}
 	start := slices.Index([]string{"image", "gaussian", "uniform"}, s.Start)
 	if start < 0 {
 		return m, 0, fmt.Errorf("search start is %q, expected image, gaussian or uniform", s.Start)

@@ -49,6 +49,10 @@ type Model struct {
 	StepSize float64 // length of a step, in the same unit
 	Steps    int     // number of steps
 	Start    Start
+
+	// ClipStart clips the start to [0,1], as the authors' PGD-AT does and their AdaAD does not; without it the first step
+	// is taken from a point that may lie outside.
+	ClipStart bool
 }
 
 // Validate refuses settings that cannot be meant.
@@ -107,9 +111,19 @@ func norms(d *Node) *Node {
 	return Sqrt(ReduceAndKeep(Square(d), ReduceSum, 1, 2, 3))
 }
 
-// Offset fills one image's offset from x at the start of a search. The start is not clipped to [0,1], as in the
-// authors' code; the first step clips it.
-func (m Model) Offset(r *rand.Rand, offset []float32) {
+// Begin fills start with the point at which a search for one image x begins.
+func (m Model) Begin(r *rand.Rand, x, start []float32) {
+	m.offset(r, start)
+	for i, v := range x {
+		start[i] += v
+		if m.ClipStart {
+			start[i] = min(max(start[i], 0), 1)
+		}
+	}
+}
+
+// offset fills in how far from the image a search begins.
+func (m Model) offset(r *rand.Rand, offset []float32) {
 	switch m.Start {
 	case FromImage:
 		clear(offset)

@@ -123,11 +123,28 @@ func TestAscendTakesTheStep(t *testing.T) {
 	}
 }
 
+func TestClipStart(t *testing.T) {
+	x := []float32{0, 1, 0, 1, 0, 1, 0.5, 0.5}
+	for _, clip := range []bool{false, true} {
+		start := make([]float32, len(x))
+		Model{Start: Uniform, Epsilon: 0.4, ClipStart: clip}.Begin(rng.New(1, rng.Attack), x, start)
+		outside := 0
+		for _, v := range start {
+			if v < 0 || v > 1 {
+				outside++
+			}
+		}
+		if clip != (outside == 0) {
+			t.Errorf("clip %v: %d of %d values start outside [0,1]: %v", clip, outside, len(x), start)
+		}
+	}
+}
+
 func TestOffsets(t *testing.T) {
 	const n = 3072
 	offset := make([]float32, n)
 	moments := func(m Model) (largest, norm float64) {
-		m.Offset(rng.New(3, rng.Attack), offset)
+		m.Begin(rng.New(3, rng.Attack), make([]float32, n), offset)
 		for _, v := range offset {
 			largest, norm = max(largest, math.Abs(float64(v))), norm+float64(v)*float64(v)
 		}

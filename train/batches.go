@@ -67,10 +67,7 @@ func (s source) make(order []int, epoch, b int, m threat.Model) batch {
 		start := make([]float32, len(x))
 		for k, i := range rows {
 			lo, hi := k*s.images.ImageSize(), (k+1)*s.images.ImageSize()
-			m.Offset(rng.New(s.seed, rng.TrainStart, uint64(epoch), uint64(s.images.Index[i])), start[lo:hi])
-		}
-		for i, v := range x {
-			start[i] += v
+			m.Begin(rng.New(s.seed, rng.TrainStart, uint64(epoch), uint64(s.images.Index[i])), x[lo:hi], start[lo:hi])
 		}
 		out.start = tensors.FromFlatDataAndDimensions(start, shape...)
 	}
