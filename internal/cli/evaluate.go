@@ -51,6 +51,12 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	defer backend.Finalize()
+	if e.Ledger != g.JSON && !c.Resume {
+		// A run folder holds one evaluation, the newest.
+		if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return err
+		}
+	}
 	progress, end := g.attackProgress()
 	e.Progress = progress
 	result, err := eval.Run(ctx, backend, *e)
@@ -108,12 +114,6 @@ func (c *evaluateCmd) prepare(g *globals) (*eval.Evaluation, error) {
 	}
 	if info, err := os.Stat(c.Model); err == nil && info.IsDir() && g.JSON == "" {
 		e.Ledger = filepath.Join(c.Model, ledgerName)
-		if !c.Resume {
-			// A run folder holds one evaluation, the newest.
-			if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
-				return nil, err
-			}
-		}
 	}
 	if c.Resume && e.Ledger == "" {
 		return nil, errors.New("--resume needs a record to go on with: a run folder as --model, or --json FILE")
