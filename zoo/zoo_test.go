@@ -88,8 +88,13 @@ func TestGoldenArchitectures(t *testing.T) {
 			checkStateDict(t, net, want)
 			checkEval(t, net, want, dtypes.Float32, 1e-4)
 			// In float32 a ReLU within rounding of 0 may open on the other side, and with two images a batch norm shows it in
-			// every gradient: their norms are held to 1% here, and to 1e-9 in float64 below.
-			checkTrain(t, net, want, dtypes.Float32, 1e-4, 1e-2)
+			// every gradient. In two of the networks one does: there gradients' norms are held to 1%. In float64, below, all
+			// are held to 1e-9.
+			gradTolerance := 1e-4
+			if name == "resnet18" || name == "mobilenet_v2" {
+				gradTolerance = 1e-2
+			}
+			checkTrain(t, net, want, dtypes.Float32, 1e-4, gradTolerance)
 			if name == "resnet20" {
 				checkEval(t, net, want, dtypes.Float64, 1e-9)
 			} else if testing.Short() {
