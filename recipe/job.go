@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"math"
-	"path/filepath"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
@@ -200,7 +199,11 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 		Optimizer: j.optimizer, Schedule: j.schedule, Average: j.average, Clip: j.Settings.Clip, Seed: j.Settings.Seed,
 		Settings: j.Settings, InstructionSet: backend.Description(), Reporter: o.Reporter,
 		Resume: o.Resume,
-		Save:   func(path string, m *classifier.Model) error { return weights.Save(path, m, j.card(o.Version)) },
+		Save: func(path string, m *classifier.Model, chosen train.Chosen) error {
+			card := j.card(o.Version)
+			card.Accuracies = j.measured(chosen)
+			return weights.Save(path, m, card)
+		},
 	}
 	if j.Held.Len() > 0 {
 		scorer, err := eval.NewScorer(backend, j.Student.Network, j.Held, j.validate, 0, j.Settings.Seed)
@@ -213,13 +216,7 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 			return train.Score{Clean: clean.Value(), Robust: robust.Value(), Images: j.Held.Len(), Attack: j.attack()}, err
 		}
 	}
-	result, err := train.Run(ctx, cfg)
-	if err != nil {
-		return nil, err
-	}
-	card := j.card(o.Version)
-	card.Accuracies = j.measured(result.Chosen)
-	return result, weights.Save(filepath.Join(o.Dir, weights.Name), result.Model, card)
+	return train.Run(ctx, cfg)
 }
 
 // card is the model card of what the job makes, without measurements.

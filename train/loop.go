@@ -71,7 +71,7 @@ type Config struct {
 	Validate func(ctx context.Context, m *classifier.Model) (Score, error)
 	// Save writes the chosen model at the end, to Dir/model.safetensors. nil writes it with a card that says what the
 	// loop knows.
-	Save func(path string, m *classifier.Model) error
+	Save func(path string, m *classifier.Model, chosen Chosen) error
 
 	// Settings are written to run.json, and a run is resumed only with the same.
 	Settings       any
@@ -245,7 +245,7 @@ func (r *run) configure() (err error) {
 	r.record = r.describe()
 	if c.Save == nil {
 		card := weights.Card{Classes: c.Images.Classes, Data: c.Images.Name, Seed: c.Seed, Selection: r.record.Choice}
-		c.Save = func(path string, m *classifier.Model) error { return weights.Save(path, m, card) }
+		c.Save = func(path string, m *classifier.Model, _ Chosen) error { return weights.Save(path, m, card) }
 	}
 	r.stepper, err = NewStepper(c.Backend, c.Student, c.Teachers, c.Phases[0].Objective, c.Optimizer, c.Clip, c.Average != nil)
 	return err
@@ -536,7 +536,7 @@ func (r *run) finish() (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	if err := r.cfg.Save(filepath.Join(r.cfg.Dir, Final), model); err != nil {
+	if err := r.cfg.Save(filepath.Join(r.cfg.Dir, Final), model, *r.at.Best); err != nil {
 		return nil, err
 	}
 	r.record.Chosen, r.record.Seconds, r.record.Complete = r.at.Best, r.at.Seconds, true

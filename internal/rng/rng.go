@@ -14,7 +14,6 @@ const (
 	Shuffle    Purpose = "shuffle"    // order of the training images; keyed by epoch
 	Augment    Purpose = "augment"    // crop and flip; keyed by epoch and image
 	TrainStart Purpose = "train"      // start of the inner maximisation; keyed by epoch and image
-	Validate   Purpose = "validate"   // start of validation attacks; keyed by image
 	Attack     Purpose = "attack"     // start of evaluation attacks; keyed by attack, image and restart
 	Draw       Purpose = "procedural" // procedurally drawn images; keyed by split and image
 )
