@@ -29,6 +29,7 @@ func (b *Builder) Compile() (compute.Executable, error) {
 		uses:    map[*value]int{},
 		tensors: map[*value]*tensor{},
 		of:      map[*node]*cluster{},
+		packs:   map[packed]*tensor{},
 	}
 	if err := c.compile(); err != nil {
 		return nil, errors.WithMessagef(err, "vec: compiling %q", b.name)
@@ -43,7 +44,7 @@ type kind int
 
 const (
 	inArena kind = iota
-	isKept       // in memory of its own, for as long as the program lives
+	isKept       // from one execution to the next
 	isParameter
 	isConstant
 	isOutput
@@ -71,8 +72,8 @@ type instruction struct {
 	// again.
 	overlays []overlay
 
-	// params are the parameters that everything it reads comes from, if its results are kept from one execution to the
-	// next: it runs again only after one of them has changed.
+	// params are the parameters that what is kept from one execution to the next comes from, if this makes some of it: it
+	// runs again only after one of them has changed.
 	kept   bool
 	params []int
 	run    func(r *run) error
@@ -104,6 +105,7 @@ type compiler struct {
 	readers  map[*value][]*node
 	tensors  map[*value]*tensor // by root value
 	of       map[*node]*cluster
+	packs    map[packed]*tensor
 }
 
 func (c *compiler) compile() error {
@@ -119,9 +121,38 @@ func (c *compiler) compile() error {
 	if err := c.lower(order); err != nil {
 		return err
 	}
-	c.program.keep()
+	c.program.keep(c.trained())
 	c.program.plan()
 	return nil
+}
+
+// trained finds the parameters that the function returns a new value of: an output made of them element by element, as
+// an optimizer makes weights. They change with every execution.
+func (c *compiler) trained() map[int]bool {
+	parameter := map[*value]int{}
+	for i, v := range c.fn.params {
+		parameter[v] = i
+	}
+	found, seen := map[int]bool{}, map[*value]bool{}
+	var walk func(v *value, size int)
+	walk = func(v *value, size int) {
+		v = root(v)
+		if seen[v] || v.shape.Size() != size {
+			return
+		}
+		seen[v] = true
+		if i, ok := parameter[v]; ok {
+			found[i] = true
+		} else if v.node != nil && isElementwise(v.node) {
+			for _, in := range v.node.in {
+				walk(in, size)
+			}
+		}
+	}
+	for _, v := range c.fn.outputs {
+		walk(v, v.shape.Size())
+	}
+	return found
 }
 
 // newCluster puts nodes, in order, into a cluster of their own.

@@ -10,7 +10,7 @@ import (
 	"github.com/gomlx/compute/shapes"
 	"github.com/pkg/errors"
 
-	"github.com/adaad-go/adaad/backend/vec/internal/conv"
+	"github.com/adaad-go/adaad/backend/vec/internal/pages"
 )
 
 // program is a compiled function: instructions over tensors, in order.
@@ -25,25 +25,28 @@ type program struct {
 	tensors      []*tensor
 	instructions []*instruction
 	arena        int   // bytes
+	kept         int   // bytes
 	scratch      int   // bytes for each worker
-	packs        int   // number of packed weights
 	watched      []int // parameters that kept results come from
 	donor        []int // by output, the parameter whose memory it takes if that is donated; -1 for none
 }
 
 // keep finds the instructions whose results can be kept: those that pack weights, and the simple ones before them that
-// need nothing but parameters. In an inner loop weights stay the same from step to step.
-func (p *program) keep() {
+// need nothing but parameters, none of them trained. In an inner loop weights stay the same from step to step.
+func (p *program) keep(trained map[int]bool) {
 	producer := map[*tensor]*instruction{}
+	readers := map[*tensor][]*instruction{}
 	sources := map[*instruction][]int{} // parameters behind an instruction that could be kept
 	for _, in := range p.instructions {
 		able := in.packs || in.simple
 		var params []int
 		for _, t := range in.in {
+			readers[t] = append(readers[t], in)
 			from := producer[t]
 			switch {
 			case t.kind == isParameter:
 				params = append(params, t.index)
+				able = able && !trained[t.index]
 			case t.kind == isConstant:
 			case from != nil && sources[from] != nil:
 				params = append(params, sources[from]...)
@@ -60,27 +63,37 @@ func (p *program) keep() {
 			sources[in] = append([]int{}, slices.Compact(params)...)
 		}
 	}
-	var mark func(in *instruction)
-	mark = func(in *instruction) {
-		if in == nil || in.kept {
+	var mark func(in *instruction, params []int)
+	mark = func(in *instruction, params []int) {
+		if in == nil {
 			return
 		}
-		in.kept, in.params = true, sources[in]
-		for _, t := range in.out {
-			t.kind = isKept
-		}
+		in.kept, in.params = true, append(in.params, params...)
 		for _, t := range in.in {
-			mark(producer[t])
-		}
-		for _, param := range in.params {
-			if !slices.Contains(p.watched, param) {
-				p.watched = append(p.watched, param)
-			}
+			mark(producer[t], params)
 		}
 	}
 	for _, in := range p.instructions {
 		if in.packs && sources[in] != nil {
-			mark(in)
+			mark(in, sources[in])
+			p.watched = append(p.watched, sources[in]...)
+		}
+	}
+	unique := func(list []int) []int {
+		slices.Sort(list)
+		return slices.Compact(list)
+	}
+	p.watched = unique(p.watched)
+	for _, in := range p.instructions {
+		if !in.kept {
+			continue
+		}
+		in.params = unique(in.params)
+		// What only its like read can go when they have.
+		for _, t := range in.out {
+			if in.packs || slices.ContainsFunc(readers[t], func(reader *instruction) bool { return !reader.kept }) {
+				t.kind = isKept
+			}
 		}
 	}
 }
@@ -96,6 +109,11 @@ func (p *program) plan() {
 			last[t] = i
 		}
 		p.scratch = max(p.scratch, in.scratch)
+	}
+	for _, t := range p.tensors {
+		if t.kind == isKept {
+			p.kept += roundUp(t.bytes, alignment)
+		}
 	}
 	p.chooseDonors(first, last)
 	// A result may take the place of an operand that is not needed any more.
@@ -185,9 +203,10 @@ func roundUp(n, multiple int) int { return (n + multiple - 1) / multiple * multi
 // run is the memory of one execution. It is used again by later ones, never by two at once.
 type run struct {
 	pool    *pool
-	mem     [][]byte    // by tensor
-	scratch [][]float32 // by worker
-	packed  []*conv.Packed
+	mem     [][]byte      // by tensor
+	scratch [][]float32   // by worker
+	kept    *pages.Region // what is kept; nil before the first execution
+	arena   *pages.Region // during an execution
 
 	// What the kept results were computed from.
 	seen []contents // by parameter
@@ -217,22 +236,38 @@ func (s *contents) changed(b *Buffer) bool {
 
 func (p *program) newRun() *run {
 	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers),
-		packed: make([]*conv.Packed, p.packs), seen: make([]contents, len(p.params))}
-	arena := allocate(p.arena)
+		seen: make([]contents, len(p.params)), kept: pages.New(p.kept)}
+	kept := r.kept.Bytes()
 	for _, t := range p.tensors {
 		switch t.kind {
-		case inArena:
-			r.mem[t.id] = arena[t.offset:][:t.bytes:t.bytes]
 		case isConstant:
 			r.mem[t.id] = t.mem
 		case isKept:
-			r.mem[t.id] = allocate(t.bytes)
+			r.mem[t.id] = kept[:t.bytes:t.bytes]
+			kept = kept[roundUp(t.bytes, alignment):]
 		}
 	}
-	for w := range r.scratch {
-		r.scratch[w] = floats(allocate(roundUp(p.scratch, 4)))
-	}
 	return r
+}
+
+// enter gives the run memory for what lives during one execution only.
+func (p *program) enter(r *run) {
+	scratch := roundUp(p.scratch, alignment)
+	arena := p.backend.arenas.get(roundUp(p.arena, alignment) + len(r.scratch)*scratch)
+	if arena == r.arena {
+		return // the tensors are where they were
+	}
+	r.arena = arena
+	mem := arena.Bytes()
+	for _, t := range p.tensors {
+		if t.kind == inArena {
+			r.mem[t.id] = mem[t.offset:][:t.bytes:t.bytes]
+		}
+	}
+	mem = mem[roundUp(p.arena, alignment):]
+	for w := range r.scratch {
+		r.scratch[w] = floats(mem[w*scratch:][:scratch])
+	}
 }
 
 func (r *run) floats(t *tensor) []float32 { return floats(r.mem[t.id]) }
@@ -319,6 +354,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	if r == nil {
 		r = p.newRun()
 	}
+	p.enter(r)
 	for i, t := range p.parameter {
 		if t != nil {
 			r.mem[t.id] = buffers[i].mem
@@ -373,6 +409,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			buffers[i].release()
 		}
 	}
+	p.backend.arenas.put(r.arena)
 	e.give(r)
 	return results, nil
 }

@@ -40,6 +40,7 @@ type Backend struct {
 	kernels   kernels
 	pool      *pool
 	memory    memory
+	arenas    arenas
 	caps      compute.Capabilities
 	finalized atomic.Bool
 

@@ -295,8 +295,10 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 
 	other := k
 	other.Data = make([]float32, size)
-	packed := plan.Pack(other)
-	packed.Update(goroutines(2), k)
+	packed := newGuarded(plan.PackedSize(), nan)
+	plan.Pack(goroutines(1), packed.v, other)
+	plan.Pack(goroutines(2), packed.v, k)
+	packed.check(t, "Pack")
 	for _, e := range []Epilogue{{}, {Bias: bias.v}, {Bias: bias.v, Residual: residual.v, ReLU: true}, {Residual: residual.v}, {ReLU: true}} {
 		want, mag := make([]float64, len(y)), make([]float64, len(y))
 		for i := range y {
@@ -314,22 +316,24 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 			}
 		}
 		got := newGuarded(len(y), nan)
-		plan.Forward(goroutines(1), got.v, x.v, packed, e)
+		plan.Forward(goroutines(1), got.v, x.v, packed.v, e)
 		got.check(t, "Forward")
 		compare(t, "y", got.v, want, mag, tol)
 		again := newGuarded(len(y), nan)
-		plan.Forward(goroutines(3), again.v, x.v, packed, e)
+		plan.Forward(goroutines(3), again.v, x.v, packed.v, e)
 		identical(t, "y", got.v, again.v)
 		if e.Residual != nil {
 			e.Residual = again.v
 			copy(again.v, residual.v)
-			plan.Forward(goroutines(1), again.v, x.v, packed, e)
+			plan.Forward(goroutines(1), again.v, x.v, packed.v, e)
 			identical(t, "y in place", got.v, again.v)
 		}
 	}
 
-	packed = plan.PackGradInput(other)
-	packed.Update(goroutines(1), k)
+	packed = newGuarded(plan.PackedInputSize(), nan)
+	plan.PackInput(goroutines(2), packed.v, other)
+	plan.PackInput(goroutines(1), packed.v, k)
+	packed.check(t, "PackInput")
 	added := newGuarded(len(dx), rnd.next)
 	for mode := range 4 {
 		var m, add []float32
@@ -351,9 +355,9 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 		}
 		got := newGuarded(len(dx), nan)
 		if add == nil {
-			plan.GradInput(goroutines(1), got.v, dy.v, packed, m)
+			plan.GradInput(goroutines(1), got.v, dy.v, packed.v, m)
 		} else {
-			plan.GradInputAdd(goroutines(1), got.v, dy.v, packed, add, m)
+			plan.GradInputAdd(goroutines(1), got.v, dy.v, packed.v, add, m)
 		}
 		got.check(t, "GradInput")
 		compare(t, "dx", got.v, want, mag, tol)
@@ -362,7 +366,7 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 			copy(again.v, add)
 			add = again.v
 		}
-		plan.GradInputAdd(goroutines(3), again.v, dy.v, packed, add, m)
+		plan.GradInputAdd(goroutines(3), again.v, dy.v, packed.v, add, m)
 		identical(t, "dx", got.v, again.v)
 	}
 
@@ -489,13 +493,15 @@ func BenchmarkConv(b *testing.B) {
 						b.ReportMetric(s.Flops()*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 					})
 				}
-				fw, bw := plan.Pack(k), plan.PackGradInput(k)
+				fw, bw := make([]float32, plan.PackedSize()), make([]float32, plan.PackedInputSize())
+				plan.Pack(par, fw, k)
+				plan.PackInput(par, bw, k)
 				rate("forward", func() { plan.Forward(par, y, x, fw, Epilogue{Bias: bias, ReLU: true}) })
 				rate("input", func() { plan.GradInput(par, dx, y, bw, nil) })
 				rate("kernel", func() { plan.GradKernel(par, k, x, y) })
 				b.Run("pack", func(b *testing.B) {
 					for b.Loop() {
-						fw.Update(par, k)
+						plan.Pack(par, fw, k)
 					}
 				})
 			})
