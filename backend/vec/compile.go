@@ -58,6 +58,8 @@ type tensor struct {
 	index  int    // of the parameter or the output
 	offset int    // in the arena
 	mem    []byte // of a constant
+
+	trained bool // a parameter that the program returns a new value of
 }
 
 // instruction is one step of a program.
@@ -106,6 +108,7 @@ type compiler struct {
 	tensors  map[*value]*tensor // by root value
 	of       map[*node]*cluster
 	packs    map[packed]*tensor
+	trained  map[*value]bool // parameters
 }
 
 func (c *compiler) compile() error {
@@ -118,22 +121,20 @@ func (c *compiler) compile() error {
 		}
 	}
 	order := c.schedule()
+	c.findTrained()
 	if err := c.lower(order); err != nil {
 		return err
 	}
-	c.program.keep(c.trained())
+	c.program.keep()
 	c.program.plan()
 	return nil
 }
 
-// trained finds the parameters that the function returns a new value of: an output made of them element by element, as
-// an optimizer makes weights. They change with every execution.
-func (c *compiler) trained() map[int]bool {
-	parameter := map[*value]int{}
-	for i, v := range c.fn.params {
-		parameter[v] = i
-	}
-	found, seen := map[int]bool{}, map[*value]bool{}
+// findTrained finds the parameters that the function returns a new value of: an output made of them element by element,
+// as an optimizer makes weights. They change with every execution.
+func (c *compiler) findTrained() {
+	c.trained = map[*value]bool{}
+	seen := map[*value]bool{}
 	var walk func(v *value, size int)
 	walk = func(v *value, size int) {
 		v = root(v)
@@ -141,9 +142,9 @@ func (c *compiler) trained() map[int]bool {
 			return
 		}
 		seen[v] = true
-		if i, ok := parameter[v]; ok {
-			found[i] = true
-		} else if v.node != nil && isElementwise(v.node) {
+		if v.node == nil {
+			c.trained[v] = true
+		} else if isElementwise(v.node) {
 			for _, in := range v.node.in {
 				walk(in, size)
 			}
@@ -152,7 +153,6 @@ func (c *compiler) trained() map[int]bool {
 	for _, v := range c.fn.outputs {
 		walk(v, v.shape.Size())
 	}
-	return found
 }
 
 // newCluster puts nodes, in order, into a cluster of their own.

@@ -361,7 +361,11 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 	case gradInput:
 		in.name = "convolution: gradient by input"
-		weights := c.addPack(p, plan.PackedInputSize(), plan.PackInput)
+		direction := gradInput
+		if plan.OnePacking() && !c.trained[root(p.kernel)] { // else the packed weights would live from one to the other
+			direction = forward
+		}
+		weights := c.addPack(p, direction, plan.PackedInputSize(), plan.PackInput)
 		in.in = append(in.in, weights)
 		mask := optional(p.mask)
 		if mask != nil {
@@ -374,7 +378,7 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 	default:
 		in.name = "convolution"
-		weights := c.addPack(p, plan.PackedSize(), plan.Pack)
+		weights := c.addPack(p, forward, plan.PackedSize(), plan.Pack)
 		in.in = append(in.in, weights)
 		bias, residual := optional(p.bias), optional(p.residual)
 		for _, t := range []*tensor{bias, residual} {
@@ -415,11 +419,11 @@ type packed struct {
 	direction direction
 }
 
-// addPack adds the instruction that packs the weights of p into so many elements, unless it is there, and returns where
-// they are.
-func (c *compiler) addPack(p *convPlan, size int, pack func(conv.Parallel, []float32, conv.Kernel)) *tensor {
+// addPack adds the instruction that packs the weights of p for a direction into so many elements, unless it is there, and
+// returns where they are.
+func (c *compiler) addPack(p *convPlan, d direction, size int, pack func(conv.Parallel, []float32, conv.Kernel)) *tensor {
 	view := p.view
-	key := packed{c.tensor(p.kernel), [5]int{view.Base, view.SO, view.SI, view.SH, view.SW}, p.shape, p.direction}
+	key := packed{c.tensor(p.kernel), [5]int{view.Base, view.SO, view.SI, view.SH, view.SW}, p.shape, d}
 	key.shape.N = 0
 	if to, ok := c.packs[key]; ok {
 		return to

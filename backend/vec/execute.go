@@ -33,7 +33,7 @@ type program struct {
 
 // keep finds the instructions whose results can be kept: those that pack weights, and the simple ones before them that
 // need nothing but parameters, none of them trained. In an inner loop weights stay the same from step to step.
-func (p *program) keep(trained map[int]bool) {
+func (p *program) keep() {
 	producer := map[*tensor]*instruction{}
 	readers := map[*tensor][]*instruction{}
 	sources := map[*instruction][]int{} // parameters behind an instruction that could be kept
@@ -46,7 +46,7 @@ func (p *program) keep(trained map[int]bool) {
 			switch {
 			case t.kind == isParameter:
 				params = append(params, t.index)
-				able = able && !trained[t.index]
+				able = able && !t.trained
 			case t.kind == isConstant:
 			case from != nil && sources[from] != nil:
 				params = append(params, sources[from]...)

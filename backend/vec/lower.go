@@ -16,7 +16,7 @@ func (c *compiler) lower(order []*cluster) error {
 		p.params = append(p.params, v.shape)
 		if c.uses[v] > 0 {
 			t := c.tensor(v)
-			t.kind, t.index = isParameter, i
+			t.kind, t.index, t.trained = isParameter, i, c.trained[v]
 			p.parameter[i] = t
 		}
 	}

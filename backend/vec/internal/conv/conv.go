@@ -103,6 +103,9 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 	if s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 {
 		p.winogradForward = newWinograd(set, p.zeros, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
 		p.winogradInput = newWinograd(set, p.zeros, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
+		if p.winogradInput != nil {
+			p.winogradInput.borrow(p.winogradForward)
+		}
 	}
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
@@ -176,6 +179,8 @@ func (p *Plan) layOut() {
 		})
 	}
 	switch {
+	case p.OnePacking():
+		p.packInput = p.packForward
 	case p.winogradInput != nil:
 		p.packInput.add(p.winogradInput.packedSize(), func(par Parallel, part []float32, k Kernel) {
 			// The kernel reversed, and read from output to input.
@@ -201,6 +206,9 @@ func (p *Plan) layOut() {
 
 // PackedSize is the number of elements that Forward needs its weights packed into.
 func (p *Plan) PackedSize() int { return p.packForward.size() }
+
+// OnePacking reports whether GradInput reads what Pack writes, and PackInput is the same.
+func (p *Plan) OnePacking() bool { return p.winogradInput != nil && p.winogradInput.borrows }
 
 // PackedInputSize is the number of elements that GradInput needs its weights packed into.
 func (p *Plan) PackedInputSize() int { return p.packInput.size() }

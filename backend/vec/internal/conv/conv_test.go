@@ -181,7 +181,7 @@ var shapes = []Shape{
 	square(2, 8, 3, 16, 3, 1), square(2, 8, 3, 64, 3, 1), square(1, 9, 1, 6, 5, 1), square(2, 8, 16, 3, 3, 1),
 	square(2, 8, 16, 32, 3, 2), square(2, 7, 16, 32, 3, 2), square(2, 8, 16, 32, 1, 2), square(2, 7, 24, 17, 1, 1),
 	square(3, 4, 64, 10, 1, 1), square(2, 9, 32, 64, 5, 2), square(1, 11, 5, 7, 7, 3), square(1, 14, 3, 16, 7, 2),
-	square(2, 6, 130, 70, 1, 1), square(1, 6, 150, 40, 3, 2), square(1, 4, 272, 144, 3, 1), square(1, 7, 184, 160, 3, 1),
+	square(2, 6, 130, 70, 1, 1), square(1, 6, 150, 40, 3, 2), square(1, 4, 272, 144, 3, 1), square(1, 7, 184, 160, 3, 1), square(2, 6, 192, 160, 3, 1),
 	{N: 2, H: 7, W: 10, Cin: 6, Cout: 9, KH: 2, KW: 3, StrideH: 2, StrideW: 1, PadTop: 1, PadRight: 2, DilH: 2, DilW: 3, Groups: 1},
 	{N: 1, H: 9, W: 5, Cin: 4, Cout: 8, KH: 4, KW: 2, StrideH: 3, StrideW: 2, PadTop: 3, PadLeft: 2, DilH: 1, DilW: 2, Groups: 1},
 	{N: 1, H: 3, W: 3, Cin: 4, Cout: 4, KH: 5, KW: 5, StrideH: 1, StrideW: 1, DilH: 1, DilW: 1, Groups: 1}, // no output
@@ -222,6 +222,40 @@ func TestConvolutions(t *testing.T) {
 		for n, s := range shapes {
 			t.Run(s.String(), func(t *testing.T) { testShape(t, s, set, layouts(s)[n%3]) })
 		}
+	})
+}
+
+// Weights that were packed for the other direction are the same numbers, times powers of two: not a bit changes.
+func TestOnePackingServesBothDirections(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		rnd := noise(5)
+		s := square(2, 6, 256, 128, 3, 1)
+		k := layouts(s)[0]
+		draw := func(n int) []float32 {
+			x := make([]float32, n)
+			for i := range x {
+				x[i] = rnd.next()
+			}
+			return x
+		}
+		k.Data = draw(9 * s.Cin * s.Cout)
+		dy, one, two := draw(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
+		plan := NewPlan(s, set)
+		if !plan.OnePacking() {
+			t.Fatal("so many weights are packed twice")
+		}
+		w := make([]float32, plan.PackedSize())
+		plan.Pack(goroutines(2), w, k)
+		plan.GradInput(goroutines(2), one, dy, w, nil)
+
+		apart := NewPlan(s, set)
+		apart.winogradInput.borrows = false
+		apart.packForward, apart.packInput = nil, nil
+		apart.layOut()
+		w = make([]float32, apart.PackedInputSize())
+		apart.PackInput(goroutines(2), w, k)
+		apart.GradInput(goroutines(2), two, dy, w, nil)
+		identical(t, "dx", one, two)
 	})
 }
 
