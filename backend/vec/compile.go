@@ -43,8 +43,9 @@ func (b *Builder) Compile() (compute.Executable, error) {
 type kind int
 
 const (
-	inArena kind = iota
-	isKept       // from one execution to the next
+	inArena  kind = iota
+	isKept        // from one execution to the next
+	isShared      // likewise, and by several programs: index is of the instruction that packs it
 	isParameter
 	isConstant
 	isOutput
@@ -60,6 +61,9 @@ type tensor struct {
 	mem    []byte // of a constant
 
 	trained bool // a parameter that the program returns a new value of
+
+	signature string // of packed weights: how they are made
+	params    []int  // of which parameters
 }
 
 // instruction is one step of a program.
@@ -74,11 +78,13 @@ type instruction struct {
 	// again.
 	overlays []overlay
 
-	// params are the parameters that what is kept from one execution to the next comes from, if this makes some of it: it
-	// runs again only after one of them has changed.
-	kept   bool
-	params []int
-	run    func(r *run) error
+	// kept says that its results are made of parameters alone, params, and are kept from one execution to the next, or are
+	// only there for what is kept, feeds.
+	kept     bool
+	params   []int
+	feeds    []*instruction
+	position int
+	run      func(r *run) error
 }
 
 // overlay is an operand and a result of one size.

@@ -2,6 +2,7 @@ package vec
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute"
 
@@ -430,6 +431,11 @@ func (c *compiler) addPack(p *convPlan, d direction, size int, pack func(conv.Pa
 	}
 	to := c.newTensor(4 * size)
 	c.packs[key] = to
+	signature, params := c.signature(p.kernel)
+	to.signature = fmt.Sprintf("%v %v %v%s", key.view, key.shape, d, signature)
+	for _, v := range params {
+		to.params = append(to.params, slices.Index(c.fn.params, v))
+	}
 	c.add(instruction{name: "pack weights", in: []*tensor{key.from}, out: []*tensor{to}, packs: true, run: func(r *run) error {
 		k := view
 		k.Data = r.floats(key.from)

@@ -1,7 +1,6 @@
 package vec
 
 import (
-	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -24,78 +23,12 @@ type program struct {
 	output       []*tensor
 	tensors      []*tensor
 	instructions []*instruction
-	arena        int   // bytes
-	kept         int   // bytes
-	scratch      int   // bytes for each worker
-	watched      []int // parameters that kept results come from
-	donor        []int // by output, the parameter whose memory it takes if that is donated; -1 for none
-}
-
-// keep finds the instructions whose results can be kept: those that pack weights, and the simple ones before them that
-// need nothing but parameters, none of them trained. In an inner loop weights stay the same from step to step.
-func (p *program) keep() {
-	producer := map[*tensor]*instruction{}
-	readers := map[*tensor][]*instruction{}
-	sources := map[*instruction][]int{} // parameters behind an instruction that could be kept
-	for _, in := range p.instructions {
-		able := in.packs || in.simple
-		var params []int
-		for _, t := range in.in {
-			readers[t] = append(readers[t], in)
-			from := producer[t]
-			switch {
-			case t.kind == isParameter:
-				params = append(params, t.index)
-				able = able && !t.trained
-			case t.kind == isConstant:
-			case from != nil && sources[from] != nil:
-				params = append(params, sources[from]...)
-			default:
-				able = false
-			}
-		}
-		for _, t := range in.out {
-			producer[t] = in
-			able = able && t.kind == inArena
-		}
-		if able {
-			slices.Sort(params)
-			sources[in] = append([]int{}, slices.Compact(params)...)
-		}
-	}
-	var mark func(in *instruction, params []int)
-	mark = func(in *instruction, params []int) {
-		if in == nil {
-			return
-		}
-		in.kept, in.params = true, append(in.params, params...)
-		for _, t := range in.in {
-			mark(producer[t], params)
-		}
-	}
-	for _, in := range p.instructions {
-		if in.packs && sources[in] != nil {
-			mark(in, sources[in])
-			p.watched = append(p.watched, sources[in]...)
-		}
-	}
-	unique := func(list []int) []int {
-		slices.Sort(list)
-		return slices.Compact(list)
-	}
-	p.watched = unique(p.watched)
-	for _, in := range p.instructions {
-		if !in.kept {
-			continue
-		}
-		in.params = unique(in.params)
-		// What only its like read can go when they have.
-		for _, t := range in.out {
-			if in.packs || slices.ContainsFunc(readers[t], func(reader *instruction) bool { return !reader.kept }) {
-				t.kind = isKept
-			}
-		}
-	}
+	arena        int       // bytes
+	kept         int       // bytes
+	scratch      int       // bytes for each worker
+	watched      []int     // parameters that kept results come from
+	shared       []*tensor // packed weights that are kept
+	donor        []int     // by output, the parameter whose memory it takes if that is donated; -1 for none
 }
 
 // plan lays the arena out: tensors whose lives do not overlap may share memory.
@@ -209,34 +142,16 @@ type run struct {
 	arena   *pages.Region // during an execution
 
 	// What the kept results were computed from.
-	seen []contents // by parameter
-	full bool       // they have been computed
-}
-
-// contents remembers what a parameter held.
-type contents struct {
-	id   uint64 // of the buffer
-	copy []byte // its values, if a client could have written them since
-}
-
-// changed remembers what the buffer holds and reports whether that may be something else than the last time.
-func (s *contents) changed(b *Buffer) bool {
-	same := s.id == b.id
-	s.id = b.id
-	if !b.exposed.Load() {
-		s.copy = nil
-		return !same
-	}
-	if s.copy != nil && bytes.Equal(s.copy, b.mem) {
-		return false
-	}
-	s.copy = append(s.copy[:0], b.mem...)
-	return true
+	seen    []contents // by parameter
+	full    bool       // they have been computed
+	holding *holding   // packed weights
+	needed  []bool     // by instruction: it makes what is kept anew
 }
 
 func (p *program) newRun() *run {
 	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers),
-		seen: make([]contents, len(p.params)), kept: pages.New(p.kept)}
+		seen: make([]contents, len(p.params)), kept: pages.New(p.kept), needed: make([]bool, len(p.instructions))}
+	r.hold(p)
 	kept := r.kept.Bytes()
 	for _, t := range p.tensors {
 		switch t.kind {
@@ -295,6 +210,9 @@ func newExecutable(p *program) *Executable { return &Executable{program: p} }
 func (e *Executable) Finalize() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, r := range e.idle {
+		r.holding.drop()
+	}
 	e.program, e.idle = nil, nil
 }
 
@@ -369,14 +287,10 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			r.mem[t.id] = outputs[i].mem
 		}
 	}
-	changed := make([]bool, len(buffers))
-	for _, i := range p.watched {
-		changed[i] = r.seen[i].changed(buffers[i])
-	}
-	full := r.full
+	p.refresh(r, buffers)
 	r.full = false // until all have run
 	for _, in := range p.instructions {
-		if in.kept && full && !slices.ContainsFunc(in.params, func(i int) bool { return changed[i] }) {
+		if in.kept && !r.needed[in.position] {
 			continue
 		}
 		var start time.Time
@@ -388,6 +302,11 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 		}
 		if p.backend.observe != nil {
 			p.backend.observe(in, time.Since(start))
+		}
+	}
+	for i, t := range p.shared {
+		if r.needed[t.index] {
+			p.backend.cells.fill(r.holding.held[i])
 		}
 	}
 	r.full = true

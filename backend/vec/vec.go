@@ -41,6 +41,7 @@ type Backend struct {
 	pool      *pool
 	memory    memory
 	arenas    arenas
+	cells     cells
 	caps      compute.Capabilities
 	finalized atomic.Bool
 

@@ -19,15 +19,21 @@ type Region struct {
 // Align is what regions are aligned to: a cache line, and the widest vector register.
 const Align = 64
 
-// large is the size from which memory comes from the system.
-const large = 1 << 20
+const (
+	large = 1 << 20  // from this size memory comes from the system
+	huge  = 16 << 20 // and from this on large pages: smaller ones would waste too much of the last
+)
 
 // New returns n zero bytes.
 func New(n int) *Region {
 	r := &Region{}
 	if n >= large {
-		if r.mapped = mapPages(n + hugePage); r.mapped != nil {
-			r.bytes = aligned(r.mapped, n, hugePage)
+		slack := 0
+		if n >= huge {
+			slack = hugePage
+		}
+		if r.mapped = mapPages(n+slack, n >= huge); r.mapped != nil {
+			r.bytes = aligned(r.mapped, n, max(slack, 1))
 			r.cleanup = runtime.AddCleanup(r, unmap, r.mapped)
 			return r
 		}

@@ -5,6 +5,6 @@ package pages
 const hugePage = Align
 
 // mapPages returns nil: the heap serves.
-func mapPages(int) []byte { return nil }
+func mapPages(int, bool) []byte { return nil }
 
 func unmap([]byte) {}
