@@ -270,11 +270,13 @@ func (o *output) transform(products []float32, plane, first, count int, edge []f
 }
 
 // The weights' gradient goes over blocks of tiles, big enough that the 36 sums of products, which do not stay in a core's
-// cache, are seldom read and written.
+// cache, are seldom read and written. One block is enough for the networks' widest layers; then their sums are made for a
+// few input channels at a time.
 const (
 	gradCache    = 2 << 20 / 4 // elements of a block's transformed operands, if that makes
 	gradTiles    = 128         // at least so many tiles
 	gradElements = 64 << 10    // transformed by one task
+	gradSums     = 8 << 20 / 4 // elements of all planes' sums, where there is one block
 	planeRows    = 96          // of a plane's sums, computed by one task
 )
 
@@ -282,8 +284,12 @@ const (
 func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	tiles := min(w.total(), max(gradTiles, gradCache/planes/(w.inRow+w.outRow)))
 	tiles = divUp(w.total(), divUp(w.total(), tiles))
+	channels := w.cin // whose sums are made at once
+	if tiles == w.total() {
+		channels = min(w.cin, max(planeRows, gradSums/planes/w.cout))
+	}
 	xPlane, dyPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
-	sumPlane := oddLines(w.cin * w.cout)
+	sumPlane := oddLines(channels * w.cout)
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	buf := sc.common(planes*(xPlane+dyPlane+sumPlane) + 3*line)
@@ -306,18 +312,28 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 				t = w.next(t)
 			}
 		})
-		parts := divUp(w.cin, planeRows)
-		par.Run(planes*parts, func(task, _ int) {
-			p, lo, hi := task/parts, w.cin*(task%parts)/parts, w.cin*(task%parts+1)/parts
-			multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
-				sums[p*sumPlane+lo*w.cout:], w.cout, start > 0)
-		})
+		for from := 0; from < w.cin; from += channels {
+			width := min(channels, w.cin-from)
+			parts := divUp(width, planeRows)
+			par.Run(planes*parts, func(task, _ int) {
+				p, lo, hi := task/parts, width*(task%parts)/parts, width*(task%parts+1)/parts
+				multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+from+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
+					sums[p*sumPlane+lo*w.cout:], w.cout, start > 0)
+			})
+			if start+block == w.total() {
+				w.finishGradKernel(par, sc, dst, sums, sumPlane, from, width)
+			}
+		}
 	}
-	par.Run(w.cin, func(i, worker int) {
+}
+
+// finishGradKernel transforms the sums of width input channels from one on.
+func (w *winograd) finishGradKernel(par Parallel, sc *scratch, dst Kernel, sums []float32, sumPlane, from, width int) {
+	par.Run(width, func(i, worker int) {
 		out := sc.worker(worker, 9*w.cout)
-		w.set.WinogradWeightsGrad(out, w.cout, sums[i*w.cout:], sumPlane, vecs)
+		w.set.WinogradWeightsGrad(out, w.cout, sums[i*w.cout:], sumPlane, w.cout/w.set.Lanes())
 		for t := range 9 {
-			at := dst.Base + i*dst.SI + t/3*dst.SH + t%3*dst.SW
+			at := dst.Base + (from+i)*dst.SI + t/3*dst.SH + t%3*dst.SW
 			if dst.SO == 1 {
 				copy(dst.Data[at:at+w.cout], out[t*w.cout:])
 				continue
