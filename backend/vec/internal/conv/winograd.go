@@ -177,13 +177,16 @@ var (
 	reversedScale = [6]float32{1, -2, -2, -0.5, -0.5, 1}
 )
 
-// turned writes the panel of columns [col, col+wide) of plane p: the transposed of those rows of the plane that was packed
+// turned writes columns [col, col+width) of plane p in panels: the transposed of those rows of the plane that was packed
 // for the gradient.
-func (w *winograd) turned(panel, weights []float32, p, col, wide int) {
+func (w *winograd) turned(panels, weights []float32, p, col, width int) {
 	i, j := p/6, p%6
 	plane := weights[(6*reversed[i]+reversed[j])*w.weights:]
-	for strip := 0; strip < w.cin; strip += wide {
-		w.set.Transpose(panel[strip*wide:], wide, plane[strip*w.cout+col*wide:], wide, wide, wide, reversedScale[i]*reversedScale[j])
+	wide := w.set.MaxVecs() * w.set.Lanes()
+	for row := 0; row < w.cin; row += wide {
+		for c := col; c < col+width; c += wide {
+			w.set.Transpose(panels[(c-col)*w.cin+row*wide:], wide, plane[row*w.cout+c*wide:], wide, wide, wide, reversedScale[i]*reversedScale[j], wide*w.cout)
+		}
 	}
 }
 
@@ -201,16 +204,13 @@ func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o 
 		})
 		par.Run(planes*strips, func(task, worker int) {
 			p, col := task/strips, task%strips*phasedCols
-			if wide := w.set.MaxVecs() * w.set.Lanes(); w.borrows {
-				panel := sc.worker(worker, w.cin*wide)
-				for end := min(col+phasedCols, w.cout); col < end; col += wide {
-					w.turned(panel, weights, p, col, wide)
-					multiply(w.set, block, wide, w.cin, in[p*inPlane:], w.inRow, 1, right{panel, w.cin, 0}, products[p*outPlane+col:], w.outRow, false)
-				}
-				return
+			width := min(phasedCols, w.cout-col)
+			strips := right{weights[p*w.weights+col*w.cin:], w.cin, 0}
+			if w.borrows {
+				strips.data = sc.worker(worker, w.cin*phasedCols)
+				w.turned(strips.data, weights, p, col, width)
 			}
-			multiply(w.set, block, min(phasedCols, w.cout-col), w.cin, in[p*inPlane:], w.inRow, 1,
-				right{weights[p*w.weights+col*w.cin:], w.cin, 0}, products[p*outPlane+col:], w.outRow, false)
+			multiply(w.set, block, width, w.cin, in[p*inPlane:], w.inRow, 1, strips, products[p*outPlane+col:], w.outRow, false)
 		})
 		par.Run(divUp(block, phasedStep), func(task, worker int) {
 			first := task * phasedStep
