@@ -57,6 +57,11 @@ func floats(mem []byte) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/4)
 }
 
+// bytesOf views float32 values as memory.
+func bytesOf(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+}
+
 // memory keeps what finalized buffers leave, by size, until the garbage collector wants it: new pages cost more than many
 // an operation.
 type memory struct{ bySize sync.Map } // int to *sync.Pool of *[]byte

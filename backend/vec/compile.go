@@ -60,6 +60,7 @@ type tensor struct {
 	offset int    // in the arena
 	mem    []byte // of a constant
 
+	local   bool // in the memory of the worker that makes and reads it
 	trained bool // a parameter that the program returns a new value of
 
 	signature string // of packed weights: how they are made
@@ -84,7 +85,10 @@ type instruction struct {
 	params   []int
 	feeds    []*instruction
 	position int
-	run      func(r *run) error
+
+	*splitting     // nil if it takes all images at once
+	images     int // of a convolution
+	run        func(r *run) error
 }
 
 // overlay is an operand and a result of one size.
@@ -132,6 +136,7 @@ func (c *compiler) compile() error {
 		return err
 	}
 	c.program.keep()
+	c.program.byImages()
 	c.program.plan()
 	return nil
 }

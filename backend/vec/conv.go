@@ -393,6 +393,9 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 			plan.GradInputAdd(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(residual), r.optional(mask))
 			return nil
 		}
+		c.splitConvolution(&in, p, plan.ReadsWeightsOnceBackward(), []*tensor{x, last, residual, mask}, []*tensor{weights}, func(plan *conv.Plan, v part) {
+			plan.GradInputAdd(alone{}, v.floats(last), v.floats(x), v.r.floats(weights), v.optional(residual), v.optional(mask))
+		})
 	default:
 		in.name = "convolution"
 		weights := c.addPack(p, forward, plan.PackedSize(), plan.Pack)
@@ -408,11 +411,35 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 				conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu})
 			return nil
 		}
+		c.splitConvolution(&in, p, plan.ReadsWeightsOnce(), []*tensor{x, last, residual}, []*tensor{weights, bias}, func(plan *conv.Plan, v part) {
+			plan.Forward(alone{}, v.floats(last), v.floats(x), v.r.floats(weights),
+				conv.Epilogue{Bias: v.r.optional(bias), Residual: v.optional(residual), ReLU: p.relu})
+		})
 	}
 	in.name += fmt.Sprintf(" %dx%d/%d, %d to %d", p.shape.KH, p.shape.KW, p.shape.StrideH, p.shape.Cin, p.shape.Cout)
 	c.add(in)
 	if p.outPerm != nil {
 		c.addTranspose(out, last, p.outDims, p.outPerm, 4)
+	}
+}
+
+// splitConvolution says how the convolution of in is done for a part of the images, unless that would read many weights
+// again and again.
+func (c *compiler) splitConvolution(in *instruction, p *convPlan, once bool, each, whole []*tensor, run func(plan *conv.Plan, v part)) {
+	in.images = p.shape.N
+	if once || p.outPerm != nil || p.xPerm != nil {
+		return
+	}
+	absent := func(t *tensor) bool { return t == nil }
+	in.splitting = &splitting{
+		fits: func(images int) bool { return images == p.shape.N },
+		each: slices.DeleteFunc(each, absent), whole: slices.DeleteFunc(whole, absent),
+		split: func(count int) func(v part) {
+			shape := p.shape
+			shape.N = count
+			plan := conv.NewPlan(shape, c.backend.set)
+			return func(v part) { run(plan, v) }
+		},
 	}
 }
 

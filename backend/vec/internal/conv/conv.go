@@ -210,6 +210,15 @@ func (p *Plan) PackedSize() int { return p.packForward.size() }
 // OnePacking reports whether GradInput reads what Pack writes, and PackInput is the same.
 func (p *Plan) OnePacking() bool { return p.winogradInput != nil && p.winogradInput.borrows }
 
+// ReadsWeightsOnce reports whether Forward needs so many weights that it reads them once for the whole batch, which parts
+// of the batch would have to do again.
+func (p *Plan) ReadsWeightsOnce() bool { return p.winogradForward != nil && p.winogradForward.phased() }
+
+// ReadsWeightsOnceBackward is ReadsWeightsOnce of GradInput.
+func (p *Plan) ReadsWeightsOnceBackward() bool {
+	return p.winogradInput != nil && p.winogradInput.phased()
+}
+
 // PackedInputSize is the number of elements that GradInput needs its weights packed into.
 func (p *Plan) PackedInputSize() int { return p.packInput.size() }
 
