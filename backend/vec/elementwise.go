@@ -261,8 +261,8 @@ type load struct {
 	reg   int
 }
 
-// step computes one register from others.
-type step struct {
+// stage computes one register from others.
+type stage struct {
 	compute   func(dst, a, b, c []float32)
 	dst       int
 	a, b, c   int
@@ -320,7 +320,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 	regs := len(loads)
 	var free []int
 	at, made := map[*node]int{}, map[*node]int{} // register and step of a member
-	var list []step
+	var list []stage
 	var sinks []*sink
 	var names []string
 	for i, n := range k.nodes {
@@ -332,7 +332,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			sinks = append(sinks, l)
 			continue
 		}
-		s := step{compute: c.backend.kernels.of(n), operands: len(n.in)}
+		s := stage{compute: c.backend.kernels.of(n), operands: len(n.in)}
 		for j, o := range operands[i] {
 			reg := 0
 			if o.member != nil {
@@ -478,7 +478,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 }
 
 // overlays finds the operands that results may be written over.
-func overlays(loads []*load, list []step) (found []overlay) {
+func overlays(loads []*load, list []stage) (found []overlay) {
 	for _, l := range loads {
 		if l.form != fullForm || l.dtype != dtypes.Float32 || slices.ContainsFunc(loads, func(o *load) bool { return o != l && o.t == l.t }) {
 			continue
