@@ -107,13 +107,15 @@ func (k *cluster) takes(n *node) bool {
 }
 
 // isSink reports whether n sums over all but the last axes, as batch norm does per channel: a cluster that computes what
-// is summed can add it up as well.
+// is summed can add it up as well. A first axis that is kept is none of them even where it has one element: an image's
+// sums are taken in one order, whether it is alone or not.
 func isSink(n *node) bool {
 	if n.op != compute.OpTypeReduceSum {
 		return false
 	}
+	axes := n.attr.([]int)
 	k, ok := reduction(n)
-	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize
+	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize && (len(axes) == 0 || slices.Contains(axes, 0))
 }
 
 // operand is what an elementwise node reads: a register of its cluster, or memory, seen through broadcasts.
