@@ -38,8 +38,8 @@ func TestBatchIndependence(t *testing.T) {
 					logits := classifier.Bind(net, in[2:]).Logits(in[0], classifier.Eval)
 					loss := graph.ReduceAllSum(classifier.CrossEntropy(logits, in[1]))
 					gradient := graph.Gradient(loss, in[0])[0]
-				norm := graph.Sqrt(graph.ReduceAndKeep(graph.Square(gradient), graph.ReduceSum, 1, 2, 3))
-				return []*graph.Node{logits, gradient, graph.Add(in[0], graph.Div(gradient, norm))}
+					norm := graph.Sqrt(graph.ReduceAndKeep(graph.Square(gradient), graph.ReduceSum, 1, 2, 3))
+					return []*graph.Node{logits, gradient, graph.Add(in[0], graph.Div(gradient, norm))}
 				})
 				// run returns the results of the images listed, one after the other.
 				run := func(list []int) (logits, gradient, step []float32) {
