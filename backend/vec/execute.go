@@ -303,7 +303,8 @@ func (e *Executable) give(r *run) {
 	}
 }
 
-// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not.
+// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not; inputs that it
+// refuses stay as they are.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device compute.DeviceNum) ([]compute.Buffer, error) {
 	p, r := e.take()
 	if p == nil {
@@ -333,6 +334,16 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			r.mem[t.id] = outputs[i].mem
 		}
 	}
+	defer func() {
+		for i := range donate {
+			if donate[i] {
+				if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
+					buffers[i].mem = nil // the output's now
+				}
+				buffers[i].release()
+			}
+		}
+	}()
 	changed := make([]bool, len(buffers))
 	for _, i := range p.watched {
 		changed[i] = r.seen[i].changed(buffers[i])
@@ -363,14 +374,6 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	for _, t := range p.tensors {
 		if t.kind == isParameter || t.kind == isOutput {
 			r.mem[t.id] = nil
-		}
-	}
-	for i := range donate {
-		if donate[i] {
-			if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
-				buffers[i].mem = nil // the output's now
-			}
-			buffers[i].release()
 		}
 	}
 	e.give(r)
