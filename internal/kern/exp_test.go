@@ -1,6 +1,8 @@
 package kern
 
 import (
+	"encoding/binary"
+	"hash/crc32"
 	"math"
 	"testing"
 )
@@ -68,6 +70,28 @@ func TestTranscendental(t *testing.T) {
 			}
 		}
 	})
+}
+
+// The bits of exp and log are the same on every processor.
+func TestTranscendentalBits(t *testing.T) {
+	samples := everyExponent(200)
+	got := make([]float32, len(samples))
+	for _, c := range []struct {
+		name string
+		f    func(s *Set, dst, a []float32)
+		want uint32
+	}{{"Exp", (*Set).Exp, 0x272bed6b}, {"Log", (*Set).Log, 0x0fe2cce0}} {
+		c.f(Best(), got, samples)
+		hash := crc32.NewIEEE()
+		for _, v := range got {
+			if v == v { // the bits of NaN are the processor's
+				hash.Write(binary.LittleEndian.AppendUint32(nil, math.Float32bits(v)))
+			}
+		}
+		if hash.Sum32() != c.want {
+			t.Errorf("%s: the results' checksum is %08x, want %08x", c.name, hash.Sum32(), c.want)
+		}
+	}
 }
 
 func TestTranscendentalLimits(t *testing.T) {
