@@ -16,6 +16,9 @@ import (
 // TestBatchIndependence expects the logits of an image, the gradient by its pixels and a step along it to have the same bits
 // in any batch and at any place in it: an attack's result may not depend on which images are attacked with it.
 func TestBatchIndependence(t *testing.T) {
+	if testing.Short() {
+		t.Skip("compiles a program for every network, set and batch size")
+	}
 	const images, classes = 33, 10
 	for _, c := range []struct {
 		network string

@@ -17,6 +17,9 @@ const sumTolerance = 3e-6
 // TestSums adds up many numbers, over all kinds of axes, by themselves and in the pass that computes them. Equal numbers are
 // the hardest: all roundings then go the same way.
 func TestSums(t *testing.T) {
+	if testing.Short() {
+		t.Skip("adds up tens of millions of numbers")
+	}
 	r := rng.New(1, "vec test")
 	for _, c := range []struct {
 		dims, axes []int
