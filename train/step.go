@@ -1,8 +1,10 @@
 package train
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"runtime/debug"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/gomlx/compute"
@@ -25,7 +27,7 @@ type Stepper struct {
 	clip      float64
 
 	objective     Objective
-	teachers      []*classifier.Model
+	teachers      []classifier.Network
 	teacherState  []*tensors.Tensor
 	sharesTeacher []bool // search takes this teacher's logits of the clean images
 	sharesStudent bool   // search takes the student's eval-mode logits of the clean images
@@ -80,7 +82,7 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 		if err != nil {
 			return nil, err
 		}
-		s.teachers = append(s.teachers, t)
+		s.teachers = append(s.teachers, t.Network)
 		s.teacherState = append(s.teacherState, state...)
 	}
 	var err error
@@ -105,6 +107,8 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 	if s.settle, err = NewExec(backend, s.buildSettle); err != nil {
 		return nil, err
 	}
+	// What the copies were made of may be garbage now; the programs are about to need as much.
+	debug.FreeOSMemory()
 	return s, s.SetObjective(objective)
 }
 
@@ -112,15 +116,15 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 func (s *Stepper) upload(from []*tensors.Tensor) ([]*tensors.Tensor, error) {
 	to := make([]*tensors.Tensor, len(from))
 	for i, t := range from {
-		c, err := t.LocalClone()
-		if err == nil {
-			err = c.MaterializeOnDevice(s.backend, false, 0)
+		var buffer compute.Buffer
+		var fault error
+		err := t.ConstFlatData(func(flat any) { buffer, fault = s.backend.BufferFromFlatData(0, flat, t.Shape()) })
+		if err = cmp.Or(err, fault); err == nil {
+			to[i], err = tensors.FromBuffer(buffer)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("copying weights to %s: %w", s.backend.Name(), err)
 		}
-		c.FinalizeLocal()
-		to[i] = c
 	}
 	return to, nil
 }
@@ -207,7 +211,7 @@ func (s *Stepper) bind(in *nodes, given bool) bound {
 	student := in.take(len(s.params))
 	var teachers [][]*Node
 	for _, t := range s.teachers {
-		teachers = append(teachers, in.take(len(t.State)))
+		teachers = append(teachers, in.take(len(t.Params())))
 	}
 	var logits []*Node
 	if given {
@@ -223,7 +227,7 @@ func (s *Stepper) bind(in *nodes, given bool) bound {
 	b.Student = classifier.Bind(b.student, student)
 	next := 0
 	for i, t := range s.teachers {
-		w := &watched{Network: t.Network, clean: x, perturbed: xAdv}
+		w := &watched{Network: t, clean: x, perturbed: xAdv}
 		if given && s.sharesTeacher[i] {
 			w.given = logits[next]
 			next++
@@ -255,9 +259,9 @@ func (s *Stepper) buildFixed(in []*Node) []*Node {
 	var out []*Node
 	x := in[len(in)-1]
 	for i, t := range s.teachers {
-		state := n.take(len(t.State))
+		state := n.take(len(t.Params()))
 		if s.sharesTeacher[i] {
-			out = append(out, classifier.Bind(t.Network, state).Logits(x, classifier.Eval))
+			out = append(out, classifier.Bind(t, state).Logits(x, classifier.Eval))
 		}
 	}
 	if s.sharesStudent {

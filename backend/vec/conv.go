@@ -2,6 +2,7 @@ package vec
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute"
 
@@ -361,19 +362,25 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 	case gradInput:
 		in.name = "convolution: gradient by input"
-		weights := c.addPack(p, plan.PackGradInput)
+		direction := gradInput
+		if plan.OnePacking() && !c.trained[root(p.kernel)] { // else the packed weights would live from one to the other
+			direction = forward
+		}
+		weights := c.addPack(p, direction, plan.PackedInputSize(), plan.PackInput)
+		in.in = append(in.in, weights)
 		mask := optional(p.mask)
 		if mask != nil {
 			in.name += ", gate"
 			in.in = append(in.in, mask)
 		}
 		in.run = func(r *run) error {
-			plan.GradInput(r.pool, r.floats(last), r.floats(x), r.packed[weights], r.optional(mask))
+			plan.GradInput(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(mask))
 			return nil
 		}
 	default:
 		in.name = "convolution"
-		weights := c.addPack(p, plan.Pack)
+		weights := c.addPack(p, forward, plan.PackedSize(), plan.Pack)
+		in.in = append(in.in, weights)
 		bias, residual := optional(p.bias), optional(p.residual)
 		for _, t := range []*tensor{bias, residual} {
 			if t != nil {
@@ -393,7 +400,7 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 			in.name += ", ReLU"
 		}
 		in.run = func(r *run) error {
-			plan.Forward(r.pool, r.floats(last), r.floats(x), r.packed[weights],
+			plan.Forward(r.pool, r.floats(last), r.floats(x), r.floats(weights),
 				conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu})
 			return nil
 		}
@@ -405,20 +412,35 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 	}
 }
 
-// addPack adds the instruction that packs the weights of p, and returns their index among the packed weights.
-func (c *compiler) addPack(p *convPlan, pack func(conv.Kernel) *conv.Packed) int {
-	w := c.tensor(p.kernel)
-	index := c.program.packs
-	c.program.packs++
-	c.add(instruction{name: "pack weights", in: []*tensor{w}, packs: true, run: func(r *run) error {
-		k := p.view
-		k.Data = r.floats(w)
-		if w := r.packed[index]; w != nil {
-			w.Update(r.pool, k)
-		} else {
-			r.packed[index] = pack(k)
-		}
+// packed is weights in the layout of one direction of a convolution, whatever the batch size.
+type packed struct {
+	from      *tensor
+	view      [5]int
+	shape     conv.Shape
+	direction direction
+}
+
+// addPack adds the instruction that packs the weights of p for a direction into so many elements, unless it is there, and
+// returns where they are.
+func (c *compiler) addPack(p *convPlan, d direction, size int, pack func(conv.Parallel, []float32, conv.Kernel)) *tensor {
+	view := p.view
+	key := packed{c.tensor(p.kernel), [5]int{view.Base, view.SO, view.SI, view.SH, view.SW}, p.shape, d}
+	key.shape.N = 0
+	if to, ok := c.packs[key]; ok {
+		return to
+	}
+	to := c.newTensor(4 * size)
+	c.packs[key] = to
+	signature, params := c.signature(p.kernel)
+	to.signature = fmt.Sprintf("%v %v %v%s", key.view, key.shape, d, signature)
+	for _, v := range params {
+		to.params = append(to.params, slices.Index(c.fn.params, v))
+	}
+	c.add(instruction{name: "pack weights", in: []*tensor{key.from}, out: []*tensor{to}, packs: true, run: func(r *run) error {
+		k := view
+		k.Data = r.floats(key.from)
+		pack(r.pool, r.floats(to), k)
 		return nil
 	}})
-	return index
+	return to
 }

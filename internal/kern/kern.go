@@ -71,6 +71,10 @@ type assembly struct {
 	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane int, extra, mask *float32, vecs int)
 	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+
+	transpose func(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int)
+
+	peak func(n int)
 }
 
 type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)

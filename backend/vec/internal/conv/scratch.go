@@ -3,12 +3,14 @@ package conv
 import (
 	"sync"
 	"unsafe"
+
+	"github.com/adaad-go/adaad/backend/vec/internal/pages"
 )
 
 // scratch is reusable memory, one piece for each worker and one shared. Pieces hold whatever the last use left in them.
 type scratch struct {
-	shared  []float32
-	workers [][]float32
+	shared  *pages.Region
+	workers []*pages.Region
 }
 
 var scratches sync.Pool
@@ -33,26 +35,18 @@ func (s *scratch) worker(worker, n int) []float32 { return grow(&s.workers[worke
 // common returns n elements that all workers share.
 func (s *scratch) common(n int) []float32 { return grow(&s.shared, n) }
 
-func grow(buf *[]float32, n int) []float32 {
-	if len(*buf) < n {
-		*buf = aligned(n)
+func grow(r **pages.Region, n int) []float32 {
+	if *r == nil || len((*r).Bytes()) < 4*n {
+		if *r != nil {
+			(*r).Free()
+		}
+		*r = pages.New(4 * n)
 	}
-	return (*buf)[:n]
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData((*r).Bytes()))), n)
 }
 
 // line is a cache line, and the widest vector, in elements.
 const line = 16
-
-// aligned returns n zeros that start at a cache line.
-func aligned(n int) []float32 {
-	x := make([]float32, n+line)
-	skip := 0
-	if n > 0 {
-		skip = int(-uintptr(unsafe.Pointer(&x[0]))/4) % line
-		skip = (skip + line) % line
-	}
-	return x[skip : skip+n : skip+n]
-}
 
 // cut takes n elements off the front of *x, and whatever it takes for the rest to start at a cache line again.
 func cut(x *[]float32, n int) []float32 {

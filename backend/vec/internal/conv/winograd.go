@@ -17,6 +17,10 @@ type winograd struct {
 	inPlane,
 	outPlane int
 	weights int // of one plane
+
+	// borrows says that the weights are packed for the gradient of this correlation: the same ones reversed, and read from
+	// output to input.
+	borrows bool
 }
 
 const (
@@ -157,6 +161,32 @@ const (
 
 func (w *winograd) phased() bool { return planes*w.weights > phasedWeights }
 
+// borrow makes w read the weights that another correlation packed, of which w is the gradient, where there are so many
+// that packing them twice costs much memory and turning them round on the way, as every product needs them, little time.
+func (w *winograd) borrow(from *winograd) {
+	if wide := w.set.MaxVecs() * w.set.Lanes(); from != nil && w.set == from.set && w.phased() && w.cin%wide == 0 && w.cout%wide == 0 {
+		w.borrows = true
+	}
+}
+
+// reversed[i] is the interpolation point that is the inverse of point i, and reversedScale by how much the transform at i
+// of a kernel read backwards is that of the kernel at reversed[i]: kernel(x) read backwards is x²·kernel(1/x). All are
+// powers of two, so nothing is rounded.
+var (
+	reversed      = [6]int{5, 3, 4, 1, 2, 0}
+	reversedScale = [6]float32{1, -2, -2, -0.5, -0.5, 1}
+)
+
+// turned writes the panel of columns [col, col+wide) of plane p: the transposed of those rows of the plane that was packed
+// for the gradient.
+func (w *winograd) turned(panel, weights []float32, p, col, wide int) {
+	i, j := p/6, p%6
+	plane := weights[(6*reversed[i]+reversed[j])*w.weights:]
+	for strip := 0; strip < w.cin; strip += wide {
+		w.set.Transpose(panel[strip*wide:], wide, plane[strip*w.cout+col*wide:], wide, wide, wide, reversedScale[i]*reversedScale[j])
+	}
+}
+
 func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o *output) {
 	tiles := divUp(w.total(), divUp(w.total(), phasedTiles))
 	inPlane, outPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
@@ -169,8 +199,16 @@ func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o 
 			first := task * phasedStep
 			w.transformInput(in[first*w.inRow:], inPlane, start+first, min(phasedStep, block-first), x)
 		})
-		par.Run(planes*strips, func(task, _ int) {
+		par.Run(planes*strips, func(task, worker int) {
 			p, col := task/strips, task%strips*phasedCols
+			if wide := w.set.MaxVecs() * w.set.Lanes(); w.borrows {
+				panel := sc.worker(worker, w.cin*wide)
+				for end := min(col+phasedCols, w.cout); col < end; col += wide {
+					w.turned(panel, weights, p, col, wide)
+					multiply(w.set, block, wide, w.cin, in[p*inPlane:], w.inRow, 1, right{panel, w.cin, 0}, products[p*outPlane+col:], w.outRow, false)
+				}
+				return
+			}
 			multiply(w.set, block, min(phasedCols, w.cout-col), w.cin, in[p*inPlane:], w.inRow, 1,
 				right{weights[p*w.weights+col*w.cin:], w.cin, 0}, products[p*outPlane+col:], w.outRow, false)
 		})
