@@ -371,6 +371,37 @@ func FuzzGemm(f *testing.F) {
 	})
 }
 
+func FuzzTranspose(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		rows, cols := s.Lanes()*d.in(0, 4), s.Lanes()*d.in(0, 4)
+		dstRow, srcRow := rows+d.in(0, 20), cols+d.in(0, 20)
+		size := func(rows, row, cols int) int {
+			if rows == 0 || cols == 0 {
+				return 0
+			}
+			return (rows-1)*row + cols
+		}
+		dst, src := d.operand(size(cols, dstRow, rows), d.any), d.operand(size(rows, srcRow, cols), d.any)
+		scale := []float32{1, -0.5, 3}[d.in(0, 2)]
+		want := slices.Clone(dst.v)
+		for i := range rows {
+			for j := range cols {
+				want[j*dstRow+i] = scale * src.v[i*srcRow+j]
+			}
+		}
+		what := fmt.Sprintf("Transpose on %s: [%d,%d], rows every %d and %d, times %v", s.Name(), rows, cols, srcRow, dstRow, scale)
+		if len(src.v) > 0 {
+			refuses(t, what, func() { s.Transpose(dst.v, dstRow, src.v[1:], srcRow, rows, cols, scale) }, dst)
+			refuses(t, what, func() { s.Transpose(dst.v[1:], dstRow, src.v, srcRow, rows, cols, scale) }, dst)
+			refuses(t, what, func() { s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols-1, scale) }, dst)
+		}
+		s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols, scale)
+		same(t, what, dst.v, want)
+		src.check(t, what)
+		dst.check(t, what)
+	})
+}
+
 func FuzzWinograd(f *testing.F) {
 	bt, g, a := toomCook()
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
