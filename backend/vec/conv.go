@@ -34,9 +34,10 @@ type convPlan struct {
 	kernel *value
 	view   conv.Kernel
 
-	bias, residual *value // of forward
-	relu           bool
-	mask           *value // of gradInput
+	bias     *value // of forward
+	residual *value // of forward and gradInput
+	relu     bool   // of forward
+	mask     *value // of gradInput
 }
 
 func (p *convPlan) reads(add func(*value)) {
@@ -57,6 +58,12 @@ func (c *compiler) clusterConvolutions() {
 		p := planConvolution(n, false)
 		if p == nil {
 			continue
+		}
+		// A reversed kernel is a gradient's: in that form it reads the weights of the convolution it is the gradient of.
+		if p.direction == forward && (p.view.SH < 0 || p.view.SW < 0) {
+			if q := planConvolution(n, true); q != nil && q.outPerm == nil {
+				p = q
+			}
 		}
 		k := c.newCluster(n)
 		k.conv = p
@@ -103,7 +110,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			p.bias = other.v
 			return true
 		}
-		if p.direction == forward && p.residual == nil && other.form() == fullForm {
+		if p.residual == nil && other.form() == fullForm {
 			p.residual = other.v
 			return true
 		}
@@ -113,7 +120,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			return true
 		}
 	case opGate:
-		if side != 0 || other.form() != fullForm || p.bias != nil || p.residual != nil {
+		if side != 0 || other.form() != fullForm || p.bias != nil {
 			return false
 		}
 		if p.direction == forward {
@@ -122,6 +129,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			if q == nil || q.outPerm != nil {
 				return false
 			}
+			q.residual = p.residual
 			p = q
 			k.conv = q
 		}
@@ -349,6 +357,16 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		last = c.newTensor(byteSize(p.result.shape))
 	}
 	in := instruction{in: []*tensor{x}, out: []*tensor{last}}
+	add := func(t *tensor, name string) {
+		if t == nil {
+			return
+		}
+		in.name += ", " + name
+		in.in = append(in.in, t)
+		if name == "residual" && t != x { // a mask may be read after the result was written first
+			in.overlays = append(in.overlays, overlay{t, last})
+		}
+	}
 	switch p.direction {
 	case gradKernel:
 		in.name = "convolution: gradient by kernel"
@@ -368,13 +386,11 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 		weights := c.addPack(p, direction, plan.PackedInputSize(), plan.PackInput)
 		in.in = append(in.in, weights)
-		mask := optional(p.mask)
-		if mask != nil {
-			in.name += ", gate"
-			in.in = append(in.in, mask)
-		}
+		residual, mask := optional(p.residual), optional(p.mask)
+		add(residual, "residual")
+		add(mask, "gate")
 		in.run = func(r *run) error {
-			plan.GradInput(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(mask))
+			plan.GradInputAdd(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(residual), r.optional(mask))
 			return nil
 		}
 	default:
@@ -382,20 +398,8 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		weights := c.addPack(p, forward, plan.PackedSize(), plan.Pack)
 		in.in = append(in.in, weights)
 		bias, residual := optional(p.bias), optional(p.residual)
-		for _, t := range []*tensor{bias, residual} {
-			if t != nil {
-				in.in = append(in.in, t)
-			}
-		}
-		if bias != nil {
-			in.name += ", bias"
-		}
-		if residual != nil {
-			in.name += ", residual"
-			if residual != x {
-				in.overlays = append(in.overlays, overlay{residual, last})
-			}
-		}
+		add(bias, "bias")
+		add(residual, "residual")
 		if p.relu {
 			in.name += ", ReLU"
 		}

@@ -2,9 +2,9 @@
 
 //go:build amd64 && !noasm
 
-// func transposeAVX512(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int)
-// Requires: AVX, AVX512F
-TEXT ·transposeAVX512(SB), $0-48
+// func transposeAVX512(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int, ahead int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·transposeAVX512(SB), $0-56
 	MOVQ         src+16(FP), SI
 	MOVQ         srcRow+24(FP), R8
 	SHLQ         $0x02, R8
@@ -17,9 +17,31 @@ TEXT ·transposeAVX512(SB), $0-48
 	LEAQ         (SI)(R8*4), AX
 	LEAQ         (AX)(R8*4), BX
 	LEAQ         (BX)(R8*4), DX
+	MOVQ         ahead+48(FP), R12
+	SHLQ         $0x02, R12
 	VBROADCASTSS scale+32(FP), Z8
 
 block:
+	LEAQ         (SI)(R12*1), R13
+	PREFETCHT1   (R13)
+	PREFETCHT1   (R13)(R8*1)
+	PREFETCHT1   (R13)(R8*2)
+	PREFETCHT1   (R13)(R9*1)
+	LEAQ         (AX)(R12*1), R13
+	PREFETCHT1   (R13)
+	PREFETCHT1   (R13)(R8*1)
+	PREFETCHT1   (R13)(R8*2)
+	PREFETCHT1   (R13)(R9*1)
+	LEAQ         (BX)(R12*1), R13
+	PREFETCHT1   (R13)
+	PREFETCHT1   (R13)(R8*1)
+	PREFETCHT1   (R13)(R8*2)
+	PREFETCHT1   (R13)(R9*1)
+	LEAQ         (DX)(R12*1), R13
+	PREFETCHT1   (R13)
+	PREFETCHT1   (R13)(R8*1)
+	PREFETCHT1   (R13)(R8*2)
+	PREFETCHT1   (R13)(R9*1)
 	VMOVUPS      (SI), X0
 	VINSERTF32X4 $0x01, (AX), Z0, Z0
 	VINSERTF32X4 $0x02, (BX), Z0, Z0
@@ -161,9 +183,9 @@ block:
 	VZEROUPPER
 	RET
 
-// func transposeAVX2(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int)
-// Requires: AVX
-TEXT ·transposeAVX2(SB), $0-48
+// func transposeAVX2(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int, ahead int)
+// Requires: AVX, MMX+
+TEXT ·transposeAVX2(SB), $0-56
 	MOVQ         src+16(FP), SI
 	MOVQ         srcRow+24(FP), R8
 	SHLQ         $0x02, R8
@@ -174,9 +196,21 @@ TEXT ·transposeAVX2(SB), $0-48
 	LEAQ         (R8)(R8*2), R9
 	LEAQ         (R10)(R10*2), R11
 	LEAQ         (SI)(R8*4), AX
+	MOVQ         ahead+48(FP), R12
+	SHLQ         $0x02, R12
 	VBROADCASTSS scale+32(FP), Y8
 
 block:
+	LEAQ        (SI)(R12*1), R13
+	PREFETCHT1  (R13)
+	PREFETCHT1  (R13)(R8*1)
+	PREFETCHT1  (R13)(R8*2)
+	PREFETCHT1  (R13)(R9*1)
+	LEAQ        (AX)(R12*1), R13
+	PREFETCHT1  (R13)
+	PREFETCHT1  (R13)(R8*1)
+	PREFETCHT1  (R13)(R8*2)
+	PREFETCHT1  (R13)(R9*1)
 	VMOVUPS     (SI), X0
 	VINSERTF128 $0x01, (AX), Y0, Y0
 	VMOVUPS     (SI)(R8*1), X1

@@ -11,7 +11,7 @@ func TestTranspose(t *testing.T) {
 				for _, pad := range []int{0, 3} {
 					srcRow, dstRow := cols+pad, rows+2*pad
 					src, dst := newGuarded(max(1, rows*srcRow), r.next), newGuarded(max(1, cols*dstRow), nan)
-					s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols, -0.5)
+					s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols, -0.5, 1<<20)
 					dst.check(t, "Transpose")
 					if rows == 0 {
 						dstRow = 0
@@ -40,7 +40,7 @@ func BenchmarkTranspose(b *testing.B) {
 			b.SetBytes(int64(4 * len(src)))
 			for b.Loop() {
 				for i := 0; i < 512; i += 32 {
-					s.Transpose(dst[i*32:], 32, src[i*32:], 32, 32, 32, 1)
+					s.Transpose(dst[i*32:], 32, src[i*32:], 32, 32, 32, 1, 1024)
 				}
 			}
 		})

@@ -16,10 +16,12 @@ func transposeFile(c *build.Context) {
 // of register k is row 4·m+k of four columns, and after a transposition of each lane's four by four numbers register j is
 // column j.
 func transpose(g isa) {
-	g.fn("transpose", "(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int)",
+	g.fn("transpose", "(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks, ahead int)",
 		"transpose"+g.name+" computes, for i in [0,lanes) and j in [0,blocks*lanes), with blocks positive,",
 		"",
-		"	dst[j*dstRow + i] = scale * src[i*srcRow + j]")
+		"	dst[j*dstRow + i] = scale * src[i*srcRow + j]",
+		"",
+		"and fetches what lies ahead elements further into the cache.")
 	quarters := g.lanes / 4
 	x := func(n int) reg.VecPhysical {
 		return []reg.VecPhysical{reg.X0, reg.X1, reg.X2, reg.X3}[n]
@@ -34,12 +36,19 @@ func transpose(g isa) {
 	for m := 1; m < quarters; m++ {
 		g.LEAQ(at(bases[m-1], row, 4), bases[m])
 	}
+	ahead, line := g.floats("ahead", reg.R12), reg.R13
 	scale := g.v(8)
 	g.VBROADCASTSS(g.slot("scale"), scale)
 	rowOf := func(base, row, row3 reg.GPPhysical, k int) operand.Mem {
 		return []operand.Mem{deref(base), at(base, row, 1), at(base, row, 2), at(base, row3, 1)}[k]
 	}
 	g.Label("block")
+	for _, base := range bases {
+		g.LEAQ(at(base, ahead, 1), line)
+		for k := range 4 {
+			g.PREFETCHT1(rowOf(line, row, row3, k))
+		}
+	}
 	for c := range quarters {
 		for k := range 4 {
 			for m := range quarters {

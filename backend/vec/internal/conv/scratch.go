@@ -13,13 +13,19 @@ type scratch struct {
 	workers []*pages.Region
 }
 
-var scratches sync.Pool
+// scratches are those that nobody uses; the last one put back is the first to be taken.
+var scratches struct {
+	mu   sync.Mutex
+	free []*scratch
+}
 
 // getScratch returns a scratch for this many workers, to be given back with put.
 func getScratch(workers int) *scratch {
-	s, _ := scratches.Get().(*scratch)
-	if s == nil {
-		s = &scratch{}
+	scratches.mu.Lock()
+	defer scratches.mu.Unlock()
+	s := &scratch{}
+	if n := len(scratches.free); n > 0 {
+		s, scratches.free = scratches.free[n-1], scratches.free[:n-1]
 	}
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, nil)
@@ -27,7 +33,11 @@ func getScratch(workers int) *scratch {
 	return s
 }
 
-func (s *scratch) put() { scratches.Put(s) }
+func (s *scratch) put() {
+	scratches.mu.Lock()
+	defer scratches.mu.Unlock()
+	scratches.free = append(scratches.free, s)
+}
 
 // worker returns n elements that belong to one worker.
 func (s *scratch) worker(worker, n int) []float32 { return grow(&s.workers[worker], n) }
