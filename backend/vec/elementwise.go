@@ -107,13 +107,15 @@ func (k *cluster) takes(n *node) bool {
 }
 
 // isSink reports whether n sums over all but the last axes, as batch norm does per channel: a cluster that computes what
-// is summed can add it up as well.
+// is summed can add it up as well. A first axis that is kept is none of them even where it has one element: an image's
+// sums are taken in one order, whether it is alone or not.
 func isSink(n *node) bool {
 	if n.op != compute.OpTypeReduceSum {
 		return false
 	}
+	axes := n.attr.([]int)
 	k, ok := reduction(n)
-	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize
+	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize && (len(axes) == 0 || slices.Contains(axes, 0))
 }
 
 // operand is what an elementwise node reads: a register of its cluster, or memory, seen through broadcasts.
@@ -261,8 +263,8 @@ type load struct {
 	reg   int
 }
 
-// step computes one register from others.
-type step struct {
+// stage computes one register from others.
+type stage struct {
 	compute   func(dst, a, b, c []float32)
 	dst       int
 	a, b, c   int
@@ -320,7 +322,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 	regs := len(loads)
 	var free []int
 	at, made := map[*node]int{}, map[*node]int{} // register and step of a member
-	var list []step
+	var list []stage
 	var sinks []*sink
 	var names []string
 	for i, n := range k.nodes {
@@ -332,7 +334,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			sinks = append(sinks, l)
 			continue
 		}
-		s := step{compute: c.backend.kernels.of(n), operands: len(n.in)}
+		s := stage{compute: c.backend.kernels.of(n), operands: len(n.in)}
 		for j, o := range operands[i] {
 			reg := 0
 			if o.member != nil {
@@ -535,7 +537,7 @@ func gcd(a, b int) int {
 }
 
 // overlays finds the operands that results may be written over.
-func overlays(loads []*load, list []step) (found []overlay) {
+func overlays(loads []*load, list []stage) (found []overlay) {
 	for _, l := range loads {
 		if l.form != fullForm || l.dtype != dtypes.Float32 || slices.ContainsFunc(loads, func(o *load) bool { return o != l && o.t == l.t }) {
 			continue

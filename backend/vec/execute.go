@@ -256,7 +256,8 @@ func (e *Executable) give(r *run) {
 	}
 }
 
-// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not.
+// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not; inputs that it
+// refuses stay as they are.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device compute.DeviceNum) ([]compute.Buffer, error) {
 	p, r := e.take()
 	if p == nil {
@@ -287,6 +288,16 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			r.mem[t.id] = outputs[i].mem
 		}
 	}
+	defer func() {
+		for i := range donate {
+			if donate[i] {
+				if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
+					buffers[i].mem = nil // the output's now
+				}
+				buffers[i].release()
+			}
+		}
+	}()
 	p.refresh(r, buffers)
 	r.full = false // until all have run
 	for _, in := range p.instructions {
@@ -318,14 +329,6 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	for _, t := range p.tensors {
 		if t.kind == isParameter || t.kind == isOutput {
 			r.mem[t.id] = nil
-		}
-	}
-	for i := range donate {
-		if donate[i] {
-			if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
-				buffers[i].mem = nil // the output's now
-			}
-			buffers[i].release()
 		}
 	}
 	p.backend.arenas.put(r.arena)

@@ -79,7 +79,7 @@ func New(config string) (compute.Backend, error) {
 	if err != nil {
 		return nil, errors.WithMessage(err, "vec: starting the Go backend")
 	}
-	return &Backend{golang: golang, set: set, kernels: kernelsOf(set), pool: newPool(threads), caps: capabilities(golang)}, nil
+	return &Backend{golang: golang, set: set, kernels: kernels{set}, pool: newPool(threads), caps: capabilities(golang)}, nil
 }
 
 // capabilities are those of the Go backend with static shapes only, as a program is planned for one shape, and without the

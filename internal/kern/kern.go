@@ -59,6 +59,7 @@ type assembly struct {
 	binary     [binaryOps]func(dst, a, b *float32, n int)
 	unary      [unaryOps]func(dst, a *float32, n int)
 	selectBy   func(dst, a, b, c *float32, n int)
+	clamp      func(dst, a, b, c *float32, n int)
 	sumColumns func(y, x *float32, rows, cols int)
 
 	winogradInput         func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
