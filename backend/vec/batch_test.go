@@ -23,7 +23,7 @@ func TestBatchIndependence(t *testing.T) {
 	for _, c := range []struct {
 		network string
 		size    int
-	}{{"resnet8-w8", 32}, {"resnet8-w4", 20}, {"small-cnn", 20}, {"mobilenet-v2", 8}, {"wrn-10-1", 24}} {
+	}{{"resnet8-w8", 32}, {"resnet8-w4", 20}, {"small-cnn", 20}, {"small-cnn", 16}, {"mobilenet-v2", 8}, {"wrn-10-1", 24}} {
 		size := c.size * c.size * 3
 		net, err := zoo.New(c.network, classes, [3]int{c.size, c.size, 3})
 		if err != nil {

@@ -211,7 +211,9 @@ func (c *compiler) simplify() {
 			same[n.out[0]] = n.in[0]
 			continue
 		case isReshape(n):
-			// A reshape of a reshape is a reshape of the first.
+			// A reshape of a reshape is a reshape of the first, and no longer the transposition or broadcast it may have been:
+			// those have axes of the operand they were recorded with.
+			n.op, n.attr = compute.OpTypeReshape, nil
 			for n.in[0].node != nil && isReshape(n.in[0].node) {
 				n.in[0] = n.in[0].node.in[0]
 			}

@@ -494,7 +494,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 
 // splitElementwise says how a cluster of so many elements is done for a part of the images, if it can be: without sums,
 // on float32 alone. compute does the elements from lo to hi.
-func splitElementwise(size int, loads []*load, list []step, sinks []*sink, compute func(v part, lo, hi int)) *splitting {
+func splitElementwise(size int, loads []*load, list []stage, sinks []*sink, compute func(v part, lo, hi int)) *splitting {
 	if len(sinks) > 0 {
 		return nil
 	}
