@@ -11,7 +11,7 @@ import (
 // image is the same, bit for bit: no kernel's sums depend on how many images there are.
 
 const (
-	imageCache  = 640 << 10 // bytes an instruction reads and writes for the images taken at once
+	imageCache  = 1200 << 10 // bytes an instruction reads and writes for the images taken at once
 	imageSpread = 4         // how far apart the numbers of images that suit two neighbours may be
 )
 

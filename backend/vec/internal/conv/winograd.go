@@ -45,9 +45,7 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 	w.inRow, w.outRow = oddLines(cin), oddLines(cout)
 	rows := set.MaxRows()
 	w.tiles = max(2, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
-	for w.tiles > rows && divUp(w.total(), w.tiles) < minTasks {
-		w.tiles -= rows
-	}
+	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), rows))))
 	w.inPlane, w.outPlane = oddLines(w.tiles*w.inRow), oddLines(w.tiles*w.outRow)
 	w.weights = oddLines(cin * cout)
 	return w
