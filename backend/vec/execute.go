@@ -175,7 +175,7 @@ func (p *program) enter(r *run) {
 	r.arena = arena
 	mem := arena.Bytes()
 	for _, t := range p.tensors {
-		if t.kind == inArena {
+		if t.kind == inArena && !t.local {
 			r.mem[t.id] = mem[t.offset:][:t.bytes:t.bytes]
 		}
 	}

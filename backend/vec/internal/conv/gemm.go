@@ -12,6 +12,7 @@ type Matrix struct {
 const (
 	gemmTerms = 512
 	gemmCols  = 512
+	gemmStrip = 128 // of them packed by one task
 	gemmTasks = 8
 )
 
@@ -31,13 +32,15 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	strips := sc.common(divUp(n, gemmCols) * min(k, gemmTerms) * cols)
 	rows := set.MaxRows()
 	height := min(8*rows, max(rows, roundUp(divUp(m, gemmTasks), rows)))
-	cRow := oddLines(cols)
+	aRow, cRow := oddLines(min(k, gemmTerms)), oddLines(cols)
 	zeros := make([]float32, cols)
+	direct := n%set.Lanes() == 0 // the products need no room beside c
 	for first := 0; first < k; first += gemmTerms {
 		terms := min(gemmTerms, k-first)
-		par.Run(divUp(n, gemmCols), func(strip, _ int) {
-			col := strip * gemmCols
-			fillPanels(set, strips[strip*min(k, gemmTerms)*cols:], terms, min(gemmCols, n-col), func(i int) ([]float32, int) {
+		par.Run(divUp(n, gemmStrip), func(strip, _ int) {
+			col := strip * gemmStrip
+			block, within := col/gemmCols, col%gemmCols
+			fillPanels(set, strips[block*min(k, gemmTerms)*cols+within*terms:], terms, min(gemmStrip, n-col), func(i int) ([]float32, int) {
 				return b.Data[(first+i)*b.Rows+col*b.Cols:], b.Cols
 			})
 		})
@@ -45,10 +48,26 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 			strip, row := task%divUp(n, gemmCols), task/divUp(n, gemmCols)*height
 			col, count := strip*gemmCols, min(height, m-row)
 			width := min(gemmCols, n-col)
-			products := sc.worker(worker, height*cRow)
-			multiply(set, count, width, terms, a.Data[row*a.Rows+first*a.Cols:], a.Rows, a.Cols,
-				right{strips[strip*min(k, gemmTerms)*cols:], terms, 0}, products, cRow, false)
+			buf := sc.worker(worker, height*(aRow+cRow)+2*line)
+			left, products := cut(&buf, height*aRow), cut(&buf, height*cRow)
+			// Rows that are a power of two apart would compete for the same lines of the cache.
+			for i := range count {
+				from, to := a.Data[(row+i)*a.Rows+first*a.Cols:], left[i*aRow:][:terms]
+				if a.Cols == 1 {
+					copy(to, from)
+					continue
+				}
+				for j := range to {
+					to[j] = from[j*a.Cols]
+				}
+			}
+			right := right{strips[strip*min(k, gemmTerms)*cols:], terms, 0}
 			out := c[row*n+col:]
+			if direct {
+				multiply(set, count, width, terms, left, aRow, 1, right, out, n, first > 0)
+				return
+			}
+			multiply(set, count, width, terms, left, aRow, 1, right, products, cRow, false)
 			var sum []float32
 			if first > 0 {
 				sum = out
