@@ -478,7 +478,7 @@ func TestGemm(t *testing.T) {
 // BenchmarkGemm prints GFLOP/s of products such as dense layers make.
 func BenchmarkGemm(b *testing.B) {
 	for _, set := range kern.Sets() {
-		for _, d := range [][3]int{{32, 10, 512}, {128, 100, 640}, {256, 1024, 1024}} {
+		for _, d := range [][3]int{{32, 10, 512}, {128, 100, 640}, {256, 1024, 1024}, {1024, 1024, 1024}} {
 			m, n, k := d[0], d[1], d[2]
 			rnd := noise(1)
 			x, y, z := newGuarded(m*k, rnd.next).v, newGuarded(n*k, rnd.next).v, make([]float32, m*n)
