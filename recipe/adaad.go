@@ -7,6 +7,7 @@ func adaad(data, model string) Preset {
 	s := small("adaad", data, model)
 	s.Search = nearby(5.0/255, 2)
 	s.Alpha, s.Temperature, s.Reduction = 1, 1, "batchmean"
+	s.ForwardClean = true
 	return Preset{Settings: s, Source: "Huang et al. 2023, scaled to one CPU", Needs: "a robust " + data + " model"}
 }
 
@@ -18,6 +19,7 @@ func AdaADPaper() Preset {
 	s.Recipe = "adaad-cifar10-resnet18"
 	s.Search = nearby(2.0/255, 10)
 	s.Alpha, s.Temperature, s.Reduction = 1, 1, "mean"
+	s.ForwardClean = true
 	s.Epochs, s.Schedule, s.Milestones, s.MilestonesOf = 200, "piecewise", []int{100, 150}, 200
 	return Preset{
 		Settings: s, Needs: "LTD's WRN-34-20 or WRN-34-10",

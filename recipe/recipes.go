@@ -47,7 +47,8 @@ func Defaults(method string) (Settings, error) {
 			return s, nil
 		}
 	}
-	return Settings{}, fmt.Errorf("there is no method %q; expected one of %s", method, strings.Join(MethodNames(), ", "))
+	_, err := FindMethod(method)
+	return Settings{}, err
 }
 
 // small are the settings the small recipes share: a short run on one CPU, where a one-cycle rate and a few long search
@@ -69,7 +70,9 @@ func brief(p Preset, epochs int) Preset {
 	s := &p.Settings
 	s.Epochs, s.BatchSize, s.TrainSamples, s.Augment = epochs, 50, 3000, false
 	s.ValidationSteps, s.ValidationSamples = min(s.ValidationSteps, 5), 100
-	s.ForwardClean = false
+	if s.Method == "pgd-at" {
+		s.ForwardClean = false
+	}
 	if s.Search.Steps > 0 {
 		s.Search.StepSize, s.Search.Steps = s.Search.Epsilon, 1
 	}
