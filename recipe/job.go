@@ -125,7 +125,7 @@ func (j *Job) plan() error {
 		return fmt.Errorf("awp_warm_up is %d epochs, expected at least 0", s.AWPWarmUp)
 	case s.ValidationSteps < 0:
 		return fmt.Errorf("validation_steps is %d, expected at least 0", s.ValidationSteps)
-	case s.ValidationSteps > 0 && !(s.Search.Epsilon > 0):
+	case s.ValidationSteps > 0 && !(s.validationEpsilon() > 0):
 		return fmt.Errorf("validation_steps is %d, but search.epsilon is 0: there is no ball to validate in", s.ValidationSteps)
 	}
 	switch s.Optimizer {
@@ -160,9 +160,17 @@ func (j *Job) plan() error {
 	case s.SWA > 0:
 		j.average = train.SWA{From: int(math.Ceil(s.SWA * float64(s.Epochs)))}
 	}
-	eps := float64(s.Search.Epsilon)
+	eps := float64(s.validationEpsilon())
 	j.validate = threat.Model{Epsilon: eps, StepSize: eps / 4, Steps: s.ValidationSteps, Start: threat.Uniform}
-	return nil
+	return j.validate.Validate()
+}
+
+// validationEpsilon is the radius of the validation.
+func (s Settings) validationEpsilon() Radius {
+	if s.ValidationEpsilon > 0 {
+		return s.ValidationEpsilon
+	}
+	return s.Search.Epsilon
 }
 
 // Options are where a job runs and who watches.

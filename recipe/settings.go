@@ -80,6 +80,8 @@ type Settings struct {
 
 	ValidationSteps   int `json:"validation_steps"`             // PGD steps of the per-epoch validation; 0 chooses by clean accuracy
 	ValidationSamples int `json:"validation_samples,omitempty"` // of the held-out images; 0 takes all
+
+	ValidationEpsilon Radius `json:"validation_epsilon,omitempty"` // radius of the validation; 0 takes the search's
 }
 
 // Search are the settings of the inner search.
