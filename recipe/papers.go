@@ -58,7 +58,7 @@ func paperSettings(method, data, model string, radius int, code bool) (s Setting
 			return s, false
 		}
 		s.Recipe += fmt.Sprintf("-eps%d", radius)
-		s.ValidationEpsilon = s.Search.Epsilon
+		s.ValidationEpsilon = Radius(paperRadii[0]) / 255
 		s.SetEpsilon(Radius(radius) / 255)
 	}
 	if code {

@@ -4,7 +4,9 @@ package recipe
 
 import (
 	"fmt"
+	"math"
 	"slices"
+	"strconv"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/threat"
@@ -13,8 +15,14 @@ import (
 // Radius is a distance in [0,1] pixels, written and read as people write it: "8/255".
 type Radius float64
 
-// MarshalText writes 8/255 where the radius is one, else a number.
-func (r Radius) MarshalText() ([]byte, error) { return []byte(threat.Format(float64(r))), nil }
+// MarshalText writes 8/255 where the radius is just that, else the shortest number that is read back as the same radius:
+// a run that is resumed searches as it did.
+func (r Radius) MarshalText() ([]byte, error) {
+	if n := math.Round(float64(r) * 255); n > 0 && n < 256 && Radius(n/255) == r {
+		return fmt.Appendf(nil, "%.0f/255", n), nil
+	}
+	return strconv.AppendFloat(nil, float64(r), 'g', -1, 64), nil
+}
 
 // UnmarshalText reads "8/255" or "0.031".
 func (r *Radius) UnmarshalText(text []byte) error {
