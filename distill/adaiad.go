@@ -14,10 +14,10 @@ type AdaIADSettings struct {
 	Beta         float64   // how sharply the teacher's confidence decides; the authors use 0.1
 	Begin        int       // epochs before the student's own answers count; the authors use 60
 	Reduction    Reduction // BatchMean in the authors' code
-	ForwardClean bool      // forward the clean images in train mode before and after the perturbed ones, as the authors' code does
+	ForwardClean bool      // forward the clean images in train mode before and after the perturbed ones
 }
 
-// AdaIAD is AdaAD with the introspection of IAD (Huang et al., CVPR 2023, section 3.4):
+// AdaIAD is AdaAD with the introspection of IAD (Huang et al., CVPR 2023):
 //
 //	x' = argmax over |x'-x| <= eps of KL(T(x') || S(x'))
 //	a = (softmax T(x'))_y ^ β

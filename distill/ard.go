@@ -16,8 +16,8 @@ type ARDSettings struct {
 	ForwardClean bool      // forward the clean images in train mode, after the perturbed ones, even if alpha is 1
 }
 
-// ARD distils a robust teacher's answers on clean images into the student's on attacked ones (Goldblum et al., AAAI 2020,
-// equation 3):
+// ARD distils a robust teacher's answers on clean images into the student's on attacked ones (Goldblum et al.,
+// Adversarially Robust Distillation, AAAI 2020):
 //
 //	x' = argmax over |x'-x| <= eps of CE(S(x'), y)
 //	loss = α τ² KL(T(x)/τ || S(x')/τ) + (1-α) CE(S(x), y)

@@ -15,7 +15,7 @@ type CCATSettings struct {
 }
 
 // CCAT trains for low confidence away from the images rather than for the right answer there, so that perturbed images can
-// be rejected (Stutz et al., ICML 2020, equations 4 to 6):
+// be rejected (Stutz et al., Confidence-Calibrated Adversarial Training, ICML 2020):
 //
 //	x' = argmax over |x'-x| <= eps of max over k != y of p_k(x')
 //	y' = λ y + (1-λ) / C      λ = (1 - min(1, |x'-x| / eps))^ρ

@@ -11,7 +11,8 @@ type FairARDSettings struct {
 	Beta float64 // how sharply hard classes are favoured; the authors use 2
 }
 
-// FairARD is ARD with more weight on the classes that are easy to attack (Yue et al., NeurIPS 2023, equations 4 to 6):
+// FairARD is ARD with more weight on the classes that are easy to attack (Yue et al., Revisiting Adversarial Robustness
+// Distillation from the Perspective of Robust Fairness, NeurIPS 2023):
 //
 //	loss = mean of w_y [α τ² KL(T(x)/τ || S(x')/τ) + (1-α) CE(S(x), y)]
 //	w_c = κ_c^-β / mean of κ^-β, clipped to [5/6, 5/2]; 1 in the first epoch

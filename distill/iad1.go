@@ -20,8 +20,8 @@ type IAD1Settings struct {
 }
 
 // IAD1 is introspective adversarial distillation with a robust teacher: where the teacher is not sure of the label
-// under the student's attack, the student follows its own answers on clean images instead (Zhu et al., ICLR 2022,
-// section 3 and algorithm 1):
+// under the student's attack, the student follows its own answers on clean images instead (Zhu et al., Reliable Adversarial
+// Distillation with Unreliable Teachers, ICLR 2022):
 //
 //	x' = argmax over |x'-x| <= eps of CE(S(x'), y)
 //	a = (softmax T(x'))_y ^ β

@@ -19,11 +19,12 @@ type IAD2Settings struct {
 }
 
 // IAD2 is introspective adversarial distillation with two teachers, a robust one T and a naturally trained one N, in the
-// ICLR 2022 paper's second form (Zhu et al., section 3; the authors' IAD-II):
+// paper's second form (Zhu et al., Reliable Adversarial Distillation with Unreliable Teachers, ICLR 2022):
 //
 //	x' = argmax over |x'-x| <= eps of CE(S(x'), y)
 //	a = (softmax T(x'))_y ^ β, and 1 before epoch Begin
-//	loss = (1-α-ν) CE(S(x'), y) + α [a τ² KL(T(x')/τ || S(x')/τ) + (1-a) τ² KL(S(x) || S(x'))] + ν τ² KL(N(x')/τ || S(x')/τ)
+//	loss = (1-α-ν) CE(S(x'), y) + ν τ² KL(N(x')/τ || S(x')/τ)
+//	     + α τ² [a KL(T(x')/τ || S(x')/τ) + (1-a) KL(S(x) || S(x'))]
 //
 // The student forwards x', and from epoch Begin on x after it; the gradient flows through both.
 func IAD2(s IAD2Settings) Method {
@@ -35,10 +36,10 @@ func IAD2(s IAD2Settings) Method {
 			a := trust(teach(b, b.XAdv), b.Y, s.Beta)
 			robust = Add(Mul(a, robust), Mul(OneMinus(a), Divergence(study(b, b.X), perturbed, 1)))
 		}
-		natural := KL(teachNaturally(b, b.XAdv), perturbed, tau, s.Reduction)
-		label := CrossEntropy(perturbed, b.Y, Mean)
-		return Add(MulScalar(label, 1-s.Alpha-s.NaturalWeight),
-			Add(MulScalar(s.Reduction.Reduce(robust, classes(perturbed)), s.Alpha*tau*tau), MulScalar(natural, s.NaturalWeight*tau*tau)))
+		natural := Divergence(teachNaturally(b, b.XAdv), perturbed, tau)
+		teachers := Add(MulScalar(robust, s.Alpha*tau*tau), MulScalar(natural, s.NaturalWeight*tau*tau))
+		label := MulScalar(CrossEntropy(perturbed, b.Y, Mean), 1-s.Alpha-s.NaturalWeight)
+		return Add(label, s.Reduction.Reduce(teachers, classes(perturbed)))
 	}
 	return Method{
 		Name: "iad-2", Teachers: 2, Threat: s.Threat, SearchMode: s.SearchMode, Begin: s.Begin,

@@ -5,8 +5,8 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// IGDM adds indirect gradient discrepancy matching to another method (Lee et al., ICLR 2025, equation 8): the student is
-// to change along the perturbation d = x' - x as the teacher does,
+// IGDM adds indirect gradient matching to another method (Lee et al., Indirect Gradient Matching for Adversarial Robust
+// Distillation, ICLR 2025): the student is to change along the perturbation d = x' - x as the teacher does,
 //
 //	loss = base + λ p KL(softmax(T(x+d) - T(x-d)) || softmax(S(x+d) - S(x-d)))      mean over the images
 //

@@ -17,7 +17,8 @@ type MTARDSettings struct {
 }
 
 // MTARD learns from a robust teacher T on attacked images and a naturally trained one N on clean ones, and gives more
-// weight to the one it is slower to learn from (Zhao et al., ECCV 2022, equations 2 and 7 to 10):
+// weight to the one it is slower to learn from (Zhao et al., Enhanced Accuracy and Robustness via Multi-Teacher Adversarial
+// Distillation, ECCV 2022):
 //
 //	x' = argmax over |x'-x| <= eps of CE(S(x'), y)
 //	loss = (1-w) La + w Ln       La = KL(T(x') || S(x'))     Ln = KL(N(x) || S(x))

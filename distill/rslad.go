@@ -15,8 +15,8 @@ type RSLADSettings struct {
 	Reduction  Reduction // Mean in the authors' code
 }
 
-// RSLAD puts the teacher's soft labels of the clean images everywhere a label stood (Zi et al., ICCV 2021, equations 6
-// and 7):
+// RSLAD puts the teacher's soft labels of the clean images everywhere a label stood (Zi et al., Revisiting
+// Adversarial Robustness Distillation, ICCV 2021):
 //
 //	x' = argmax over |x'-x| <= eps of KL(T(x) || S(x'))
 //	loss = α KL(T(x) || S(x')) + (1-α) KL(T(x) || S(x))

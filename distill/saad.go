@@ -17,7 +17,8 @@ type SAADSettings struct {
 }
 
 // SAAD weights images by how sure it is that an attack on the student moves the teacher too, read off the entropy H of
-// the teacher's answer, on top of IGDM (Lee and Chung, TMLR 2026, section 4):
+// the teacher's answer, on top of IGDM (Lee and Chung, Sample-wise Adaptive Weighting for Transfer Consistency in
+// Adversarial Distillation, TMLR 2026):
 //
 //	x' = argmax over |x'-x| <= eps of KL(T~ || S(x'))      T~ = T(x), but for the label T_y(x) + c <∇T_y(x), x'-x>
 //	w = s (H(T(x')) - min H)       w~ = w scaled to [0,1]      min and scale over the batch

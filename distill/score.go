@@ -15,7 +15,8 @@ type SCORESettings struct {
 }
 
 // SCORE is TRADES with squared distances of probabilities p = softmax S, which are metrics where KL is none, so that
-// accuracy and robustness are not at odds by definition (Pang et al., ICML 2022, section 4.2):
+// accuracy and robustness are not at odds by definition (Pang et al., Robustness and Accuracy Could Be Reconcilable by
+// (Proper) Definition, ICML 2022):
 //
 //	x' = argmax over |x'-x| <= eps of |p(x') - p(x)|²
 //	loss = |p(x) - y|² + β |p(x') - p(x)|²      mean over the images

@@ -15,7 +15,8 @@ type TRADESSettings struct {
 	ForwardClean bool      // forward the clean images in train mode once more, at the end, as the authors' code does
 }
 
-// TRADES trades accuracy for smoothness around the images, without a teacher (Zhang et al., ICML 2019, equation 5):
+// TRADES trades accuracy for smoothness around the images, without a teacher (Zhang et al., Theoretically
+// Principled Trade-off between Robustness and Accuracy, ICML 2019):
 //
 //	x' = argmax over |x'-x| <= eps of KL(S(x) || S(x'))
 //	loss = CE(S(x), y) + β KL(S(x) || S(x'))

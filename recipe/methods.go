@@ -16,16 +16,53 @@ import (
 // Method is one entry of the list of methods.
 type Method struct {
 	Name     string   `json:"name"`
-	Source   string   `json:"source"`
-	What     string   `json:"what"`     // what the student learns
 	Teachers int      `json:"teachers"` // the robust one first, then the naturally trained one
 	Searches bool     `json:"searches"` // it perturbs the images it trains on
 	Settings []string `json:"settings"` // those it takes besides the search's, by their names in run.json
+	What     string   `json:"what"`     // what the student learns
+	Source   string   `json:"source"`
 
-	build func(p parsed) (distill.Method, error)
+	build func(parsed) (distill.Method, error)
 }
 
-// parsed are settings in the types that methods take.
+// Methods lists the methods.
+func Methods() []Method {
+	return []Method{
+		{"natural", 0, false, nil, "cross-entropy on clean images", "-", parsed.natural},
+		{"kd", 1, false, []string{"alpha", "temperature", "kl_reduction"},
+			"the teacher's softened answers on clean images", "Hinton et al. 2015", parsed.kd},
+		{"pgd-at", 0, true, []string{"forward_clean"},
+			"cross-entropy on PGD's images", "Madry et al. 2018", parsed.pgdAT},
+		{"trades", 0, true, []string{"beta", "kl_reduction", "forward_clean"},
+			"cross-entropy, and to answer the same around each image", "Zhang et al. 2019", parsed.trades},
+		{"ard", 1, true, []string{"alpha", "temperature", "kl_reduction", "forward_clean"},
+			"the teacher's clean answers, on attacked images", "Goldblum et al. 2020", parsed.ard},
+		{"iad-1", 1, true, []string{"beta", "begin", "temperature", "kl_reduction", "forward_clean"},
+			"ARD, but itself where the teacher is unsure", "Zhu et al. 2022", parsed.iad1},
+		{"iad-2", 2, true, []string{"alpha", "natural_weight", "beta", "begin", "temperature", "kl_reduction"},
+			"label, robust and natural teacher, itself where unsure", "Zhu et al. 2022", parsed.iad2},
+		{"rslad", 1, true, []string{"alpha", "scale", "kl_reduction"},
+			"the teacher's clean answers, everywhere in the ball", "Zi et al. 2021", parsed.rslad},
+		{"adaad", 1, true, []string{"alpha", "temperature", "kl_reduction", "forward_clean"},
+			"agree with the teacher where the two disagree most", "Huang et al. 2023", parsed.adaAD},
+		{"adaiad", 1, true, []string{"beta", "begin", "temperature", "kl_reduction", "forward_clean"},
+			"AdaAD, and itself where the teacher is unsure", "Huang et al. 2023", parsed.adaIAD},
+		{"igdm", 1, true, []string{"base", "lambda"},
+			"any other method, and to change along the attack as the teacher", "Lee et al. 2025", parsed.igdm},
+		{"saad", 1, true, []string{"beta", "lambda", "correction", "entropy_scale"},
+			"IGDM, more where attacks move the teacher too", "Lee and Chung 2026", parsed.saad},
+		{"mtard", 2, true, []string{"beta", "weight_rate", "kl_reduction"},
+			"robust teacher under attack, natural one on clean images", "Zhao et al. 2022", parsed.mtard},
+		{"fair-ard", 1, true, []string{"alpha", "beta", "temperature", "kl_reduction", "forward_clean"},
+			"ARD, more on the classes that are easy to attack", "Yue et al. 2023", parsed.fairARD},
+		{"score", 0, true, []string{"beta", "label_smoothing"},
+			"TRADES with squared distances of probabilities", "Pang et al. 2022", parsed.score},
+		{"ccat", 0, true, []string{"power", "clean_share"},
+			"to be unsure away from the images", "Stutz et al. 2020", parsed.ccat},
+	}
+}
+
+// parsed are settings in the types that methods take. Its methods build them.
 type parsed struct {
 	Settings
 	threat    threat.Model
@@ -33,110 +70,105 @@ type parsed struct {
 	reduction distill.Reduction
 }
 
-// Methods lists the methods.
-func Methods() []Method { return methods() }
+func (p parsed) natural() (distill.Method, error) { return distill.Natural(), nil }
 
-func methods() []Method {
-	return []Method{
-		{"natural", "-", "cross-entropy on clean images", 0, false, nil, func(parsed) (distill.Method, error) {
-			return distill.Natural(), nil
-		}},
-		{"kd", "Hinton et al. 2015", "the teacher's softened answers on clean images", 1, false,
-			[]string{"alpha", "temperature", "kl_reduction"}, func(p parsed) (distill.Method, error) {
-				return distill.KD(distill.KDSettings{Alpha: p.Alpha, Temperature: p.Temperature, Reduction: p.reduction}), nil
-			}},
-		{"pgd-at", "Madry et al. 2018", "cross-entropy on PGD's images", 0, true,
-			[]string{"forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.PGDAT(distill.PGDATSettings{Threat: p.threat, SearchMode: p.mode, ForwardClean: p.ForwardClean}), nil
-			}},
-		{"trades", "Zhang et al. 2019", "cross-entropy, and to answer the same around each image", 0, true,
-			[]string{"beta", "kl_reduction", "forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.TRADES(distill.TRADESSettings{
-					Threat: p.threat, SearchMode: p.mode, Beta: p.Beta, Reduction: p.reduction, ForwardClean: p.ForwardClean,
-				}), nil
-			}},
-		{"ard", "Goldblum et al. 2020", "the teacher's clean answers, on attacked images", 1, true,
-			[]string{"alpha", "temperature", "kl_reduction", "forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.ARD(p.ard()), nil
-			}},
-		{"iad-1", "Zhu et al. 2022", "ARD, but itself where the teacher is unsure", 1, true,
-			[]string{"beta", "begin", "temperature", "kl_reduction", "forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.IAD1(distill.IAD1Settings{
-					Threat: p.threat, SearchMode: p.mode, Temperature: p.Temperature, Beta: p.Beta, Begin: p.Begin, Reduction: p.reduction,
-					ForwardClean: p.ForwardClean,
-				}), nil
-			}},
-		{"iad-2", "Zhu et al. 2022", "label, robust and natural teacher, itself where unsure", 2, true,
-			[]string{"alpha", "natural_weight", "beta", "begin", "temperature", "kl_reduction"}, func(p parsed) (distill.Method, error) {
-				if p.Alpha+p.NaturalWeight > 1 {
-					return distill.Method{}, fmt.Errorf("alpha is %g and natural_weight %g, expected at most 1 together: the label has the rest",
-						p.Alpha, p.NaturalWeight)
-				}
-				return distill.IAD2(distill.IAD2Settings{
-					Threat: p.threat, SearchMode: p.mode, Alpha: p.Alpha, NaturalWeight: p.NaturalWeight,
-					Temperature: p.Temperature, Beta: p.Beta, Begin: p.Begin, Reduction: p.reduction,
-				}), nil
-			}},
-		{"rslad", "Zi et al. 2021", "the teacher's clean answers, everywhere in the ball", 1, true,
-			[]string{"alpha", "scale", "kl_reduction"}, func(p parsed) (distill.Method, error) {
-				return distill.RSLAD(distill.RSLADSettings{
-					Threat: p.threat, SearchMode: p.mode, Alpha: p.Alpha, Scale: p.Scale, Reduction: p.reduction,
-				}), nil
-			}},
-		{"adaad", "Huang et al. 2023", "agree with the teacher where the two disagree most", 1, true,
-			[]string{"alpha", "temperature", "kl_reduction", "forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.AdaAD(distill.AdaADSettings{
-					Threat: p.threat, SearchMode: p.mode, Alpha: p.Alpha, Temperature: p.Temperature, Reduction: p.reduction, ForwardClean: p.ForwardClean,
-				}), nil
-			}},
-		{"adaiad", "Huang et al. 2023", "AdaAD, and itself where the teacher is unsure", 1, true,
-			[]string{"beta", "begin", "temperature", "kl_reduction", "forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.AdaIAD(distill.AdaIADSettings{
-					Threat: p.threat, SearchMode: p.mode, Temperature: p.Temperature, Beta: p.Beta, Begin: p.Begin, Reduction: p.reduction,
-					ForwardClean: p.ForwardClean,
-				}), nil
-			}},
-		{"igdm", "Lee et al. 2025", "any other method, and to change along the attack as the teacher", 1, true,
-			[]string{"base", "lambda"}, func(p parsed) (distill.Method, error) {
-				base, err := p.igdmBase().BuildMethod()
-				return distill.IGDM(base, p.Lambda), err
-			}},
-		{"saad", "Lee and Chung 2026", "IGDM, more where attacks move the teacher too", 1, true,
-			[]string{"beta", "lambda", "correction", "entropy_scale"}, func(p parsed) (distill.Method, error) {
-				return distill.SAAD(distill.SAADSettings{
-					Threat: p.threat, SearchMode: p.mode, Correction: p.Correction, EntropyScale: p.EntropyScale, Beta: p.Beta, Lambda: p.Lambda,
-				}), nil
-			}},
-		{"mtard", "Zhao et al. 2022", "robust teacher under attack, natural one on clean images", 2, true,
-			[]string{"beta", "weight_rate", "kl_reduction"}, func(p parsed) (distill.Method, error) {
-				return distill.MTARD(distill.MTARDSettings{
-					Threat: p.threat, SearchMode: p.mode, Beta: p.Beta, WeightRate: p.WeightRate, Drops: p.drops(), Reduction: p.reduction,
-				}), nil
-			}},
-		{"fair-ard", "Yue et al. 2023", "ARD, more on the classes that are easy to attack", 1, true,
-			[]string{"alpha", "beta", "temperature", "kl_reduction", "forward_clean"}, func(p parsed) (distill.Method, error) {
-				return distill.FairARD(distill.FairARDSettings{ARDSettings: p.ard(), Beta: p.Beta}), nil
-			}},
-		{"score", "Pang et al. 2022", "TRADES with squared distances of probabilities", 0, true,
-			[]string{"beta", "label_smoothing"}, func(p parsed) (distill.Method, error) {
-				return distill.SCORE(distill.SCORESettings{
-					Threat: p.threat, SearchMode: p.mode, Beta: p.Beta, LabelSmoothing: p.LabelSmoothing,
-				}), nil
-			}},
-		{"ccat", "Stutz et al. 2020", "to be unsure away from the images", 0, true,
-			[]string{"power", "clean_share"}, func(p parsed) (distill.Method, error) {
-				if p.threat.Epsilon == 0 {
-					return distill.Method{}, errors.New("search.epsilon is 0, but ccat measures perturbations by it; expected more than 0")
-				}
-				return distill.CCAT(distill.CCATSettings{Threat: p.threat, SearchMode: p.mode, Power: p.Power, CleanShare: p.CleanShare}), nil
-			}},
+func (p parsed) kd() (distill.Method, error) {
+	return distill.KD(distill.KDSettings{Alpha: p.Alpha, Temperature: p.Temperature, Reduction: p.reduction}), nil
+}
+
+func (p parsed) pgdAT() (distill.Method, error) {
+	return distill.PGDAT(distill.PGDATSettings{Threat: p.threat, SearchMode: p.mode, ForwardClean: p.ForwardClean}), nil
+}
+
+func (p parsed) trades() (distill.Method, error) {
+	return distill.TRADES(distill.TRADESSettings{
+		Threat: p.threat, SearchMode: p.mode, Beta: p.Beta, Reduction: p.reduction, ForwardClean: p.ForwardClean,
+	}), nil
+}
+
+func (p parsed) ardSettings() distill.ARDSettings {
+	return distill.ARDSettings{
+		Threat: p.threat, SearchMode: p.mode,
+		Alpha: p.Alpha, Temperature: p.Temperature, Reduction: p.reduction, ForwardClean: p.ForwardClean,
 	}
 }
 
-func (p parsed) ard() distill.ARDSettings {
-	return distill.ARDSettings{
-		Threat: p.threat, SearchMode: p.mode, Alpha: p.Alpha, Temperature: p.Temperature, Reduction: p.reduction, ForwardClean: p.ForwardClean,
+func (p parsed) ard() (distill.Method, error) { return distill.ARD(p.ardSettings()), nil }
+
+func (p parsed) iad1() (distill.Method, error) {
+	return distill.IAD1(distill.IAD1Settings{
+		Threat: p.threat, SearchMode: p.mode, Temperature: p.Temperature, Beta: p.Beta, Begin: p.Begin,
+		Reduction: p.reduction, ForwardClean: p.ForwardClean,
+	}), nil
+}
+
+func (p parsed) iad2() (distill.Method, error) {
+	if p.Alpha+p.NaturalWeight > 1 {
+		return distill.Method{}, fmt.Errorf("alpha is %g and natural_weight %g, expected at most 1 together: the label has the rest",
+			p.Alpha, p.NaturalWeight)
 	}
+	return distill.IAD2(distill.IAD2Settings{
+		Threat: p.threat, SearchMode: p.mode, Alpha: p.Alpha, NaturalWeight: p.NaturalWeight,
+		Temperature: p.Temperature, Beta: p.Beta, Begin: p.Begin, Reduction: p.reduction,
+	}), nil
+}
+
+func (p parsed) rslad() (distill.Method, error) {
+	return distill.RSLAD(distill.RSLADSettings{
+		Threat: p.threat, SearchMode: p.mode, Alpha: p.Alpha, Scale: p.Scale, Reduction: p.reduction,
+	}), nil
+}
+
+func (p parsed) adaAD() (distill.Method, error) {
+	return distill.AdaAD(distill.AdaADSettings{
+		Threat: p.threat, SearchMode: p.mode,
+		Alpha: p.Alpha, Temperature: p.Temperature, Reduction: p.reduction, ForwardClean: p.ForwardClean,
+	}), nil
+}
+
+func (p parsed) adaIAD() (distill.Method, error) {
+	return distill.AdaIAD(distill.AdaIADSettings{
+		Threat: p.threat, SearchMode: p.mode, Temperature: p.Temperature, Beta: p.Beta, Begin: p.Begin,
+		Reduction: p.reduction, ForwardClean: p.ForwardClean,
+	}), nil
+}
+
+func (p parsed) igdm() (distill.Method, error) {
+	base, err := p.igdmBase().BuildMethod()
+	return distill.IGDM(base, p.Lambda), err
+}
+
+func (p parsed) saad() (distill.Method, error) {
+	return distill.SAAD(distill.SAADSettings{
+		Threat: p.threat, SearchMode: p.mode,
+		Correction: p.Correction, EntropyScale: p.EntropyScale, Beta: p.Beta, Lambda: p.Lambda,
+	}), nil
+}
+
+func (p parsed) mtard() (distill.Method, error) {
+	return distill.MTARD(distill.MTARDSettings{
+		Threat: p.threat, SearchMode: p.mode,
+		Beta: p.Beta, WeightRate: p.WeightRate, Drops: p.drops(), Reduction: p.reduction,
+	}), nil
+}
+
+func (p parsed) fairARD() (distill.Method, error) {
+	return distill.FairARD(distill.FairARDSettings{ARDSettings: p.ardSettings(), Beta: p.Beta}), nil
+}
+
+func (p parsed) score() (distill.Method, error) {
+	return distill.SCORE(distill.SCORESettings{
+		Threat: p.threat, SearchMode: p.mode, Beta: p.Beta, LabelSmoothing: p.LabelSmoothing,
+	}), nil
+}
+
+func (p parsed) ccat() (distill.Method, error) {
+	if p.threat.Epsilon == 0 {
+		return distill.Method{}, errors.New("search.epsilon is 0, expected more than 0: ccat measures perturbations by it")
+	}
+	return distill.CCAT(distill.CCATSettings{
+		Threat: p.threat, SearchMode: p.mode, Power: p.Power, CleanShare: p.CleanShare,
+	}), nil
 }
 
 // drops are the shares of the run after which the learning rate drops.
@@ -176,16 +208,17 @@ var ranges = map[string]struct {
 // numbers are the methods' settings that are numbers, by their names in run.json.
 func (s Settings) numbers() map[string]float64 {
 	return map[string]float64{
-		"alpha": s.Alpha, "beta": s.Beta, "lambda": s.Lambda, "temperature": s.Temperature, "scale": s.Scale, "begin": float64(s.Begin),
-		"natural_weight": s.NaturalWeight, "weight_rate": s.WeightRate, "correction": s.Correction, "entropy_scale": s.EntropyScale,
-		"label_smoothing": s.LabelSmoothing, "power": s.Power, "clean_share": s.CleanShare,
+		"alpha": s.Alpha, "beta": s.Beta, "lambda": s.Lambda, "temperature": s.Temperature, "scale": s.Scale,
+		"begin": float64(s.Begin), "natural_weight": s.NaturalWeight, "weight_rate": s.WeightRate,
+		"correction": s.Correction, "entropy_scale": s.EntropyScale, "label_smoothing": s.LabelSmoothing,
+		"power": s.Power, "clean_share": s.CleanShare,
 	}
 }
 
 // FindMethod is the method of a name.
 func FindMethod(name string) (Method, error) {
 	var names []string
-	for _, m := range methods() {
+	for _, m := range Methods() {
 		if m.Name == name {
 			return m, nil
 		}
@@ -205,7 +238,8 @@ func (s Settings) describe() (Method, error) {
 	case err != nil:
 		return m, fmt.Errorf("base: %w", err)
 	case !base.Searches || base.Name == "igdm" || base.Name == "saad" || base.Name == "ccat":
-		return m, fmt.Errorf("base is %q, but igdm is added to a method that forwards a perturbed image for each, such as adaad, and does not hold it already", s.Base)
+		return m, fmt.Errorf("base is %q, expected a method that learns from every image perturbed and does not hold igdm already, such as adaad",
+			s.Base)
 	}
 	m.Teachers, m.Settings = max(m.Teachers, base.Teachers), append(m.Settings, base.Settings...)
 	return m, nil
@@ -274,7 +308,7 @@ func (s Settings) fit(m Method) error {
 // methodSettings are the names of all settings that some method takes.
 func methodSettings() []string {
 	var all []string
-	for _, m := range methods() {
+	for _, m := range Methods() {
 		for _, name := range m.Settings {
 			if !slices.Contains(all, name) {
 				all = append(all, name)

@@ -78,7 +78,7 @@ func smallPresets() []Preset {
 		{"mnist", "small-cnn", (*Settings).onMNIST},
 		{"shapes", "resnet8", (*Settings).brief},
 	} {
-		for _, m := range methods() {
+		for _, m := range Methods() {
 			s := smallSettings(m.Name, on.data, on.model)
 			on.change(&s)
 			p := Preset{Settings: s, Source: m.Source + ", scaled to one CPU"}

@@ -6,8 +6,9 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// AWP is adversarial weight perturbation (Wu et al., NeurIPS 2020, equations 7 to 9): each update lowers the loss not at
-// the weights w but at the worst weights nearby, found with one step up the loss L of the same batch,
+// AWP is adversarial weight perturbation (Wu et al., Adversarial Weight Perturbation Helps Robust Generalization, NeurIPS
+// 2020): each update lowers the loss not at the weights w but at the worst weights nearby, found with one step up the
+// loss L of the same batch,
 //
 //	v = γ |w| ∇L(w) / |∇L(w)|        per layer, with its L2 norms
 //	w = step(w + v, ∇L(w + v)) - v

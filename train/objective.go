@@ -66,7 +66,8 @@ func (o Objective) validate() error {
 	seen := map[string]bool{}
 	for _, c := range o.Memory {
 		if c.Name == "" || len(c.Start) == 0 || seen[c.Name] {
-			return fmt.Errorf("the objective's memory has a cell %q of %d values, expected names of their own and at least one value", c.Name, len(c.Start))
+			return fmt.Errorf("the objective's memory has a cell %q of %d values, expected names of their own and at least one value",
+				c.Name, len(c.Start))
 		}
 		seen[c.Name] = true
 	}

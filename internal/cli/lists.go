@@ -50,8 +50,12 @@ func (methodsCmd) Help() string { return "Example:\n  adaad methods" }
 
 func (methodsCmd) Run(g *globals) error {
 	t := &report.Table{
-		Columns: []report.Column{{Name: "method"}, {Name: "teachers", Align: report.Right}, {Name: "what the student learns"}, {Name: "settings of its own"}, {Name: "source"}},
-		Notes:   []string{"Settings are changed with --set KEY=VALUE; docs/methods.md has each method's equations. igdm takes its base's settings too."},
+		Columns: []report.Column{
+			{Name: "method"}, {Name: "teachers", Align: report.Right}, {Name: "what the student learns"},
+			{Name: "settings of its own"}, {Name: "source"},
+		},
+		Notes: []string{"Settings are changed with --set KEY=VALUE; docs/methods.md has each method's equations. " +
+			"igdm takes its base's settings too."},
 	}
 	list := recipe.Methods()
 	for _, m := range list {
@@ -79,7 +83,10 @@ Examples:
 
 func (c recipesCmd) Run(g *globals) error {
 	t := &report.Table{
-		Columns: []report.Column{{Name: "recipe"}, {Name: "model"}, {Name: "eps"}, {Name: "epochs", Align: report.Right}, {Name: "teachers", Align: report.Right}, {Name: "reported: clean/AutoAttack"}},
+		Columns: []report.Column{
+			{Name: "recipe"}, {Name: "model"}, {Name: "eps"}, {Name: "epochs", Align: report.Right},
+			{Name: "teachers", Align: report.Right}, {Name: "reported: clean/AutoAttack"},
+		},
 		Notes: []string{"Names that end in -code run as the authors' code does, the others of the papers' as the equations say. " +
 			"Reported accuracies are in percent, at eps 8/255; a star marks those seen second-hand. --json has every setting."},
 	}
