@@ -51,6 +51,35 @@ func TestLossSeesMemoryAndProgress(t *testing.T) {
 	}
 }
 
+// Progress is an input of the compiled steps: the epochs of a run share them.
+func TestProgressCompilesNothing(t *testing.T) {
+	passes := 0
+	student := tinyModel(5, 1)
+	student.Network = counted{student.Network, &passes}
+	teachers := []*classifier.Model{tinyModel(7, 2)}
+	o := remembering(distilled(ball, classifier.Eval))
+	s := must[*Stepper](t)(NewStepper(backend(), student, teachers, o, SGD{}, 0, false))
+	b := firstBatch(t, 4, ball)
+	built := 0
+	var losses []float64
+	for epoch := range 3 {
+		s.SetProgress(float64(epoch+1) / 3)
+		losses = append(losses, must[Metrics](t)(s.Step(b.x, b.start, b.y, 0, 0)).Loss)
+		if err := s.EndEpoch(); err != nil {
+			t.Fatal(err)
+		}
+		if epoch == 0 {
+			built = passes
+		}
+	}
+	if passes != built || built == 0 {
+		t.Errorf("%d forward passes were built in the first epoch, %d in all", built, passes)
+	}
+	if losses[0] == losses[1] || losses[1] == losses[2] {
+		t.Errorf("the losses do not change with the progress: %v", losses)
+	}
+}
+
 // What an objective computes before the search is the same as computing it in every step.
 func TestBeforeIsComputedOnce(t *testing.T) {
 	gradient := func(b *classifier.Batch) []*Node {
