@@ -29,9 +29,11 @@ func SCORE(s SCORESettings) Method {
 	}
 	return Method{
 		Name: "score", Threat: s.Threat, SearchMode: s.SearchMode,
+		Before: func(b *classifier.Batch) []*Node {
+			return []*Node{probabilities(b, b.X, s.SearchMode)}
+		},
 		Search: func(b *classifier.Batch) *Node {
-			clean := probabilities(b, b.X, s.SearchMode)
-			return ReduceAllSum(Square(Sub(probabilities(b, b.XAdv, s.SearchMode), clean)))
+			return ReduceAllSum(Square(Sub(probabilities(b, b.XAdv, s.SearchMode), b.Before[0])))
 		},
 		Loss: func(b *classifier.Batch) *Node {
 			clean, perturbed := probabilities(b, b.X, classifier.Train), probabilities(b, b.XAdv, classifier.Train)

@@ -123,6 +123,10 @@ func (j *Job) plan() error {
 		return fmt.Errorf("awp is %g, expected a share of each layer's norm from 0 (none) to less than 1", s.AWP)
 	case s.AWPWarmUp < 0:
 		return fmt.Errorf("awp_warm_up is %d epochs, expected at least 0", s.AWPWarmUp)
+	case s.AWP > 0 && s.AWPWarmUp >= s.Epochs:
+		return fmt.Errorf("awp_warm_up is %d, but the run has %d epochs: no weights would be perturbed", s.AWPWarmUp, s.Epochs)
+	case s.Begin >= s.Epochs:
+		return fmt.Errorf("begin is %d, but the run has %d epochs: %s would never begin", s.Begin, s.Epochs, s.Method)
 	case s.ValidationSteps < 0:
 		return fmt.Errorf("validation_steps is %d, expected at least 0", s.ValidationSteps)
 	case s.ValidationSteps > 0 && !(s.validationEpsilon() > 0):
@@ -132,6 +136,9 @@ func (j *Job) plan() error {
 	case "sgd":
 		j.optimizer = train.SGD{Momentum: s.Momentum, WeightDecay: s.WeightDecay, Nesterov: s.Nesterov}
 	case "adam":
+		if s.Nesterov {
+			return errors.New("nesterov is set, but the optimizer is adam; expected sgd")
+		}
 		j.optimizer = train.Adam{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: s.WeightDecay}
 	default:
 		return fmt.Errorf("optimizer is %q, expected sgd or adam", s.Optimizer)
