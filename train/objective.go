@@ -34,7 +34,7 @@ type Objective struct {
 	// running statistics, as it does in PyTorch.
 	SearchMode classifier.Mode
 	// Before, where it is not nil, computes what depends on the clean images and labels alone and stays the same over the
-	// steps of a search; Search and Loss find it in Batch.Before.
+	// steps of a search; Search and Loss find it in Batch.Before. It moves no running statistics.
 	Before func(b *classifier.Batch) []*Node
 	// Search is what the inner search raises over Batch.XAdv: a scalar, summed over the images.
 	Search func(b *classifier.Batch) *Node
