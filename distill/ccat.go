@@ -21,9 +21,9 @@ type CCATSettings struct {
 //	y' = λ y + (1-λ) / C      λ = (1 - min(1, |x'-x| / eps))^ρ
 //	loss = CE(S(x), y) on the first images of the batch, CE(S(x'), y') on the others, mean over all
 //
-// The student forwards the mixed batch once. The authors search with momentum and backtracking; here it is plain PGD, which
-// ends on the ball's surface, where λ is 0, more often than theirs. A
-// CCAT model is measured by what it rejects: without a threshold on its confidence it is not robust, and is not meant to be.
+// The student forwards the mixed batch once. The authors search with momentum and backtracking; here it is plain PGD,
+// which ends on the ball's surface, where λ is 0, more often. A CCAT model is measured by what it rejects: without a
+// threshold on its confidence it is not robust, and is not meant to be.
 func CCAT(s CCATSettings) Method {
 	return Method{
 		Name: "ccat", Threat: s.Threat, SearchMode: s.SearchMode,

@@ -58,7 +58,7 @@ type Settings struct {
 	Temperature    float64 `json:"temperature,omitempty"`     // of the teacher's divergence
 	Reduction      string  `json:"kl_reduction,omitempty"`    // sum, batchmean or mean
 	Scale          float64 `json:"scale,omitempty"`           // RSLAD: factor of the loss
-	ForwardClean   bool    `json:"forward_clean,omitempty"`   // the clean images move the running statistics once more than the loss needs
+	ForwardClean   bool    `json:"forward_clean,omitempty"`   // also the train-mode passes that only the authors' code makes
 	Begin          int     `json:"begin,omitempty"`           // IAD, AdaIAD: epochs before introspection
 	NaturalWeight  float64 `json:"natural_weight,omitempty"`  // IAD-II: weight of the naturally trained teacher
 	WeightRate     float64 `json:"weight_rate,omitempty"`     // MTARD: how fast the losses' weights move; it drops with the learning rate
