@@ -1,8 +1,10 @@
 package train
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"runtime/debug"
 	"slices"
 
 	"github.com/adaad-go/adaad/classifier"
@@ -26,7 +28,7 @@ type Stepper struct {
 	clip      float64
 
 	objective     Objective
-	teachers      []*classifier.Model
+	teachers      []classifier.Network
 	teacherState  []*tensors.Tensor
 	sharesTeacher []bool // search takes this teacher's logits of the clean images
 	sharesStudent bool   // search takes the student's eval-mode logits of the clean images
@@ -84,7 +86,7 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 		if err != nil {
 			return nil, err
 		}
-		s.teachers = append(s.teachers, t)
+		s.teachers = append(s.teachers, t.Network)
 		s.teacherState = append(s.teacherState, state...)
 	}
 	var err error
@@ -109,6 +111,8 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 	if s.settle, err = NewExec(backend, s.buildSettle); err != nil {
 		return nil, err
 	}
+	// What the copies were made of may be garbage now; the programs are about to need as much.
+	debug.FreeOSMemory()
 	return s, s.SetObjective(objective)
 }
 
@@ -116,15 +120,15 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 func (s *Stepper) upload(from []*tensors.Tensor) ([]*tensors.Tensor, error) {
 	to := make([]*tensors.Tensor, len(from))
 	for i, t := range from {
-		c, err := t.LocalClone()
-		if err == nil {
-			err = c.MaterializeOnDevice(s.backend, false, 0)
+		var buffer compute.Buffer
+		var fault error
+		err := t.ConstFlatData(func(flat any) { buffer, fault = s.backend.BufferFromFlatData(0, flat, t.Shape()) })
+		if err = cmp.Or(err, fault); err == nil {
+			to[i], err = tensors.FromBuffer(buffer)
 		}
 		if err != nil {
 			return nil, fmt.Errorf("copying weights to %s: %w", s.backend.Name(), err)
 		}
-		c.FinalizeLocal()
-		to[i] = c
 	}
 	return to, nil
 }
@@ -240,7 +244,7 @@ func (s *Stepper) bind(in *nodes, given bool) bound {
 	student := in.take(len(s.params))
 	var teachers [][]*Node
 	for _, t := range s.teachers {
-		teachers = append(teachers, in.take(len(t.State)))
+		teachers = append(teachers, in.take(len(t.Params())))
 	}
 	var logits, before []*Node
 	if given {
@@ -258,7 +262,7 @@ func (s *Stepper) bind(in *nodes, given bool) bound {
 	b.Student = classifier.Bind(b.student, student)
 	next := 0
 	for i, t := range s.teachers {
-		w := &watched{Network: t.Network, clean: x, perturbed: xAdv}
+		w := &watched{Network: t, clean: x, perturbed: xAdv}
 		if given && s.sharesTeacher[i] {
 			w.given = logits[next]
 			next++

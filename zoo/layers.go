@@ -117,6 +117,13 @@ func (c conv) apply(x, weight *Node) *Node {
 	return y
 }
 
+// Conv2D convolves x [N,H,W,in] with kernels [out,in,size,size], or [out,1,size,size] where it is depthwise, padded by
+// half their size: [N,⌈H/stride⌉,⌈W/stride⌉,out]. It is what the networks here are made of.
+func Conv2D(x, kernels *Node, stride int, depthwise bool) *Node {
+	dims := kernels.Shape().Dimensions
+	return conv{out: dims[0], size: dims[2], stride: stride, depthwise: depthwise}.apply(x, kernels)
+}
+
 // conv is a convolution.
 func (s scope) conv(x image, name string, c conv) image {
 	weight, y := c.declare(s, x, name)

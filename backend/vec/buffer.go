@@ -2,6 +2,7 @@ package vec
 
 import (
 	"reflect"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"unsafe"
@@ -10,6 +11,8 @@ import (
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	"github.com/pkg/errors"
+
+	"github.com/adaad-go/adaad/backend/vec/internal/pages"
 )
 
 // Buffer implements [compute.Buffer]: a shape and its values in Go memory.
@@ -54,6 +57,11 @@ func floats(mem []byte) []float32 {
 	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(mem))), len(mem)/4)
 }
 
+// bytesOf views float32 values as memory.
+func bytesOf(x []float32) []byte {
+	return unsafe.Slice((*byte)(unsafe.Pointer(unsafe.SliceData(x))), 4*len(x))
+}
+
 // memory keeps what finalized buffers leave, by size, until the garbage collector wants it: new pages cost more than many
 // an operation.
 type memory struct{ bySize sync.Map } // int to *sync.Pool of *[]byte
@@ -71,6 +79,46 @@ func (m *memory) get(n int) []byte {
 func (m *memory) put(mem []byte) {
 	p, _ := m.bySize.LoadOrStore(len(mem), &sync.Pool{})
 	p.(*sync.Pool).Put(&mem)
+}
+
+// arenas are the working memories of programs that do not run just now: programs that run in turn share one.
+type arenas struct {
+	mu   sync.Mutex
+	free []*pages.Region
+}
+
+// get returns at least n bytes of any contents: the smallest that is large enough, or a new one in place of the largest.
+func (a *arenas) get(n int) *pages.Region {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	better := func(x, y int) bool {
+		if (x >= n) != (y >= n) {
+			return x >= n
+		}
+		return (x < y) == (x >= n)
+	}
+	best := -1
+	for i, r := range a.free {
+		if best < 0 || better(len(r.Bytes()), len(a.free[best].Bytes())) {
+			best = i
+		}
+	}
+	if best < 0 {
+		return pages.New(n)
+	}
+	r := a.free[best]
+	a.free = slices.Delete(a.free, best, best+1)
+	if len(r.Bytes()) < n {
+		r.Free()
+		return pages.New(n)
+	}
+	return r
+}
+
+func (a *arenas) put(r *pages.Region) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.free = append(a.free, r)
 }
 
 // newBuffer returns a buffer of any contents.

@@ -29,6 +29,7 @@ func (b *Builder) Compile() (compute.Executable, error) {
 		uses:    map[*value]int{},
 		tensors: map[*value]*tensor{},
 		of:      map[*node]*cluster{},
+		packs:   map[packed]*tensor{},
 	}
 	if err := c.compile(); err != nil {
 		return nil, errors.WithMessagef(err, "vec: compiling %q", b.name)
@@ -42,8 +43,9 @@ func (b *Builder) Compile() (compute.Executable, error) {
 type kind int
 
 const (
-	inArena kind = iota
-	isKept       // in memory of its own, for as long as the program lives
+	inArena  kind = iota
+	isKept        // from one execution to the next
+	isShared      // likewise, and by several programs: index is of the instruction that packs it
 	isParameter
 	isConstant
 	isOutput
@@ -57,6 +59,12 @@ type tensor struct {
 	index  int    // of the parameter or the output
 	offset int    // in the arena
 	mem    []byte // of a constant
+
+	local   bool // in the memory of the worker that makes and reads it
+	trained bool // a parameter that the program returns a new value of
+
+	signature string // of packed weights: how they are made
+	params    []int  // of which parameters
 }
 
 // instruction is one step of a program.
@@ -71,11 +79,16 @@ type instruction struct {
 	// again.
 	overlays []overlay
 
-	// params are the parameters that everything it reads comes from, if its results are kept from one execution to the
-	// next: it runs again only after one of them has changed.
-	kept   bool
-	params []int
-	run    func(r *run) error
+	// kept says that its results are made of parameters alone, params, and are kept from one execution to the next, or are
+	// only there for what is kept, feeds.
+	kept     bool
+	params   []int
+	feeds    []*instruction
+	position int
+
+	*splitting     // nil if it takes all images at once
+	images     int // of a convolution
+	run        func(r *run) error
 }
 
 // overlay is an operand and a result of one size.
@@ -104,6 +117,8 @@ type compiler struct {
 	readers  map[*value][]*node
 	tensors  map[*value]*tensor // by root value
 	of       map[*node]*cluster
+	packs    map[packed]*tensor
+	trained  map[*value]bool // parameters
 }
 
 func (c *compiler) compile() error {
@@ -116,12 +131,39 @@ func (c *compiler) compile() error {
 		}
 	}
 	order := c.schedule()
+	c.findTrained()
 	if err := c.lower(order); err != nil {
 		return err
 	}
 	c.program.keep()
+	c.program.byImages()
 	c.program.plan()
 	return nil
+}
+
+// findTrained finds the parameters that the function returns a new value of: an output made of them element by element,
+// as an optimizer makes weights. They change with every execution.
+func (c *compiler) findTrained() {
+	c.trained = map[*value]bool{}
+	seen := map[*value]bool{}
+	var walk func(v *value, size int)
+	walk = func(v *value, size int) {
+		v = root(v)
+		if seen[v] || v.shape.Size() != size {
+			return
+		}
+		seen[v] = true
+		if v.node == nil {
+			c.trained[v] = true
+		} else if isElementwise(v.node) {
+			for _, in := range v.node.in {
+				walk(in, size)
+			}
+		}
+	}
+	for _, v := range c.fn.outputs {
+		walk(v, v.shape.Size())
+	}
 }
 
 // newCluster puts nodes, in order, into a cluster of their own.
@@ -169,7 +211,9 @@ func (c *compiler) simplify() {
 			same[n.out[0]] = n.in[0]
 			continue
 		case isReshape(n):
-			// A reshape of a reshape is a reshape of the first.
+			// A reshape of a reshape is a reshape of the first, and no longer the transposition or broadcast it may have been:
+			// those have axes of the operand they were recorded with.
+			n.op, n.attr = compute.OpTypeReshape, nil
 			for n.in[0].node != nil && isReshape(n.in[0].node) {
 				n.in[0] = n.in[0].node.in[0]
 			}

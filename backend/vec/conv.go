@@ -2,6 +2,7 @@ package vec
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute"
 
@@ -33,9 +34,10 @@ type convPlan struct {
 	kernel *value
 	view   conv.Kernel
 
-	bias, residual *value // of forward
-	relu           bool
-	mask           *value // of gradInput
+	bias     *value // of forward
+	residual *value // of forward and gradInput
+	relu     bool   // of forward
+	mask     *value // of gradInput
 }
 
 func (p *convPlan) reads(add func(*value)) {
@@ -56,6 +58,12 @@ func (c *compiler) clusterConvolutions() {
 		p := planConvolution(n, false)
 		if p == nil {
 			continue
+		}
+		// A reversed kernel is a gradient's: in that form it reads the weights of the convolution it is the gradient of.
+		if p.direction == forward && (p.view.SH < 0 || p.view.SW < 0) {
+			if q := planConvolution(n, true); q != nil && q.outPerm == nil {
+				p = q
+			}
 		}
 		k := c.newCluster(n)
 		k.conv = p
@@ -102,7 +110,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			p.bias = other.v
 			return true
 		}
-		if p.direction == forward && p.residual == nil && other.form() == fullForm {
+		if p.residual == nil && other.form() == fullForm {
 			p.residual = other.v
 			return true
 		}
@@ -112,7 +120,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			return true
 		}
 	case opGate:
-		if side != 0 || other.form() != fullForm || p.bias != nil || p.residual != nil {
+		if side != 0 || other.form() != fullForm || p.bias != nil {
 			return false
 		}
 		if p.direction == forward {
@@ -121,6 +129,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			if q == nil || q.outPerm != nil {
 				return false
 			}
+			q.residual = p.residual
 			p = q
 			k.conv = q
 		}
@@ -348,6 +357,16 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		last = c.newTensor(byteSize(p.result.shape))
 	}
 	in := instruction{in: []*tensor{x}, out: []*tensor{last}}
+	add := func(t *tensor, name string) {
+		if t == nil {
+			return
+		}
+		in.name += ", " + name
+		in.in = append(in.in, t)
+		if name == "residual" && t != x { // a mask may be read after the result was written first
+			in.overlays = append(in.overlays, overlay{t, last})
+		}
+	}
 	switch p.direction {
 	case gradKernel:
 		in.name = "convolution: gradient by kernel"
@@ -361,42 +380,41 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 	case gradInput:
 		in.name = "convolution: gradient by input"
-		weights := c.addPack(p, plan.PackGradInput)
-		mask := optional(p.mask)
-		if mask != nil {
-			in.name += ", gate"
-			in.in = append(in.in, mask)
+		direction := gradInput
+		if plan.OnePacking() && !c.trained[root(p.kernel)] { // else the packed weights would live from one to the other
+			direction = forward
 		}
+		weights := c.addPack(p, direction, plan.PackedInputSize(), plan.PackInput)
+		in.in = append(in.in, weights)
+		residual, mask := optional(p.residual), optional(p.mask)
+		add(residual, "residual")
+		add(mask, "gate")
 		in.run = func(r *run) error {
-			plan.GradInput(r.pool, r.floats(last), r.floats(x), r.packed[weights], r.optional(mask))
+			plan.GradInputAdd(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(residual), r.optional(mask))
 			return nil
 		}
+		c.splitConvolution(&in, p, plan.ReadsWeightsOnceBackward(), []*tensor{x, last, residual, mask}, []*tensor{weights}, func(plan *conv.Plan, v part) {
+			plan.GradInputAdd(alone{}, v.floats(last), v.floats(x), v.r.floats(weights), v.optional(residual), v.optional(mask))
+		})
 	default:
 		in.name = "convolution"
-		weights := c.addPack(p, plan.Pack)
+		weights := c.addPack(p, forward, plan.PackedSize(), plan.Pack)
+		in.in = append(in.in, weights)
 		bias, residual := optional(p.bias), optional(p.residual)
-		for _, t := range []*tensor{bias, residual} {
-			if t != nil {
-				in.in = append(in.in, t)
-			}
-		}
-		if bias != nil {
-			in.name += ", bias"
-		}
-		if residual != nil {
-			in.name += ", residual"
-			if residual != x {
-				in.overlays = append(in.overlays, overlay{residual, last})
-			}
-		}
+		add(bias, "bias")
+		add(residual, "residual")
 		if p.relu {
 			in.name += ", ReLU"
 		}
 		in.run = func(r *run) error {
-			plan.Forward(r.pool, r.floats(last), r.floats(x), r.packed[weights],
+			plan.Forward(r.pool, r.floats(last), r.floats(x), r.floats(weights),
 				conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu})
 			return nil
 		}
+		c.splitConvolution(&in, p, plan.ReadsWeightsOnce(), []*tensor{x, last, residual}, []*tensor{weights, bias}, func(plan *conv.Plan, v part) {
+			plan.Forward(alone{}, v.floats(last), v.floats(x), v.r.floats(weights),
+				conv.Epilogue{Bias: v.r.optional(bias), Residual: v.optional(residual), ReLU: p.relu})
+		})
 	}
 	in.name += fmt.Sprintf(" %dx%d/%d, %d to %d", p.shape.KH, p.shape.KW, p.shape.StrideH, p.shape.Cin, p.shape.Cout)
 	c.add(in)
@@ -405,20 +423,55 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 	}
 }
 
-// addPack adds the instruction that packs the weights of p, and returns their index among the packed weights.
-func (c *compiler) addPack(p *convPlan, pack func(conv.Kernel) *conv.Packed) int {
-	w := c.tensor(p.kernel)
-	index := c.program.packs
-	c.program.packs++
-	c.add(instruction{name: "pack weights", in: []*tensor{w}, packs: true, run: func(r *run) error {
-		k := p.view
-		k.Data = r.floats(w)
-		if w := r.packed[index]; w != nil {
-			w.Update(r.pool, k)
-		} else {
-			r.packed[index] = pack(k)
-		}
+// splitConvolution says how the convolution of in is done for a part of the images, unless that would read many weights
+// again and again.
+func (c *compiler) splitConvolution(in *instruction, p *convPlan, once bool, each, whole []*tensor, run func(plan *conv.Plan, v part)) {
+	in.images = p.shape.N
+	if once || p.outPerm != nil || p.xPerm != nil {
+		return
+	}
+	absent := func(t *tensor) bool { return t == nil }
+	in.splitting = &splitting{
+		fits: func(images int) bool { return images == p.shape.N },
+		each: slices.DeleteFunc(each, absent), whole: slices.DeleteFunc(whole, absent),
+		split: func(count int) func(v part) {
+			shape := p.shape
+			shape.N = count
+			plan := conv.NewPlan(shape, c.backend.set)
+			return func(v part) { run(plan, v) }
+		},
+	}
+}
+
+// packed is weights in the layout of one direction of a convolution, whatever the batch size.
+type packed struct {
+	from      *tensor
+	view      [5]int
+	shape     conv.Shape
+	direction direction
+}
+
+// addPack adds the instruction that packs the weights of p for a direction into so many elements, unless it is there, and
+// returns where they are.
+func (c *compiler) addPack(p *convPlan, d direction, size int, pack func(conv.Parallel, []float32, conv.Kernel)) *tensor {
+	view := p.view
+	key := packed{c.tensor(p.kernel), [5]int{view.Base, view.SO, view.SI, view.SH, view.SW}, p.shape, d}
+	key.shape.N = 0
+	if to, ok := c.packs[key]; ok {
+		return to
+	}
+	to := c.newTensor(4 * size)
+	c.packs[key] = to
+	signature, params := c.signature(p.kernel)
+	to.signature = fmt.Sprintf("%v %v %v%s", key.view, key.shape, d, signature)
+	for _, v := range params {
+		to.params = append(to.params, slices.Index(c.fn.params, v))
+	}
+	c.add(instruction{name: "pack weights", in: []*tensor{key.from}, out: []*tensor{to}, packs: true, run: func(r *run) error {
+		k := view
+		k.Data = r.floats(key.from)
+		pack(r.pool, r.floats(to), k)
 		return nil
 	}})
-	return index
+	return to
 }

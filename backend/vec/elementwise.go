@@ -107,13 +107,15 @@ func (k *cluster) takes(n *node) bool {
 }
 
 // isSink reports whether n sums over all but the last axes, as batch norm does per channel: a cluster that computes what
-// is summed can add it up as well.
+// is summed can add it up as well. A first axis that is kept is none of them even where it has one element: an image's
+// sums are taken in one order, whether it is alone or not.
 func isSink(n *node) bool {
 	if n.op != compute.OpTypeReduceSum {
 		return false
 	}
+	axes := n.attr.([]int)
 	k, ok := reduction(n)
-	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize
+	return ok && k.a == 1 && k.r > 1 && k.b <= pieceSize && (len(axes) == 0 || slices.Contains(axes, 0))
 }
 
 // operand is what an elementwise node reads: a register of its cluster, or memory, seen through broadcasts.
@@ -261,8 +263,8 @@ type load struct {
 	reg   int
 }
 
-// step computes one register from others.
-type step struct {
+// stage computes one register from others.
+type stage struct {
 	compute   func(dst, a, b, c []float32)
 	dst       int
 	a, b, c   int
@@ -320,7 +322,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 	regs := len(loads)
 	var free []int
 	at, made := map[*node]int{}, map[*node]int{} // register and step of a member
-	var list []step
+	var list []stage
 	var sinks []*sink
 	var names []string
 	for i, n := range k.nodes {
@@ -332,7 +334,7 @@ func (c *compiler) lowerElementwise(k *cluster) {
 			sinks = append(sinks, l)
 			continue
 		}
-		s := step{compute: c.backend.kernels.of(n), operands: len(n.in)}
+		s := stage{compute: c.backend.kernels.of(n), operands: len(n.in)}
 		for j, o := range operands[i] {
 			reg := 0
 			if o.member != nil {
@@ -414,56 +416,66 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		l.partial = c.newTensor(4 * tasks * l.width)
 		in.out = append(in.out, l.partial)
 	}
-	in.run = func(r *run) error {
-		// What repeats is laid out by each worker once.
-		registers := make([][][]float32, len(r.scratch))
-		r.pool.Run(tasks, func(task, worker int) {
-			reg := registers[worker]
-			if reg == nil {
-				reg = make([][]float32, regs)
-				for i := range reg {
-					reg[i] = r.scratch[worker][i*stride:][:piece]
+	// layOut makes a worker's registers, with what repeats in them.
+	layOut := func(r *run, worker int) [][]float32 {
+		reg := make([][]float32, regs)
+		for i := range reg {
+			reg[i] = r.scratch[worker][i*stride:][:piece]
+		}
+		for _, l := range loads {
+			if l.form == scalarForm || l.form == periodicForm {
+				l.fill(reg[l.reg], r.mem[l.t.id], 0)
+			}
+		}
+		return reg
+	}
+	// compute does the elements from lo to hi; at returns those of a tensor, and done is called after each step.
+	compute := func(r *run, reg [][]float32, lo, hi int, at func(t *tensor) []float32, done func(step, n int)) {
+		for from := lo; from < hi; from += piece {
+			n := min(piece, hi-from)
+			for _, l := range loads {
+				switch {
+				case l.form == fullForm && l.dtype == dtypes.Float32:
+					reg[l.reg] = at(l.t)[from-lo:][:n]
+				case l.form == fullForm || l.form == generalForm:
+					l.fill(reg[l.reg][:n], r.mem[l.t.id], from)
 				}
-				for _, l := range loads {
-					if l.form == scalarForm || l.form == periodicForm {
-						l.fill(reg[l.reg], r.mem[l.t.id], 0)
+			}
+			for i := range list {
+				s := &list[i]
+				if s.out != nil && !s.outIsBool {
+					reg[s.dst] = at(s.out)[from-lo:][:n]
+				}
+				dst := reg[s.dst][:n]
+				s.compute(dst, reg[s.a][:n], reg[s.b][:n], reg[s.c][:n])
+				if s.outIsBool {
+					out := r.mem[s.out.id][from:][:n]
+					for j, x := range dst {
+						out[j] = byte(x)
 					}
 				}
-				registers[worker] = reg
+				done(i, n)
 			}
+		}
+	}
+	in.run = func(r *run) error {
+		registers := make([][][]float32, len(r.scratch))
+		r.pool.Run(tasks, func(task, worker int) {
+			if registers[worker] == nil {
+				registers[worker] = layOut(r, worker)
+			}
+			reg := registers[worker]
 			for _, l := range sinks {
 				clear(r.floats(l.partial)[task*l.width:][:l.width])
 			}
-			for from := task * each; from < min((task+1)*each, k.size); from += piece {
-				n := min(piece, k.size-from)
-				for _, l := range loads {
-					switch {
-					case l.form == fullForm && l.dtype == dtypes.Float32:
-						reg[l.reg] = r.floats(l.t)[from:][:n]
-					case l.form == fullForm || l.form == generalForm:
-						l.fill(reg[l.reg][:n], r.mem[l.t.id], from)
+			lo, hi := task*each, min((task+1)*each, k.size)
+			compute(r, reg, lo, hi, func(t *tensor) []float32 { return r.floats(t)[lo:hi] }, func(step, n int) {
+				for _, l := range sinks {
+					if l.step == step {
+						addRows(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n], r.scratch[worker][regs*stride:])
 					}
 				}
-				for i := range list {
-					s := &list[i]
-					if s.out != nil && !s.outIsBool {
-						reg[s.dst] = r.floats(s.out)[from:][:n]
-					}
-					dst := reg[s.dst][:n]
-					s.compute(dst, reg[s.a][:n], reg[s.b][:n], reg[s.c][:n])
-					if s.outIsBool {
-						out := r.mem[s.out.id][from:][:n]
-						for j, x := range dst {
-							out[j] = byte(x)
-						}
-					}
-					for _, l := range sinks {
-						if l.step == i {
-							addRows(r.floats(l.partial)[task*l.width:][:l.width], reg[l.reg][:n], r.scratch[worker][regs*stride:])
-						}
-					}
-				}
-			}
+			})
 		})
 		for _, l := range sinks {
 			out := r.floats(l.out)
@@ -472,13 +484,60 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		}
 		return nil
 	}
+	in.splitting = splitElementwise(k.size, loads, list, sinks, func(v part, lo, hi int) {
+		compute(v.r, layOut(v.r, v.worker), lo, hi, v.floats, func(int, int) {})
+	})
 	in.simple = len(sinks) == 0
 	in.overlays = overlays(loads, list)
 	c.add(in)
 }
 
+// splitElementwise says how a cluster of so many elements is done for a part of the images, if it can be: without sums,
+// on float32 alone. compute does the elements from lo to hi.
+func splitElementwise(size int, loads []*load, list []stage, sinks []*sink, compute func(v part, lo, hi int)) *splitting {
+	if len(sinks) > 0 {
+		return nil
+	}
+	s := &splitting{split: func(int) func(v part) {
+		return func(v part) {
+			each := size / v.images
+			compute(v, v.first*each, (v.first+v.count)*each)
+		}
+	}}
+	period := 1
+	for _, l := range loads {
+		switch {
+		case l.form == fullForm && l.dtype == dtypes.Float32:
+			s.each = append(s.each, l.t)
+			continue
+		case l.form == fullForm:
+			return nil
+		case l.form == periodicForm:
+			period *= l.dims[1] / gcd(period, l.dims[1])
+		}
+		s.whole = append(s.whole, l.t)
+	}
+	for _, x := range list {
+		switch {
+		case x.outIsBool:
+			return nil
+		case x.out != nil:
+			s.each = append(s.each, x.out)
+		}
+	}
+	s.fits = func(images int) bool { return size%images == 0 && size/images%period == 0 }
+	return s
+}
+
+func gcd(a, b int) int {
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return a
+}
+
 // overlays finds the operands that results may be written over.
-func overlays(loads []*load, list []step) (found []overlay) {
+func overlays(loads []*load, list []stage) (found []overlay) {
 	for _, l := range loads {
 		if l.form != fullForm || l.dtype != dtypes.Float32 || slices.ContainsFunc(loads, func(o *load) bool { return o != l && o.t == l.t }) {
 			continue

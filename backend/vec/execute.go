@@ -1,7 +1,6 @@
 package vec
 
 import (
-	"bytes"
 	"slices"
 	"sync"
 	"time"
@@ -10,7 +9,7 @@ import (
 	"github.com/gomlx/compute/shapes"
 	"github.com/pkg/errors"
 
-	"github.com/adaad-go/adaad/backend/vec/internal/conv"
+	"github.com/adaad-go/adaad/backend/vec/internal/pages"
 )
 
 // program is a compiled function: instructions over tensors, in order.
@@ -24,65 +23,12 @@ type program struct {
 	output       []*tensor
 	tensors      []*tensor
 	instructions []*instruction
-	arena        int   // bytes
-	scratch      int   // bytes for each worker
-	packs        int   // number of packed weights
-	watched      []int // parameters that kept results come from
-	donor        []int // by output, the parameter whose memory it takes if that is donated; -1 for none
-}
-
-// keep finds the instructions whose results can be kept: those that pack weights, and the simple ones before them that
-// need nothing but parameters. In an inner loop weights stay the same from step to step.
-func (p *program) keep() {
-	producer := map[*tensor]*instruction{}
-	sources := map[*instruction][]int{} // parameters behind an instruction that could be kept
-	for _, in := range p.instructions {
-		able := in.packs || in.simple
-		var params []int
-		for _, t := range in.in {
-			from := producer[t]
-			switch {
-			case t.kind == isParameter:
-				params = append(params, t.index)
-			case t.kind == isConstant:
-			case from != nil && sources[from] != nil:
-				params = append(params, sources[from]...)
-			default:
-				able = false
-			}
-		}
-		for _, t := range in.out {
-			producer[t] = in
-			able = able && t.kind == inArena
-		}
-		if able {
-			slices.Sort(params)
-			sources[in] = append([]int{}, slices.Compact(params)...)
-		}
-	}
-	var mark func(in *instruction)
-	mark = func(in *instruction) {
-		if in == nil || in.kept {
-			return
-		}
-		in.kept, in.params = true, sources[in]
-		for _, t := range in.out {
-			t.kind = isKept
-		}
-		for _, t := range in.in {
-			mark(producer[t])
-		}
-		for _, param := range in.params {
-			if !slices.Contains(p.watched, param) {
-				p.watched = append(p.watched, param)
-			}
-		}
-	}
-	for _, in := range p.instructions {
-		if in.packs && sources[in] != nil {
-			mark(in)
-		}
-	}
+	arena        int       // bytes
+	kept         int       // bytes
+	scratch      int       // bytes for each worker
+	watched      []int     // parameters that kept results come from
+	shared       []*tensor // packed weights that are kept
+	donor        []int     // by output, the parameter whose memory it takes if that is donated; -1 for none
 }
 
 // plan lays the arena out: tensors whose lives do not overlap may share memory.
@@ -96,6 +42,11 @@ func (p *program) plan() {
 			last[t] = i
 		}
 		p.scratch = max(p.scratch, in.scratch)
+	}
+	for _, t := range p.tensors {
+		if t.kind == isKept {
+			p.kept += roundUp(t.bytes, alignment)
+		}
 	}
 	p.chooseDonors(first, last)
 	// A result may take the place of an operand that is not needed any more.
@@ -185,54 +136,53 @@ func roundUp(n, multiple int) int { return (n + multiple - 1) / multiple * multi
 // run is the memory of one execution. It is used again by later ones, never by two at once.
 type run struct {
 	pool    *pool
-	mem     [][]byte    // by tensor
-	scratch [][]float32 // by worker
-	packed  []*conv.Packed
+	mem     [][]byte      // by tensor
+	scratch [][]float32   // by worker
+	kept    *pages.Region // what is kept; nil before the first execution
+	arena   *pages.Region // during an execution
 
 	// What the kept results were computed from.
-	seen []contents // by parameter
-	full bool       // they have been computed
-}
-
-// contents remembers what a parameter held.
-type contents struct {
-	id   uint64 // of the buffer
-	copy []byte // its values, if a client could have written them since
-}
-
-// changed remembers what the buffer holds and reports whether that may be something else than the last time.
-func (s *contents) changed(b *Buffer) bool {
-	same := s.id == b.id
-	s.id = b.id
-	if !b.exposed.Load() {
-		s.copy = nil
-		return !same
-	}
-	if s.copy != nil && bytes.Equal(s.copy, b.mem) {
-		return false
-	}
-	s.copy = append(s.copy[:0], b.mem...)
-	return true
+	seen    []contents // by parameter
+	full    bool       // they have been computed
+	holding *holding   // packed weights
+	needed  []bool     // by instruction: it makes what is kept anew
 }
 
 func (p *program) newRun() *run {
 	r := &run{pool: p.backend.pool, mem: make([][]byte, len(p.tensors)), scratch: make([][]float32, p.backend.pool.workers),
-		packed: make([]*conv.Packed, p.packs), seen: make([]contents, len(p.params))}
-	arena := allocate(p.arena)
+		seen: make([]contents, len(p.params)), kept: pages.New(p.kept), needed: make([]bool, len(p.instructions))}
+	r.hold(p)
+	kept := r.kept.Bytes()
 	for _, t := range p.tensors {
 		switch t.kind {
-		case inArena:
-			r.mem[t.id] = arena[t.offset:][:t.bytes:t.bytes]
 		case isConstant:
 			r.mem[t.id] = t.mem
 		case isKept:
-			r.mem[t.id] = allocate(t.bytes)
+			r.mem[t.id] = kept[:t.bytes:t.bytes]
+			kept = kept[roundUp(t.bytes, alignment):]
 		}
 	}
-	for w := range r.scratch {
-		r.scratch[w] = floats(allocate(roundUp(p.scratch, 4)))
-	}
 	return r
+}
+
+// enter gives the run memory for what lives during one execution only.
+func (p *program) enter(r *run) {
+	scratch := roundUp(p.scratch, alignment)
+	arena := p.backend.arenas.get(roundUp(p.arena, alignment) + len(r.scratch)*scratch)
+	if arena == r.arena {
+		return // the tensors are where they were
+	}
+	r.arena = arena
+	mem := arena.Bytes()
+	for _, t := range p.tensors {
+		if t.kind == inArena {
+			r.mem[t.id] = mem[t.offset:][:t.bytes:t.bytes]
+		}
+	}
+	mem = mem[roundUp(p.arena, alignment):]
+	for w := range r.scratch {
+		r.scratch[w] = floats(mem[w*scratch:][:scratch])
+	}
 }
 
 func (r *run) floats(t *tensor) []float32 { return floats(r.mem[t.id]) }
@@ -260,6 +210,9 @@ func newExecutable(p *program) *Executable { return &Executable{program: p} }
 func (e *Executable) Finalize() {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	for _, r := range e.idle {
+		r.holding.drop()
+	}
 	e.program, e.idle = nil, nil
 }
 
@@ -303,7 +256,8 @@ func (e *Executable) give(r *run) {
 	}
 }
 
-// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not.
+// Execute implements [compute.Executable]. Donated buffers are invalid afterwards, whether it succeeds or not; inputs that it
+// refuses stay as they are.
 func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device compute.DeviceNum) ([]compute.Buffer, error) {
 	p, r := e.take()
 	if p == nil {
@@ -319,6 +273,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	if r == nil {
 		r = p.newRun()
 	}
+	p.enter(r)
 	for i, t := range p.parameter {
 		if t != nil {
 			r.mem[t.id] = buffers[i].mem
@@ -333,14 +288,20 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			r.mem[t.id] = outputs[i].mem
 		}
 	}
-	changed := make([]bool, len(buffers))
-	for _, i := range p.watched {
-		changed[i] = r.seen[i].changed(buffers[i])
-	}
-	full := r.full
+	defer func() {
+		for i := range donate {
+			if donate[i] {
+				if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
+					buffers[i].mem = nil // the output's now
+				}
+				buffers[i].release()
+			}
+		}
+	}()
+	p.refresh(r, buffers)
 	r.full = false // until all have run
 	for _, in := range p.instructions {
-		if in.kept && full && !slices.ContainsFunc(in.params, func(i int) bool { return changed[i] }) {
+		if in.kept && !r.needed[in.position] {
 			continue
 		}
 		var start time.Time
@@ -354,6 +315,11 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			p.backend.observe(in, time.Since(start))
 		}
 	}
+	for i, t := range p.shared {
+		if r.needed[t.index] {
+			p.backend.cells.fill(r.holding.held[i])
+		}
+	}
 	r.full = true
 	for i, t := range p.output {
 		if t.kind != isOutput || t.index != i { // a parameter, a constant, or returned twice
@@ -365,14 +331,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			r.mem[t.id] = nil
 		}
 	}
-	for i := range donate {
-		if donate[i] {
-			if slices.ContainsFunc(outputs, func(out *Buffer) bool { return sameMemory(out.mem, buffers[i].mem) }) {
-				buffers[i].mem = nil // the output's now
-			}
-			buffers[i].release()
-		}
-	}
+	p.backend.arenas.put(r.arena)
 	e.give(r)
 	return results, nil
 }

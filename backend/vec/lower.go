@@ -16,7 +16,7 @@ func (c *compiler) lower(order []*cluster) error {
 		p.params = append(p.params, v.shape)
 		if c.uses[v] > 0 {
 			t := c.tensor(v)
-			t.kind, t.index = isParameter, i
+			t.kind, t.index, t.trained = isParameter, i, c.trained[v]
 			p.parameter[i] = t
 		}
 	}
@@ -55,7 +55,10 @@ func (c *compiler) lower(order []*cluster) error {
 	return nil
 }
 
-func (c *compiler) add(in instruction) { c.program.instructions = append(c.program.instructions, &in) }
+func (c *compiler) add(in instruction) {
+	in.position = len(c.program.instructions)
+	c.program.instructions = append(c.program.instructions, &in)
+}
 
 // lowerFallback makes one instruction of nodes, in order: a program of the Go backend. Operands are copied into its
 // buffers and results out of them.

@@ -291,6 +291,7 @@ func (c *compiler) lowerReduction(n *node) {
 	k, _ := reduction(n)
 	x, y := c.tensor(n.in[0]), c.tensor(n.out[0])
 	in := instruction{name: n.op.String(), in: []*tensor{x}, out: []*tensor{y}}
+	set := c.backend.set
 	var row func(x []float32) float32
 	var column func(y, x []float32)
 	var neutral float32
@@ -306,7 +307,7 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 			return m
 		}
-		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMax](y, y, x, nil) }
+		column = func(y, x []float32) { set.Max(y, y, x) }
 	case compute.OpTypeReduceMin:
 		neutral = float32(math.Inf(1))
 		row = func(x []float32) float32 {
@@ -316,7 +317,7 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 			return m
 		}
-		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMin](y, y, x, nil) }
+		column = func(y, x []float32) { set.Min(y, y, x) }
 	case compute.OpTypeReduceProduct:
 		neutral = 1
 		row = func(x []float32) float32 {
@@ -326,7 +327,7 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 			return p
 		}
-		column = func(y, x []float32) { c.backend.kernels.step[compute.OpTypeMul](y, y, x, nil) }
+		column = func(y, x []float32) { set.Mul(y, y, x) }
 	}
 	columns := func(y, x, scratch []float32) {
 		for i := range y {
@@ -381,52 +382,6 @@ func (c *compiler) lowerReduction(n *node) {
 		return nil
 	}
 	c.add(in)
-}
-
-// sumRow adds blocks of 256 in eight lanes, and the blocks in float64.
-func sumRow(x []float32) float32 {
-	var total float64
-	for len(x) > 0 {
-		block := x[:min(len(x), 256)]
-		x = x[len(block):]
-		var s [8]float32
-		for ; len(block) >= 8; block = block[8:] {
-			for i := range s {
-				s[i] += block[i]
-			}
-		}
-		for i, v := range block {
-			s[i] += v
-		}
-		total += float64(((s[0] + s[1]) + (s[2] + s[3])) + ((s[4] + s[5]) + (s[6] + s[7])))
-	}
-	return float32(total)
-}
-
-// sumColumns adds the rows of x, as long as y, to y: short rows several at a time, side by side.
-func sumColumns(y, x []float32) {
-	const wide = 512
-	if len(y) > wide/4 {
-		for ; len(x) > 0; x = x[len(y):] {
-			addTo(y, x[:len(y)])
-		}
-		return
-	}
-	var sums [wide]float32
-	width := wide / len(y) * len(y)
-	for ; len(x) > 0; x = x[min(width, len(x)):] {
-		addTo(sums[:width], x[:min(width, len(x))])
-	}
-	for s := sums[:width]; len(s) > 0; s = s[len(y):] {
-		addTo(y, s[:len(y)])
-	}
-}
-
-func addTo(y, x []float32) {
-	y = y[:len(x)]
-	for i, v := range x {
-		y[i] += v
-	}
 }
 
 // matrices is a DotGeneral as matrix products, one for each element of the batch axes.

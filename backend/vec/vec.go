@@ -40,6 +40,8 @@ type Backend struct {
 	kernels   kernels
 	pool      *pool
 	memory    memory
+	arenas    arenas
+	cells     cells
 	caps      compute.Capabilities
 	finalized atomic.Bool
 
@@ -77,7 +79,7 @@ func New(config string) (compute.Backend, error) {
 	if err != nil {
 		return nil, errors.WithMessage(err, "vec: starting the Go backend")
 	}
-	return &Backend{golang: golang, set: set, kernels: kernelsOf(set), pool: newPool(threads), caps: capabilities(golang)}, nil
+	return &Backend{golang: golang, set: set, kernels: kernels{set}, pool: newPool(threads), caps: capabilities(golang)}, nil
 }
 
 // capabilities are those of the Go backend with static shapes only, as a program is planned for one shape, and without the
@@ -106,6 +108,24 @@ func (b *Backend) String() string { return BackendName }
 // Description implements [compute.Backend].
 func (b *Backend) Description() string {
 	return fmt.Sprintf("vec: fused CPU kernels (%s, %d threads)", b.set.Name(), b.pool.Workers())
+}
+
+// PeakFLOPS measures how many floating point operations a second the threads do when they multiply and add numbers that
+// never leave their registers: what no kernel can exceed. It takes a fraction of a second.
+func (b *Backend) PeakFLOPS() float64 {
+	const loops, rounds = 1 << 20, 8
+	best := 0.0
+	for range rounds {
+		done := make([]float64, b.pool.Workers())
+		start := time.Now()
+		b.pool.Run(len(done), func(i, _ int) { done[i] = b.set.Peak(loops) })
+		seconds, total := time.Since(start).Seconds(), 0.0
+		for _, flops := range done {
+			total += flops
+		}
+		best = max(best, total/seconds)
+	}
+	return best
 }
 
 // NumDevices implements [compute.Backend]: there is one.

@@ -75,7 +75,7 @@ func (c *compiler) lowerPooling(n *node) {
 	case compute.ReduceOpProduct:
 		op, neutral = compute.OpTypeMul, 1
 	}
-	combine := c.backend.kernels.step[op]
+	combine := c.backend.kernels.step(op)
 	x, y := c.tensor(n.in[0]), c.tensor(n.out[0])
 	c.add(instruction{name: n.op.String(), in: []*tensor{x}, out: []*tensor{y}, run: func(r *run) error {
 		x, y := r.floats(x), r.floats(y)

@@ -18,13 +18,17 @@ func detect() []*Set {
 			depthwise: depthwiseAVX512, depthwiseGrad1: depthwiseGrad1AVX512, depthwiseGrad3: depthwiseGrad3AVX512,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX512, opSub: elementwiseSubAVX512, opMul: elementwiseMulAVX512, opDiv: elementwiseDivAVX512, opMax: elementwiseMaxAVX512, opMin: elementwiseMinAVX512,
-				opGate: elementwiseGateAVX512, opAbove: elementwiseAboveAVX512, opEqual: elementwiseEqualAVX512, opLess: elementwiseLessAVX512, opLessEqual: elementwiseLessEqualAVX512,
+				opGate: elementwiseGateAVX512, opAbove: elementwiseAboveAVX512, opEqual: elementwiseEqualAVX512, opLess: elementwiseLessAVX512, opLessEqual: elementwiseLessEqualAVX512, opNotEqual: elementwiseNotEqualAVX512,
 			},
-			unary:    [unaryOps]func(dst, a *float32, n int){opSqrt: elementwiseSqrtAVX512, opAbs: elementwiseAbsAVX512, opNeg: elementwiseNegAVX512, opSign: elementwiseSignAVX512},
-			selectBy: elementwiseSelectByAVX512, sumColumns: sumColumnsAVX512,
+			unary: [unaryOps]func(dst, a *float32, n int){
+				opSqrt: elementwiseSqrtAVX512, opAbs: elementwiseAbsAVX512, opNeg: elementwiseNegAVX512, opSign: elementwiseSignAVX512, opRsqrt: elementwiseRsqrtAVX512,
+				opFloor: elementwiseFloorAVX512, opCeil: elementwiseCeilAVX512, opRound: elementwiseRoundAVX512, opExp: elementwiseExpAVX512, opLog: elementwiseLogAVX512,
+			},
+			selectBy: elementwiseSelectByAVX512, clamp: elementwiseClampAVX512, sumColumns: sumColumnsAVX512,
 			winogradInput: winogradInputAVX512, winogradGradient: winogradGradientAVX512,
 			winogradOutput: winogradOutputAVX512, winogradOutputAdd: winogradOutputAddAVX512, winogradOutputMask: winogradOutputMaskAVX512, winogradOutputAddMask: winogradOutputAddMaskAVX512,
 			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
+			transpose: transposeAVX512, peak: peakAVX512,
 		}})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
@@ -37,13 +41,17 @@ func detect() []*Set {
 			depthwise: depthwiseAVX2, depthwiseGrad1: depthwiseGrad1AVX2, depthwiseGrad3: depthwiseGrad3AVX2,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX2, opSub: elementwiseSubAVX2, opMul: elementwiseMulAVX2, opDiv: elementwiseDivAVX2, opMax: elementwiseMaxAVX2, opMin: elementwiseMinAVX2,
-				opGate: elementwiseGateAVX2, opAbove: elementwiseAboveAVX2, opEqual: elementwiseEqualAVX2, opLess: elementwiseLessAVX2, opLessEqual: elementwiseLessEqualAVX2,
+				opGate: elementwiseGateAVX2, opAbove: elementwiseAboveAVX2, opEqual: elementwiseEqualAVX2, opLess: elementwiseLessAVX2, opLessEqual: elementwiseLessEqualAVX2, opNotEqual: elementwiseNotEqualAVX2,
 			},
-			unary:    [unaryOps]func(dst, a *float32, n int){opSqrt: elementwiseSqrtAVX2, opAbs: elementwiseAbsAVX2, opNeg: elementwiseNegAVX2, opSign: elementwiseSignAVX2},
-			selectBy: elementwiseSelectByAVX2, sumColumns: sumColumnsAVX2,
+			unary: [unaryOps]func(dst, a *float32, n int){
+				opSqrt: elementwiseSqrtAVX2, opAbs: elementwiseAbsAVX2, opNeg: elementwiseNegAVX2, opSign: elementwiseSignAVX2, opRsqrt: elementwiseRsqrtAVX2,
+				opFloor: elementwiseFloorAVX2, opCeil: elementwiseCeilAVX2, opRound: elementwiseRoundAVX2, opExp: elementwiseExpAVX2, opLog: elementwiseLogAVX2,
+			},
+			selectBy: elementwiseSelectByAVX2, clamp: elementwiseClampAVX2, sumColumns: sumColumnsAVX2,
 			winogradInput: winogradInputAVX2, winogradInputWhole: winogradInputWholeAVX2, winogradGradient: winogradGradientAVX2,
 			winogradOutput: winogradOutputAVX2, winogradOutputAdd: winogradOutputAddAVX2, winogradOutputMask: winogradOutputMaskAVX2, winogradOutputAddMask: winogradOutputAddMaskAVX2,
 			winogradWeights: winogradWeightsAVX2, winogradWeightsGrad: winogradWeightsGradAVX2,
+			transpose: transposeAVX2, peak: peakAVX2,
 		}})
 	}
 	return found

@@ -22,6 +22,7 @@ const (
 	opEqual
 	opLess
 	opLessEqual
+	opNotEqual
 	binaryOps
 )
 
@@ -32,6 +33,12 @@ const (
 	opAbs
 	opNeg
 	opSign
+	opRsqrt
+	opFloor
+	opCeil
+	opRound
+	opExp
+	opLog
 	unaryOps
 )
 
@@ -59,6 +66,8 @@ func (s *Set) unary(op unaryOp, dst, a []float32) bool {
 	}
 	return s.asm != nil
 }
+
+const infinityBits = 0x7f800000
 
 func truth(b bool) float32 {
 	if b {
@@ -144,11 +153,13 @@ func (s *Set) Gate(dst, v, x []float32) {
 	if s.binary(opGate, dst, v, x) {
 		return
 	}
+	x = x[:len(v)]
+	dst = dst[:len(v)]
 	for i, v := range v {
-		if !(x[i] > 0) {
-			v = 0
-		}
-		dst[i] = v
+		// Above 0 are the bits, as an integer, too, unless they are NaN's; a mask from them needs no branch.
+		bits := int32(math.Float32bits(x[i]))
+		mask := (-bits >> 31) &^ (bits >> 31) &^ ((infinityBits - bits) >> 31)
+		dst[i] = math.Float32frombits(math.Float32bits(v) & uint32(mask))
 	}
 }
 
@@ -200,6 +211,18 @@ func (s *Set) LessEqual(dst, a, b []float32) {
 	}
 }
 
+// NotEqual is dst[i] = 1 where a[i] ≠ b[i] or either is NaN, else 0.
+func (s *Set) NotEqual(dst, a, b []float32) {
+	if s.binary(opNotEqual, dst, a, b) {
+		return
+	}
+	b = b[:len(a)]
+	dst = dst[:len(a)]
+	for i, x := range a {
+		dst[i] = truth(x != b[i])
+	}
+}
+
 // Sqrt is dst[i] = √a[i].
 func (s *Set) Sqrt(dst, a []float32) {
 	if s.unary(opSqrt, dst, a) {
@@ -210,13 +233,53 @@ func (s *Set) Sqrt(dst, a []float32) {
 	}
 }
 
+// Rsqrt is dst[i] = 1/√a[i], the root and the quotient each rounded: within 1.5 units in the last place.
+func (s *Set) Rsqrt(dst, a []float32) {
+	if s.unary(opRsqrt, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = 1 / float32(math.Sqrt(float64(x)))
+	}
+}
+
+// Floor is dst[i] = ⌊a[i]⌋.
+func (s *Set) Floor(dst, a []float32) {
+	if s.unary(opFloor, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = float32(math.Floor(float64(x)))
+	}
+}
+
+// Ceil is dst[i] = ⌈a[i]⌉.
+func (s *Set) Ceil(dst, a []float32) {
+	if s.unary(opCeil, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = float32(math.Ceil(float64(x)))
+	}
+}
+
+// Round is dst[i] = a[i] rounded to the nearest whole number, to the even one of two.
+func (s *Set) Round(dst, a []float32) {
+	if s.unary(opRound, dst, a) {
+		return
+	}
+	for i, x := range a {
+		dst[i] = float32(math.RoundToEven(float64(x)))
+	}
+}
+
 // Abs is dst[i] = |a[i]|.
 func (s *Set) Abs(dst, a []float32) {
 	if s.unary(opAbs, dst, a) {
 		return
 	}
 	for i, x := range a {
-		dst[i] = float32(math.Abs(float64(x)))
+		dst[i] = math.Float32frombits(math.Float32bits(x) &^ (1 << 31))
 	}
 }
 
@@ -265,6 +328,21 @@ func (s *Set) Select(dst, c, a, b []float32) {
 	}
 }
 
+// Clamp is dst[i] = min(max(x[i], lo[i]), hi[i]), NaN if any of the three is.
+func (s *Set) Clamp(dst, lo, x, hi []float32) {
+	sameLength(dst, lo, x, hi)
+	if len(dst) == 0 {
+		return
+	}
+	if s.asm != nil {
+		s.asm.clamp(&dst[0], &lo[0], &x[0], &hi[0], len(dst))
+		return
+	}
+	for i, v := range x {
+		dst[i] = min(max(v, lo[i]), hi[i])
+	}
+}
+
 // narrow is the number of columns below which SumColumns takes several rows as one.
 const narrow = 64
 
@@ -305,6 +383,13 @@ func (s *Set) sumColumns(y, x []float32) {
 
 // SumRow is Σ x[i].
 func (s *Set) SumRow(x []float32) float32 {
+	if len(x) < 16 { // the classes of a small data set
+		var sum float32
+		for _, v := range x {
+			sum += v
+		}
+		return sum
+	}
 	var y [1]float32
 	s.SumColumns(y[:], x)
 	return y[0]

@@ -15,7 +15,11 @@ func TestElementwise(t *testing.T) {
 		rnd := noise(21)
 		binary := map[string]func(s *Set, dst, a, b []float32){
 			"Add": (*Set).Add, "Sub": (*Set).Sub, "Mul": (*Set).Mul, "Div": (*Set).Div, "Max": (*Set).Max, "Min": (*Set).Min,
-			"Gate": (*Set).Gate, "Above": (*Set).Above, "Equal": (*Set).Equal, "Less": (*Set).Less, "LessEqual": (*Set).LessEqual,
+			"Gate": (*Set).Gate, "Above": (*Set).Above, "Equal": (*Set).Equal, "Less": (*Set).Less, "LessEqual": (*Set).LessEqual, "NotEqual": (*Set).NotEqual,
+			"Exp": func(s *Set, dst, a, _ []float32) { s.Exp(dst, a) }, "Log": func(s *Set, dst, a, _ []float32) { s.Log(dst, a) },
+			"Rsqrt": func(s *Set, dst, a, _ []float32) { s.Rsqrt(dst, a) }, "Floor": func(s *Set, dst, a, _ []float32) { s.Floor(dst, a) },
+			"Ceil": func(s *Set, dst, a, _ []float32) { s.Ceil(dst, a) }, "Round": func(s *Set, dst, a, _ []float32) { s.Round(dst, a) },
+			"Clamp": func(s *Set, dst, a, b []float32) { s.Clamp(dst, b, a, b) }, "Clamp the other way": func(s *Set, dst, a, b []float32) { s.Clamp(dst, a, b, a) },
 			"Sqrt": func(s *Set, dst, a, _ []float32) { s.Sqrt(dst, a) }, "Abs": func(s *Set, dst, a, _ []float32) { s.Abs(dst, a) },
 			"Neg": func(s *Set, dst, a, _ []float32) { s.Neg(dst, a) }, "Sign": func(s *Set, dst, a, _ []float32) { s.Sign(dst, a) },
 			"Select": func(s *Set, dst, a, b []float32) { s.Select(dst, a, b, a) },
@@ -70,6 +74,8 @@ func TestElementwiseDefinitions(t *testing.T) {
 				want float32
 			}{
 				"Max": {s.Max, max(x, y)}, "Min": {s.Min, min(x, y)}, "Div": {s.Div, x / y}, "Less": {s.Less, truth(x < y)}, "Above": {s.Above, truth(y < x)},
+				"NotEqual": {s.NotEqual, truth(x != y)}, "Gate": {s.Gate, map[bool]float32{true: x}[y > 0]},
+				"Clamp": {func(dst, a, b []float32) { s.Clamp(dst, a, []float32{2}, b) }, min(max(2, x), y)},
 			} {
 				var got [1]float32
 				c.f(got[:], []float32{x}, []float32{y})

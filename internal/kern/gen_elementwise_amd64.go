@@ -81,6 +81,13 @@ func elementwiseLessAVX512(dst *float32, a *float32, b *float32, n int)
 //go:noescape
 func elementwiseLessEqualAVX512(dst *float32, a *float32, b *float32, n int)
 
+// elementwiseNotEqualAVX512 computes, for i in [0,n),
+//
+//	dst[i] = 1 if a[i] != b[i], else 0
+//
+//go:noescape
+func elementwiseNotEqualAVX512(dst *float32, a *float32, b *float32, n int)
+
 // elementwiseSelectByAVX512 computes, for i in [0,n),
 //
 //	dst[i] = b[i] if a[i] != 0, else c[i]
@@ -88,12 +95,61 @@ func elementwiseLessEqualAVX512(dst *float32, a *float32, b *float32, n int)
 //go:noescape
 func elementwiseSelectByAVX512(dst *float32, a *float32, b *float32, c *float32, n int)
 
+// elementwiseClampAVX512 computes, for i in [0,n),
+//
+//	dst[i] = min(max(b[i], a[i]), c[i]), NaN if any is
+//
+//go:noescape
+func elementwiseClampAVX512(dst *float32, a *float32, b *float32, c *float32, n int)
+
 // elementwiseSqrtAVX512 computes, for i in [0,n),
 //
 //	dst[i] = √a[i]
 //
 //go:noescape
 func elementwiseSqrtAVX512(dst *float32, a *float32, n int)
+
+// elementwiseRsqrtAVX512 computes, for i in [0,n),
+//
+//	dst[i] = 1/√a[i]
+//
+//go:noescape
+func elementwiseRsqrtAVX512(dst *float32, a *float32, n int)
+
+// elementwiseFloorAVX512 computes, for i in [0,n),
+//
+//	dst[i] = the largest whole number that is not above a[i]
+//
+//go:noescape
+func elementwiseFloorAVX512(dst *float32, a *float32, n int)
+
+// elementwiseCeilAVX512 computes, for i in [0,n),
+//
+//	dst[i] = the smallest whole number that is not below a[i]
+//
+//go:noescape
+func elementwiseCeilAVX512(dst *float32, a *float32, n int)
+
+// elementwiseRoundAVX512 computes, for i in [0,n),
+//
+//	dst[i] = the whole number nearest to a[i], the even one of two
+//
+//go:noescape
+func elementwiseRoundAVX512(dst *float32, a *float32, n int)
+
+// elementwiseExpAVX512 computes, for i in [0,n),
+//
+//	dst[i] = exp(a[i]), as the function exp does
+//
+//go:noescape
+func elementwiseExpAVX512(dst *float32, a *float32, n int)
+
+// elementwiseLogAVX512 computes, for i in [0,n),
+//
+//	dst[i] = log(a[i]), as the function log does
+//
+//go:noescape
+func elementwiseLogAVX512(dst *float32, a *float32, n int)
 
 // elementwiseAbsAVX512 computes, for i in [0,n),
 //
@@ -202,6 +258,13 @@ func elementwiseLessAVX2(dst *float32, a *float32, b *float32, n int)
 //go:noescape
 func elementwiseLessEqualAVX2(dst *float32, a *float32, b *float32, n int)
 
+// elementwiseNotEqualAVX2 computes, for i in [0,n),
+//
+//	dst[i] = 1 if a[i] != b[i], else 0
+//
+//go:noescape
+func elementwiseNotEqualAVX2(dst *float32, a *float32, b *float32, n int)
+
 // elementwiseSelectByAVX2 computes, for i in [0,n),
 //
 //	dst[i] = b[i] if a[i] != 0, else c[i]
@@ -209,12 +272,61 @@ func elementwiseLessEqualAVX2(dst *float32, a *float32, b *float32, n int)
 //go:noescape
 func elementwiseSelectByAVX2(dst *float32, a *float32, b *float32, c *float32, n int)
 
+// elementwiseClampAVX2 computes, for i in [0,n),
+//
+//	dst[i] = min(max(b[i], a[i]), c[i]), NaN if any is
+//
+//go:noescape
+func elementwiseClampAVX2(dst *float32, a *float32, b *float32, c *float32, n int)
+
 // elementwiseSqrtAVX2 computes, for i in [0,n),
 //
 //	dst[i] = √a[i]
 //
 //go:noescape
 func elementwiseSqrtAVX2(dst *float32, a *float32, n int)
+
+// elementwiseRsqrtAVX2 computes, for i in [0,n),
+//
+//	dst[i] = 1/√a[i]
+//
+//go:noescape
+func elementwiseRsqrtAVX2(dst *float32, a *float32, n int)
+
+// elementwiseFloorAVX2 computes, for i in [0,n),
+//
+//	dst[i] = the largest whole number that is not above a[i]
+//
+//go:noescape
+func elementwiseFloorAVX2(dst *float32, a *float32, n int)
+
+// elementwiseCeilAVX2 computes, for i in [0,n),
+//
+//	dst[i] = the smallest whole number that is not below a[i]
+//
+//go:noescape
+func elementwiseCeilAVX2(dst *float32, a *float32, n int)
+
+// elementwiseRoundAVX2 computes, for i in [0,n),
+//
+//	dst[i] = the whole number nearest to a[i], the even one of two
+//
+//go:noescape
+func elementwiseRoundAVX2(dst *float32, a *float32, n int)
+
+// elementwiseExpAVX2 computes, for i in [0,n),
+//
+//	dst[i] = exp(a[i]), as the function exp does
+//
+//go:noescape
+func elementwiseExpAVX2(dst *float32, a *float32, n int)
+
+// elementwiseLogAVX2 computes, for i in [0,n),
+//
+//	dst[i] = log(a[i]), as the function log does
+//
+//go:noescape
+func elementwiseLogAVX2(dst *float32, a *float32, n int)
 
 // elementwiseAbsAVX2 computes, for i in [0,n),
 //

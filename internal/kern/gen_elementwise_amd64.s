@@ -517,6 +517,52 @@ done:
 	VZEROUPPER
 	RET
 
+// func elementwiseNotEqualAVX512(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseNotEqualAVX512(SB), $0-32
+	MOVQ         dst+0(FP), DI
+	MOVQ         n+24(FP), R11
+	MOVQ         a+8(FP), SI
+	MOVQ         b+16(FP), BX
+	MOVQ         R11, R15
+	SHLQ         $0x02, R15
+	MOVQ         R15, R13
+	ANDQ         $-64, R13
+	MOVQ         R11, CX
+	ANDQ         $0x0f, CX
+	MOVQ         $0x00000001, AX
+	SHLQ         CL, AX
+	DECQ         AX
+	KMOVW        AX, K1
+	VPXORD       Z8, Z8, Z8
+	VBROADCASTSS one<>+0(SB), Z9
+	XORQ         R12, R12
+	CMPQ         R13, $0x00
+	JE           tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Z0
+	VMOVUPS   (BX)(R12*1), Z1
+	VCMPPS    $0x04, Z1, Z0, K2
+	VBLENDMPS Z9, Z8, K2, Z0
+	VMOVUPS   Z0, (DI)(R12*1)
+	ADDQ      $0x40, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ      R13, R15
+	JE        done
+	VMOVUPS.Z (SI)(R12*1), K1, Z0
+	VMOVUPS.Z (BX)(R12*1), K1, Z1
+	VCMPPS    $0x04, Z1, Z0, K2
+	VBLENDMPS Z9, Z8, K2, Z0
+	VMOVUPS   Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
 // func elementwiseSelectByAVX512(dst *float32, a *float32, b *float32, c *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·elementwiseSelectByAVX512(SB), $0-40
@@ -565,6 +611,61 @@ done:
 	VZEROUPPER
 	RET
 
+// func elementwiseClampAVX512(dst *float32, a *float32, b *float32, c *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseClampAVX512(SB), $0-40
+	MOVQ  dst+0(FP), DI
+	MOVQ  n+32(FP), R11
+	MOVQ  a+8(FP), SI
+	MOVQ  b+16(FP), BX
+	MOVQ  c+24(FP), R8
+	MOVQ  R11, R15
+	SHLQ  $0x02, R15
+	MOVQ  R15, R13
+	ANDQ  $-64, R13
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	XORQ  R12, R12
+	CMPQ  R13, $0x00
+	JE    tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Z0
+	VMOVUPS   (BX)(R12*1), Z1
+	VMOVUPS   (R8)(R12*1), Z2
+	VMAXPS    Z1, Z0, Z4
+	VCMPPS    $0x03, Z0, Z0, K2
+	VBLENDMPS Z0, Z4, K2, Z4
+	VMINPS    Z2, Z4, Z0
+	VCMPPS    $0x03, Z4, Z4, K2
+	VBLENDMPS Z4, Z0, K2, Z0
+	VMOVUPS   Z0, (DI)(R12*1)
+	ADDQ      $0x40, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ      R13, R15
+	JE        done
+	VMOVUPS.Z (SI)(R12*1), K1, Z0
+	VMOVUPS.Z (BX)(R12*1), K1, Z1
+	VMOVUPS.Z (R8)(R12*1), K1, Z2
+	VMAXPS    Z1, Z0, Z4
+	VCMPPS    $0x03, Z0, Z0, K2
+	VBLENDMPS Z0, Z4, K2, Z4
+	VMINPS    Z2, Z4, Z0
+	VCMPPS    $0x03, Z4, Z4, K2
+	VBLENDMPS Z4, Z0, K2, Z0
+	VMOVUPS   Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
 // func elementwiseSqrtAVX512(dst *float32, a *float32, n int)
 // Requires: AVX, AVX512F
 TEXT ·elementwiseSqrtAVX512(SB), $0-24
@@ -603,6 +704,907 @@ tail:
 done:
 	VZEROUPPER
 	RET
+
+// func elementwiseRsqrtAVX512(dst *float32, a *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseRsqrtAVX512(SB), $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         n+16(FP), R11
+	MOVQ         a+8(FP), SI
+	MOVQ         R11, R15
+	SHLQ         $0x02, R15
+	MOVQ         R15, R13
+	ANDQ         $-64, R13
+	MOVQ         R11, CX
+	ANDQ         $0x0f, CX
+	MOVQ         $0x00000001, AX
+	SHLQ         CL, AX
+	DECQ         AX
+	KMOVW        AX, K1
+	VPXORD       Z8, Z8, Z8
+	VBROADCASTSS one<>+0(SB), Z9
+	XORQ         R12, R12
+	CMPQ         R13, $0x00
+	JE           tail
+
+vector:
+	VMOVUPS (SI)(R12*1), Z0
+	VSQRTPS Z0, Z0
+	VDIVPS  Z0, Z9, Z0
+	VMOVUPS Z0, (DI)(R12*1)
+	ADDQ    $0x40, R12
+	CMPQ    R12, R13
+	JLT     vector
+
+tail:
+	CMPQ      R13, R15
+	JE        done
+	VMOVUPS.Z (SI)(R12*1), K1, Z0
+	VSQRTPS   Z0, Z0
+	VDIVPS    Z0, Z9, Z0
+	VMOVUPS   Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseFloorAVX512(dst *float32, a *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseFloorAVX512(SB), $0-24
+	MOVQ  dst+0(FP), DI
+	MOVQ  n+16(FP), R11
+	MOVQ  a+8(FP), SI
+	MOVQ  R11, R15
+	SHLQ  $0x02, R15
+	MOVQ  R15, R13
+	ANDQ  $-64, R13
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	XORQ  R12, R12
+	CMPQ  R13, $0x00
+	JE    tail
+
+vector:
+	VMOVUPS     (SI)(R12*1), Z0
+	VRNDSCALEPS $0x01, Z0, Z0
+	VMOVUPS     Z0, (DI)(R12*1)
+	ADDQ        $0x40, R12
+	CMPQ        R12, R13
+	JLT         vector
+
+tail:
+	CMPQ        R13, R15
+	JE          done
+	VMOVUPS.Z   (SI)(R12*1), K1, Z0
+	VRNDSCALEPS $0x01, Z0, Z0
+	VMOVUPS     Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseCeilAVX512(dst *float32, a *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseCeilAVX512(SB), $0-24
+	MOVQ  dst+0(FP), DI
+	MOVQ  n+16(FP), R11
+	MOVQ  a+8(FP), SI
+	MOVQ  R11, R15
+	SHLQ  $0x02, R15
+	MOVQ  R15, R13
+	ANDQ  $-64, R13
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	XORQ  R12, R12
+	CMPQ  R13, $0x00
+	JE    tail
+
+vector:
+	VMOVUPS     (SI)(R12*1), Z0
+	VRNDSCALEPS $0x02, Z0, Z0
+	VMOVUPS     Z0, (DI)(R12*1)
+	ADDQ        $0x40, R12
+	CMPQ        R12, R13
+	JLT         vector
+
+tail:
+	CMPQ        R13, R15
+	JE          done
+	VMOVUPS.Z   (SI)(R12*1), K1, Z0
+	VRNDSCALEPS $0x02, Z0, Z0
+	VMOVUPS     Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseRoundAVX512(dst *float32, a *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseRoundAVX512(SB), $0-24
+	MOVQ  dst+0(FP), DI
+	MOVQ  n+16(FP), R11
+	MOVQ  a+8(FP), SI
+	MOVQ  R11, R15
+	SHLQ  $0x02, R15
+	MOVQ  R15, R13
+	ANDQ  $-64, R13
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	XORQ  R12, R12
+	CMPQ  R13, $0x00
+	JE    tail
+
+vector:
+	VMOVUPS     (SI)(R12*1), Z0
+	VRNDSCALEPS $0x00, Z0, Z0
+	VMOVUPS     Z0, (DI)(R12*1)
+	ADDQ        $0x40, R12
+	CMPQ        R12, R13
+	JLT         vector
+
+tail:
+	CMPQ        R13, R15
+	JE          done
+	VMOVUPS.Z   (SI)(R12*1), K1, Z0
+	VRNDSCALEPS $0x00, Z0, Z0
+	VMOVUPS     Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseExpAVX512(dst *float32, a *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseExpAVX512(SB), $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         n+16(FP), R11
+	MOVQ         a+8(FP), SI
+	MOVQ         R11, R15
+	SHLQ         $0x02, R15
+	MOVQ         R15, R13
+	ANDQ         $-64, R13
+	MOVQ         R11, CX
+	ANDQ         $0x0f, CX
+	MOVQ         $0x00000001, AX
+	SHLQ         CL, AX
+	DECQ         AX
+	KMOVW        AX, K1
+	VBROADCASTSS vector42b20000<>+0(SB), Z8
+	VBROADCASTSS vectorc2d00000<>+0(SB), Z9
+	XORQ         R12, R12
+	CMPQ         R13, $0x00
+	JE           tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Z0
+	VMINPS    Z0, Z8, Z0
+	VMAXPS    Z0, Z9, Z0
+	VMULPS    vector3fb8aa3b<>+0(SB), Z0, Z1
+	VADDPS    vector4b400000<>+0(SB), Z1, Z1
+	VSUBPS    vector4b400000<>+0(SB), Z1, Z2
+	VMULPS    vector3f318000<>+0(SB), Z2, Z3
+	VSUBPS    Z3, Z0, Z0
+	VMULPS    vectorb95e8083<>+0(SB), Z2, Z3
+	VSUBPS    Z3, Z0, Z0
+	VMOVUPS   vector394f838b<>+0(SB), Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3ab6c777<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3c08893a<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3d2aaa46<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3e2aaaaa<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3f000000<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z0, Z3
+	VMULPS    Z4, Z3, Z3
+	VADDPS    Z3, Z0, Z0
+	VADDPS    vector3f800000<>+0(SB), Z0, Z0
+	VSCALEFPS Z2, Z0, Z0
+	VMOVUPS   Z0, (DI)(R12*1)
+	ADDQ      $0x40, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ      R13, R15
+	JE        done
+	VMOVUPS.Z (SI)(R12*1), K1, Z0
+	VMINPS    Z0, Z8, Z0
+	VMAXPS    Z0, Z9, Z0
+	VMULPS    vector3fb8aa3b<>+0(SB), Z0, Z1
+	VADDPS    vector4b400000<>+0(SB), Z1, Z1
+	VSUBPS    vector4b400000<>+0(SB), Z1, Z2
+	VMULPS    vector3f318000<>+0(SB), Z2, Z3
+	VSUBPS    Z3, Z0, Z0
+	VMULPS    vectorb95e8083<>+0(SB), Z2, Z3
+	VSUBPS    Z3, Z0, Z0
+	VMOVUPS   vector394f838b<>+0(SB), Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3ab6c777<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3c08893a<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3d2aaa46<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3e2aaaaa<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z4, Z4
+	VADDPS    vector3f000000<>+0(SB), Z4, Z4
+	VMULPS    Z0, Z0, Z3
+	VMULPS    Z4, Z3, Z3
+	VADDPS    Z3, Z0, Z0
+	VADDPS    vector3f800000<>+0(SB), Z0, Z0
+	VSCALEFPS Z2, Z0, Z0
+	VMOVUPS   Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA vector42b20000<>+0(SB)/4, $0x42b20000
+DATA vector42b20000<>+4(SB)/4, $0x42b20000
+DATA vector42b20000<>+8(SB)/4, $0x42b20000
+DATA vector42b20000<>+12(SB)/4, $0x42b20000
+DATA vector42b20000<>+16(SB)/4, $0x42b20000
+DATA vector42b20000<>+20(SB)/4, $0x42b20000
+DATA vector42b20000<>+24(SB)/4, $0x42b20000
+DATA vector42b20000<>+28(SB)/4, $0x42b20000
+DATA vector42b20000<>+32(SB)/4, $0x42b20000
+DATA vector42b20000<>+36(SB)/4, $0x42b20000
+DATA vector42b20000<>+40(SB)/4, $0x42b20000
+DATA vector42b20000<>+44(SB)/4, $0x42b20000
+DATA vector42b20000<>+48(SB)/4, $0x42b20000
+DATA vector42b20000<>+52(SB)/4, $0x42b20000
+DATA vector42b20000<>+56(SB)/4, $0x42b20000
+DATA vector42b20000<>+60(SB)/4, $0x42b20000
+GLOBL vector42b20000<>(SB), RODATA|NOPTR, $64
+
+DATA vectorc2d00000<>+0(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+4(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+8(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+12(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+16(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+20(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+24(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+28(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+32(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+36(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+40(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+44(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+48(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+52(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+56(SB)/4, $0xc2d00000
+DATA vectorc2d00000<>+60(SB)/4, $0xc2d00000
+GLOBL vectorc2d00000<>(SB), RODATA|NOPTR, $64
+
+DATA vector3fb8aa3b<>+0(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+4(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+8(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+12(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+16(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+20(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+24(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+28(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+32(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+36(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+40(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+44(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+48(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+52(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+56(SB)/4, $0x3fb8aa3b
+DATA vector3fb8aa3b<>+60(SB)/4, $0x3fb8aa3b
+GLOBL vector3fb8aa3b<>(SB), RODATA|NOPTR, $64
+
+DATA vector4b400000<>+0(SB)/4, $0x4b400000
+DATA vector4b400000<>+4(SB)/4, $0x4b400000
+DATA vector4b400000<>+8(SB)/4, $0x4b400000
+DATA vector4b400000<>+12(SB)/4, $0x4b400000
+DATA vector4b400000<>+16(SB)/4, $0x4b400000
+DATA vector4b400000<>+20(SB)/4, $0x4b400000
+DATA vector4b400000<>+24(SB)/4, $0x4b400000
+DATA vector4b400000<>+28(SB)/4, $0x4b400000
+DATA vector4b400000<>+32(SB)/4, $0x4b400000
+DATA vector4b400000<>+36(SB)/4, $0x4b400000
+DATA vector4b400000<>+40(SB)/4, $0x4b400000
+DATA vector4b400000<>+44(SB)/4, $0x4b400000
+DATA vector4b400000<>+48(SB)/4, $0x4b400000
+DATA vector4b400000<>+52(SB)/4, $0x4b400000
+DATA vector4b400000<>+56(SB)/4, $0x4b400000
+DATA vector4b400000<>+60(SB)/4, $0x4b400000
+GLOBL vector4b400000<>(SB), RODATA|NOPTR, $64
+
+DATA vector3f318000<>+0(SB)/4, $0x3f318000
+DATA vector3f318000<>+4(SB)/4, $0x3f318000
+DATA vector3f318000<>+8(SB)/4, $0x3f318000
+DATA vector3f318000<>+12(SB)/4, $0x3f318000
+DATA vector3f318000<>+16(SB)/4, $0x3f318000
+DATA vector3f318000<>+20(SB)/4, $0x3f318000
+DATA vector3f318000<>+24(SB)/4, $0x3f318000
+DATA vector3f318000<>+28(SB)/4, $0x3f318000
+DATA vector3f318000<>+32(SB)/4, $0x3f318000
+DATA vector3f318000<>+36(SB)/4, $0x3f318000
+DATA vector3f318000<>+40(SB)/4, $0x3f318000
+DATA vector3f318000<>+44(SB)/4, $0x3f318000
+DATA vector3f318000<>+48(SB)/4, $0x3f318000
+DATA vector3f318000<>+52(SB)/4, $0x3f318000
+DATA vector3f318000<>+56(SB)/4, $0x3f318000
+DATA vector3f318000<>+60(SB)/4, $0x3f318000
+GLOBL vector3f318000<>(SB), RODATA|NOPTR, $64
+
+DATA vectorb95e8083<>+0(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+4(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+8(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+12(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+16(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+20(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+24(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+28(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+32(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+36(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+40(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+44(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+48(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+52(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+56(SB)/4, $0xb95e8083
+DATA vectorb95e8083<>+60(SB)/4, $0xb95e8083
+GLOBL vectorb95e8083<>(SB), RODATA|NOPTR, $64
+
+DATA vector394f838b<>+0(SB)/4, $0x394f838b
+DATA vector394f838b<>+4(SB)/4, $0x394f838b
+DATA vector394f838b<>+8(SB)/4, $0x394f838b
+DATA vector394f838b<>+12(SB)/4, $0x394f838b
+DATA vector394f838b<>+16(SB)/4, $0x394f838b
+DATA vector394f838b<>+20(SB)/4, $0x394f838b
+DATA vector394f838b<>+24(SB)/4, $0x394f838b
+DATA vector394f838b<>+28(SB)/4, $0x394f838b
+DATA vector394f838b<>+32(SB)/4, $0x394f838b
+DATA vector394f838b<>+36(SB)/4, $0x394f838b
+DATA vector394f838b<>+40(SB)/4, $0x394f838b
+DATA vector394f838b<>+44(SB)/4, $0x394f838b
+DATA vector394f838b<>+48(SB)/4, $0x394f838b
+DATA vector394f838b<>+52(SB)/4, $0x394f838b
+DATA vector394f838b<>+56(SB)/4, $0x394f838b
+DATA vector394f838b<>+60(SB)/4, $0x394f838b
+GLOBL vector394f838b<>(SB), RODATA|NOPTR, $64
+
+DATA vector3ab6c777<>+0(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+4(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+8(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+12(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+16(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+20(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+24(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+28(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+32(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+36(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+40(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+44(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+48(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+52(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+56(SB)/4, $0x3ab6c777
+DATA vector3ab6c777<>+60(SB)/4, $0x3ab6c777
+GLOBL vector3ab6c777<>(SB), RODATA|NOPTR, $64
+
+DATA vector3c08893a<>+0(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+4(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+8(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+12(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+16(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+20(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+24(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+28(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+32(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+36(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+40(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+44(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+48(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+52(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+56(SB)/4, $0x3c08893a
+DATA vector3c08893a<>+60(SB)/4, $0x3c08893a
+GLOBL vector3c08893a<>(SB), RODATA|NOPTR, $64
+
+DATA vector3d2aaa46<>+0(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+4(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+8(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+12(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+16(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+20(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+24(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+28(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+32(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+36(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+40(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+44(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+48(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+52(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+56(SB)/4, $0x3d2aaa46
+DATA vector3d2aaa46<>+60(SB)/4, $0x3d2aaa46
+GLOBL vector3d2aaa46<>(SB), RODATA|NOPTR, $64
+
+DATA vector3e2aaaaa<>+0(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+4(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+8(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+12(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+16(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+20(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+24(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+28(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+32(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+36(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+40(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+44(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+48(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+52(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+56(SB)/4, $0x3e2aaaaa
+DATA vector3e2aaaaa<>+60(SB)/4, $0x3e2aaaaa
+GLOBL vector3e2aaaaa<>(SB), RODATA|NOPTR, $64
+
+DATA vector3f000000<>+0(SB)/4, $0x3f000000
+DATA vector3f000000<>+4(SB)/4, $0x3f000000
+DATA vector3f000000<>+8(SB)/4, $0x3f000000
+DATA vector3f000000<>+12(SB)/4, $0x3f000000
+DATA vector3f000000<>+16(SB)/4, $0x3f000000
+DATA vector3f000000<>+20(SB)/4, $0x3f000000
+DATA vector3f000000<>+24(SB)/4, $0x3f000000
+DATA vector3f000000<>+28(SB)/4, $0x3f000000
+DATA vector3f000000<>+32(SB)/4, $0x3f000000
+DATA vector3f000000<>+36(SB)/4, $0x3f000000
+DATA vector3f000000<>+40(SB)/4, $0x3f000000
+DATA vector3f000000<>+44(SB)/4, $0x3f000000
+DATA vector3f000000<>+48(SB)/4, $0x3f000000
+DATA vector3f000000<>+52(SB)/4, $0x3f000000
+DATA vector3f000000<>+56(SB)/4, $0x3f000000
+DATA vector3f000000<>+60(SB)/4, $0x3f000000
+GLOBL vector3f000000<>(SB), RODATA|NOPTR, $64
+
+DATA vector3f800000<>+0(SB)/4, $0x3f800000
+DATA vector3f800000<>+4(SB)/4, $0x3f800000
+DATA vector3f800000<>+8(SB)/4, $0x3f800000
+DATA vector3f800000<>+12(SB)/4, $0x3f800000
+DATA vector3f800000<>+16(SB)/4, $0x3f800000
+DATA vector3f800000<>+20(SB)/4, $0x3f800000
+DATA vector3f800000<>+24(SB)/4, $0x3f800000
+DATA vector3f800000<>+28(SB)/4, $0x3f800000
+DATA vector3f800000<>+32(SB)/4, $0x3f800000
+DATA vector3f800000<>+36(SB)/4, $0x3f800000
+DATA vector3f800000<>+40(SB)/4, $0x3f800000
+DATA vector3f800000<>+44(SB)/4, $0x3f800000
+DATA vector3f800000<>+48(SB)/4, $0x3f800000
+DATA vector3f800000<>+52(SB)/4, $0x3f800000
+DATA vector3f800000<>+56(SB)/4, $0x3f800000
+DATA vector3f800000<>+60(SB)/4, $0x3f800000
+GLOBL vector3f800000<>(SB), RODATA|NOPTR, $64
+
+// func elementwiseLogAVX512(dst *float32, a *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·elementwiseLogAVX512(SB), $0-24
+	MOVQ   dst+0(FP), DI
+	MOVQ   n+16(FP), R11
+	MOVQ   a+8(FP), SI
+	MOVQ   R11, R15
+	SHLQ   $0x02, R15
+	MOVQ   R15, R13
+	ANDQ   $-64, R13
+	MOVQ   R11, CX
+	ANDQ   $0x0f, CX
+	MOVQ   $0x00000001, AX
+	SHLQ   CL, AX
+	DECQ   AX
+	KMOVW  AX, K1
+	VPXORD Z8, Z8, Z8
+	XORQ   R12, R12
+	CMPQ   R13, $0x00
+	JE     tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Z0
+	VMULPS    vector4b000000<>+0(SB), Z0, Z1
+	VCMPPS    $0x19, vector00800000<>+0(SB), Z0, K2
+	VBLENDMPS vectorc1b80000<>+0(SB), Z8, K2, Z2
+	VMOVAPS   Z0, Z4
+	VCMPPS    $0x19, vector00800000<>+0(SB), Z0, K2
+	VBLENDMPS Z1, Z4, K2, Z1
+	VPSUBD    vector3f3504f3<>+0(SB), Z1, Z4
+	VPSRAD    $0x17, Z4, Z4
+	VPSLLD    $0x17, Z4, Z3
+	VPSUBD    Z3, Z1, Z3
+	VCVTDQ2PS Z4, Z4
+	VADDPS    Z4, Z2, Z2
+	VSUBPS    vector3f800000<>+0(SB), Z3, Z3
+	VMOVUPS   vector3d8da161<>+0(SB), Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbdf174da<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3df32851<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbdfda195<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3e119960<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbe2ab172<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3e4cd2a3<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbe7ffff7<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3eaaaaa3<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z3, Z6
+	VMULPS    Z3, Z6, Z4
+	VMULPS    Z7, Z4, Z7
+	VMULPS    vectorb95e8083<>+0(SB), Z2, Z4
+	VADDPS    Z4, Z7, Z7
+	VMULPS    vector3f000000<>+0(SB), Z6, Z6
+	VSUBPS    Z6, Z7, Z7
+	VADDPS    Z3, Z7, Z7
+	VMULPS    vector3f318000<>+0(SB), Z2, Z4
+	VADDPS    Z4, Z7, Z7
+	VCMPPS    $0x1e, vector7f7fffff<>+0(SB), Z0, K2
+	VBLENDMPS Z0, Z7, K2, Z7
+	VCMPPS    $0x19, Z8, Z0, K2
+	VBLENDMPS vector7fc00000<>+0(SB), Z7, K2, Z7
+	VCMPPS    $0x00, Z8, Z0, K2
+	VBLENDMPS vectorff800000<>+0(SB), Z7, K2, Z0
+	VMOVUPS   Z0, (DI)(R12*1)
+	ADDQ      $0x40, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ      R13, R15
+	JE        done
+	VMOVUPS.Z (SI)(R12*1), K1, Z0
+	VMULPS    vector4b000000<>+0(SB), Z0, Z1
+	VCMPPS    $0x19, vector00800000<>+0(SB), Z0, K2
+	VBLENDMPS vectorc1b80000<>+0(SB), Z8, K2, Z2
+	VMOVAPS   Z0, Z4
+	VCMPPS    $0x19, vector00800000<>+0(SB), Z0, K2
+	VBLENDMPS Z1, Z4, K2, Z1
+	VPSUBD    vector3f3504f3<>+0(SB), Z1, Z4
+	VPSRAD    $0x17, Z4, Z4
+	VPSLLD    $0x17, Z4, Z3
+	VPSUBD    Z3, Z1, Z3
+	VCVTDQ2PS Z4, Z4
+	VADDPS    Z4, Z2, Z2
+	VSUBPS    vector3f800000<>+0(SB), Z3, Z3
+	VMOVUPS   vector3d8da161<>+0(SB), Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbdf174da<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3df32851<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbdfda195<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3e119960<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbe2ab172<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3e4cd2a3<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vectorbe7ffff7<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z7, Z7
+	VADDPS    vector3eaaaaa3<>+0(SB), Z7, Z7
+	VMULPS    Z3, Z3, Z6
+	VMULPS    Z3, Z6, Z4
+	VMULPS    Z7, Z4, Z7
+	VMULPS    vectorb95e8083<>+0(SB), Z2, Z4
+	VADDPS    Z4, Z7, Z7
+	VMULPS    vector3f000000<>+0(SB), Z6, Z6
+	VSUBPS    Z6, Z7, Z7
+	VADDPS    Z3, Z7, Z7
+	VMULPS    vector3f318000<>+0(SB), Z2, Z4
+	VADDPS    Z4, Z7, Z7
+	VCMPPS    $0x1e, vector7f7fffff<>+0(SB), Z0, K2
+	VBLENDMPS Z0, Z7, K2, Z7
+	VCMPPS    $0x19, Z8, Z0, K2
+	VBLENDMPS vector7fc00000<>+0(SB), Z7, K2, Z7
+	VCMPPS    $0x00, Z8, Z0, K2
+	VBLENDMPS vectorff800000<>+0(SB), Z7, K2, Z0
+	VMOVUPS   Z0, K1, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA vector00800000<>+0(SB)/4, $0x00800000
+DATA vector00800000<>+4(SB)/4, $0x00800000
+DATA vector00800000<>+8(SB)/4, $0x00800000
+DATA vector00800000<>+12(SB)/4, $0x00800000
+DATA vector00800000<>+16(SB)/4, $0x00800000
+DATA vector00800000<>+20(SB)/4, $0x00800000
+DATA vector00800000<>+24(SB)/4, $0x00800000
+DATA vector00800000<>+28(SB)/4, $0x00800000
+DATA vector00800000<>+32(SB)/4, $0x00800000
+DATA vector00800000<>+36(SB)/4, $0x00800000
+DATA vector00800000<>+40(SB)/4, $0x00800000
+DATA vector00800000<>+44(SB)/4, $0x00800000
+DATA vector00800000<>+48(SB)/4, $0x00800000
+DATA vector00800000<>+52(SB)/4, $0x00800000
+DATA vector00800000<>+56(SB)/4, $0x00800000
+DATA vector00800000<>+60(SB)/4, $0x00800000
+GLOBL vector00800000<>(SB), RODATA|NOPTR, $64
+
+DATA vector4b000000<>+0(SB)/4, $0x4b000000
+DATA vector4b000000<>+4(SB)/4, $0x4b000000
+DATA vector4b000000<>+8(SB)/4, $0x4b000000
+DATA vector4b000000<>+12(SB)/4, $0x4b000000
+DATA vector4b000000<>+16(SB)/4, $0x4b000000
+DATA vector4b000000<>+20(SB)/4, $0x4b000000
+DATA vector4b000000<>+24(SB)/4, $0x4b000000
+DATA vector4b000000<>+28(SB)/4, $0x4b000000
+DATA vector4b000000<>+32(SB)/4, $0x4b000000
+DATA vector4b000000<>+36(SB)/4, $0x4b000000
+DATA vector4b000000<>+40(SB)/4, $0x4b000000
+DATA vector4b000000<>+44(SB)/4, $0x4b000000
+DATA vector4b000000<>+48(SB)/4, $0x4b000000
+DATA vector4b000000<>+52(SB)/4, $0x4b000000
+DATA vector4b000000<>+56(SB)/4, $0x4b000000
+DATA vector4b000000<>+60(SB)/4, $0x4b000000
+GLOBL vector4b000000<>(SB), RODATA|NOPTR, $64
+
+DATA vectorc1b80000<>+0(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+4(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+8(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+12(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+16(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+20(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+24(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+28(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+32(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+36(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+40(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+44(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+48(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+52(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+56(SB)/4, $0xc1b80000
+DATA vectorc1b80000<>+60(SB)/4, $0xc1b80000
+GLOBL vectorc1b80000<>(SB), RODATA|NOPTR, $64
+
+DATA vector3f3504f3<>+0(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+4(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+8(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+12(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+16(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+20(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+24(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+28(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+32(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+36(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+40(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+44(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+48(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+52(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+56(SB)/4, $0x3f3504f3
+DATA vector3f3504f3<>+60(SB)/4, $0x3f3504f3
+GLOBL vector3f3504f3<>(SB), RODATA|NOPTR, $64
+
+DATA vector3d8da161<>+0(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+4(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+8(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+12(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+16(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+20(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+24(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+28(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+32(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+36(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+40(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+44(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+48(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+52(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+56(SB)/4, $0x3d8da161
+DATA vector3d8da161<>+60(SB)/4, $0x3d8da161
+GLOBL vector3d8da161<>(SB), RODATA|NOPTR, $64
+
+DATA vectorbdf174da<>+0(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+4(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+8(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+12(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+16(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+20(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+24(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+28(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+32(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+36(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+40(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+44(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+48(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+52(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+56(SB)/4, $0xbdf174da
+DATA vectorbdf174da<>+60(SB)/4, $0xbdf174da
+GLOBL vectorbdf174da<>(SB), RODATA|NOPTR, $64
+
+DATA vector3df32851<>+0(SB)/4, $0x3df32851
+DATA vector3df32851<>+4(SB)/4, $0x3df32851
+DATA vector3df32851<>+8(SB)/4, $0x3df32851
+DATA vector3df32851<>+12(SB)/4, $0x3df32851
+DATA vector3df32851<>+16(SB)/4, $0x3df32851
+DATA vector3df32851<>+20(SB)/4, $0x3df32851
+DATA vector3df32851<>+24(SB)/4, $0x3df32851
+DATA vector3df32851<>+28(SB)/4, $0x3df32851
+DATA vector3df32851<>+32(SB)/4, $0x3df32851
+DATA vector3df32851<>+36(SB)/4, $0x3df32851
+DATA vector3df32851<>+40(SB)/4, $0x3df32851
+DATA vector3df32851<>+44(SB)/4, $0x3df32851
+DATA vector3df32851<>+48(SB)/4, $0x3df32851
+DATA vector3df32851<>+52(SB)/4, $0x3df32851
+DATA vector3df32851<>+56(SB)/4, $0x3df32851
+DATA vector3df32851<>+60(SB)/4, $0x3df32851
+GLOBL vector3df32851<>(SB), RODATA|NOPTR, $64
+
+DATA vectorbdfda195<>+0(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+4(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+8(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+12(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+16(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+20(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+24(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+28(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+32(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+36(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+40(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+44(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+48(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+52(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+56(SB)/4, $0xbdfda195
+DATA vectorbdfda195<>+60(SB)/4, $0xbdfda195
+GLOBL vectorbdfda195<>(SB), RODATA|NOPTR, $64
+
+DATA vector3e119960<>+0(SB)/4, $0x3e119960
+DATA vector3e119960<>+4(SB)/4, $0x3e119960
+DATA vector3e119960<>+8(SB)/4, $0x3e119960
+DATA vector3e119960<>+12(SB)/4, $0x3e119960
+DATA vector3e119960<>+16(SB)/4, $0x3e119960
+DATA vector3e119960<>+20(SB)/4, $0x3e119960
+DATA vector3e119960<>+24(SB)/4, $0x3e119960
+DATA vector3e119960<>+28(SB)/4, $0x3e119960
+DATA vector3e119960<>+32(SB)/4, $0x3e119960
+DATA vector3e119960<>+36(SB)/4, $0x3e119960
+DATA vector3e119960<>+40(SB)/4, $0x3e119960
+DATA vector3e119960<>+44(SB)/4, $0x3e119960
+DATA vector3e119960<>+48(SB)/4, $0x3e119960
+DATA vector3e119960<>+52(SB)/4, $0x3e119960
+DATA vector3e119960<>+56(SB)/4, $0x3e119960
+DATA vector3e119960<>+60(SB)/4, $0x3e119960
+GLOBL vector3e119960<>(SB), RODATA|NOPTR, $64
+
+DATA vectorbe2ab172<>+0(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+4(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+8(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+12(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+16(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+20(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+24(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+28(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+32(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+36(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+40(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+44(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+48(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+52(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+56(SB)/4, $0xbe2ab172
+DATA vectorbe2ab172<>+60(SB)/4, $0xbe2ab172
+GLOBL vectorbe2ab172<>(SB), RODATA|NOPTR, $64
+
+DATA vector3e4cd2a3<>+0(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+4(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+8(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+12(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+16(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+20(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+24(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+28(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+32(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+36(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+40(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+44(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+48(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+52(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+56(SB)/4, $0x3e4cd2a3
+DATA vector3e4cd2a3<>+60(SB)/4, $0x3e4cd2a3
+GLOBL vector3e4cd2a3<>(SB), RODATA|NOPTR, $64
+
+DATA vectorbe7ffff7<>+0(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+4(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+8(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+12(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+16(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+20(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+24(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+28(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+32(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+36(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+40(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+44(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+48(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+52(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+56(SB)/4, $0xbe7ffff7
+DATA vectorbe7ffff7<>+60(SB)/4, $0xbe7ffff7
+GLOBL vectorbe7ffff7<>(SB), RODATA|NOPTR, $64
+
+DATA vector3eaaaaa3<>+0(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+4(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+8(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+12(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+16(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+20(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+24(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+28(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+32(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+36(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+40(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+44(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+48(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+52(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+56(SB)/4, $0x3eaaaaa3
+DATA vector3eaaaaa3<>+60(SB)/4, $0x3eaaaaa3
+GLOBL vector3eaaaaa3<>(SB), RODATA|NOPTR, $64
+
+DATA vector7f7fffff<>+0(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+4(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+8(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+12(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+16(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+20(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+24(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+28(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+32(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+36(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+40(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+44(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+48(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+52(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+56(SB)/4, $0x7f7fffff
+DATA vector7f7fffff<>+60(SB)/4, $0x7f7fffff
+GLOBL vector7f7fffff<>(SB), RODATA|NOPTR, $64
+
+DATA vector7fc00000<>+0(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+4(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+8(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+12(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+16(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+20(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+24(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+28(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+32(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+36(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+40(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+44(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+48(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+52(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+56(SB)/4, $0x7fc00000
+DATA vector7fc00000<>+60(SB)/4, $0x7fc00000
+GLOBL vector7fc00000<>(SB), RODATA|NOPTR, $64
+
+DATA vectorff800000<>+0(SB)/4, $0xff800000
+DATA vectorff800000<>+4(SB)/4, $0xff800000
+DATA vectorff800000<>+8(SB)/4, $0xff800000
+DATA vectorff800000<>+12(SB)/4, $0xff800000
+DATA vectorff800000<>+16(SB)/4, $0xff800000
+DATA vectorff800000<>+20(SB)/4, $0xff800000
+DATA vectorff800000<>+24(SB)/4, $0xff800000
+DATA vectorff800000<>+28(SB)/4, $0xff800000
+DATA vectorff800000<>+32(SB)/4, $0xff800000
+DATA vectorff800000<>+36(SB)/4, $0xff800000
+DATA vectorff800000<>+40(SB)/4, $0xff800000
+DATA vectorff800000<>+44(SB)/4, $0xff800000
+DATA vectorff800000<>+48(SB)/4, $0xff800000
+DATA vectorff800000<>+52(SB)/4, $0xff800000
+DATA vectorff800000<>+56(SB)/4, $0xff800000
+DATA vectorff800000<>+60(SB)/4, $0xff800000
+GLOBL vectorff800000<>(SB), RODATA|NOPTR, $64
 
 // func elementwiseAbsAVX512(dst *float32, a *float32, n int)
 // Requires: AVX, AVX512F
@@ -1346,6 +2348,52 @@ done:
 	VZEROUPPER
 	RET
 
+// func elementwiseNotEqualAVX2(dst *float32, a *float32, b *float32, n int)
+// Requires: AVX
+TEXT ·elementwiseNotEqualAVX2(SB), $0-32
+	MOVQ         dst+0(FP), DI
+	MOVQ         n+24(FP), R11
+	MOVQ         a+8(FP), SI
+	MOVQ         b+16(FP), BX
+	MOVQ         R11, R15
+	SHLQ         $0x02, R15
+	MOVQ         R15, R13
+	ANDQ         $-32, R13
+	MOVQ         R11, CX
+	ANDQ         $0x07, CX
+	LEAQ         tails<>+32(SB), AX
+	SHLQ         $0x02, CX
+	SUBQ         CX, AX
+	VMOVUPS      (AX), Y15
+	VXORPS       Y8, Y8, Y8
+	VBROADCASTSS one<>+0(SB), Y9
+	XORQ         R12, R12
+	CMPQ         R13, $0x00
+	JE           tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Y0
+	VMOVUPS   (BX)(R12*1), Y1
+	VCMPPS    $0x04, Y1, Y0, Y5
+	VBLENDVPS Y5, Y9, Y8, Y0
+	VMOVUPS   Y0, (DI)(R12*1)
+	ADDQ      $0x20, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VMASKMOVPS (BX)(R12*1), Y15, Y1
+	VCMPPS     $0x04, Y1, Y0, Y5
+	VBLENDVPS  Y5, Y9, Y8, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
 // func elementwiseSelectByAVX2(dst *float32, a *float32, b *float32, c *float32, n int)
 // Requires: AVX
 TEXT ·elementwiseSelectByAVX2(SB), $0-40
@@ -1394,6 +2442,61 @@ done:
 	VZEROUPPER
 	RET
 
+// func elementwiseClampAVX2(dst *float32, a *float32, b *float32, c *float32, n int)
+// Requires: AVX
+TEXT ·elementwiseClampAVX2(SB), $0-40
+	MOVQ    dst+0(FP), DI
+	MOVQ    n+32(FP), R11
+	MOVQ    a+8(FP), SI
+	MOVQ    b+16(FP), BX
+	MOVQ    c+24(FP), R8
+	MOVQ    R11, R15
+	SHLQ    $0x02, R15
+	MOVQ    R15, R13
+	ANDQ    $-32, R13
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
+	XORQ    R12, R12
+	CMPQ    R13, $0x00
+	JE      tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Y0
+	VMOVUPS   (BX)(R12*1), Y1
+	VMOVUPS   (R8)(R12*1), Y2
+	VMAXPS    Y1, Y0, Y4
+	VCMPPS    $0x03, Y0, Y0, Y5
+	VBLENDVPS Y5, Y0, Y4, Y4
+	VMINPS    Y2, Y4, Y0
+	VCMPPS    $0x03, Y4, Y4, Y5
+	VBLENDVPS Y5, Y4, Y0, Y0
+	VMOVUPS   Y0, (DI)(R12*1)
+	ADDQ      $0x20, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VMASKMOVPS (BX)(R12*1), Y15, Y1
+	VMASKMOVPS (R8)(R12*1), Y15, Y2
+	VMAXPS     Y1, Y0, Y4
+	VCMPPS     $0x03, Y0, Y0, Y5
+	VBLENDVPS  Y5, Y0, Y4, Y4
+	VMINPS     Y2, Y4, Y0
+	VCMPPS     $0x03, Y4, Y4, Y5
+	VBLENDVPS  Y5, Y4, Y0, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
 // func elementwiseSqrtAVX2(dst *float32, a *float32, n int)
 // Requires: AVX
 TEXT ·elementwiseSqrtAVX2(SB), $0-24
@@ -1427,6 +2530,419 @@ tail:
 	JE         done
 	VMASKMOVPS (SI)(R12*1), Y15, Y0
 	VSQRTPS    Y0, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseRsqrtAVX2(dst *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·elementwiseRsqrtAVX2(SB), $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         n+16(FP), R11
+	MOVQ         a+8(FP), SI
+	MOVQ         R11, R15
+	SHLQ         $0x02, R15
+	MOVQ         R15, R13
+	ANDQ         $-32, R13
+	MOVQ         R11, CX
+	ANDQ         $0x07, CX
+	LEAQ         tails<>+32(SB), AX
+	SHLQ         $0x02, CX
+	SUBQ         CX, AX
+	VMOVUPS      (AX), Y15
+	VXORPS       Y8, Y8, Y8
+	VBROADCASTSS one<>+0(SB), Y9
+	XORQ         R12, R12
+	CMPQ         R13, $0x00
+	JE           tail
+
+vector:
+	VMOVUPS (SI)(R12*1), Y0
+	VSQRTPS Y0, Y0
+	VDIVPS  Y0, Y9, Y0
+	VMOVUPS Y0, (DI)(R12*1)
+	ADDQ    $0x20, R12
+	CMPQ    R12, R13
+	JLT     vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VSQRTPS    Y0, Y0
+	VDIVPS     Y0, Y9, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseFloorAVX2(dst *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·elementwiseFloorAVX2(SB), $0-24
+	MOVQ    dst+0(FP), DI
+	MOVQ    n+16(FP), R11
+	MOVQ    a+8(FP), SI
+	MOVQ    R11, R15
+	SHLQ    $0x02, R15
+	MOVQ    R15, R13
+	ANDQ    $-32, R13
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
+	XORQ    R12, R12
+	CMPQ    R13, $0x00
+	JE      tail
+
+vector:
+	VMOVUPS  (SI)(R12*1), Y0
+	VROUNDPS $0x01, Y0, Y0
+	VMOVUPS  Y0, (DI)(R12*1)
+	ADDQ     $0x20, R12
+	CMPQ     R12, R13
+	JLT      vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VROUNDPS   $0x01, Y0, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseCeilAVX2(dst *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·elementwiseCeilAVX2(SB), $0-24
+	MOVQ    dst+0(FP), DI
+	MOVQ    n+16(FP), R11
+	MOVQ    a+8(FP), SI
+	MOVQ    R11, R15
+	SHLQ    $0x02, R15
+	MOVQ    R15, R13
+	ANDQ    $-32, R13
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
+	XORQ    R12, R12
+	CMPQ    R13, $0x00
+	JE      tail
+
+vector:
+	VMOVUPS  (SI)(R12*1), Y0
+	VROUNDPS $0x02, Y0, Y0
+	VMOVUPS  Y0, (DI)(R12*1)
+	ADDQ     $0x20, R12
+	CMPQ     R12, R13
+	JLT      vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VROUNDPS   $0x02, Y0, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseRoundAVX2(dst *float32, a *float32, n int)
+// Requires: AVX
+TEXT ·elementwiseRoundAVX2(SB), $0-24
+	MOVQ    dst+0(FP), DI
+	MOVQ    n+16(FP), R11
+	MOVQ    a+8(FP), SI
+	MOVQ    R11, R15
+	SHLQ    $0x02, R15
+	MOVQ    R15, R13
+	ANDQ    $-32, R13
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
+	XORQ    R12, R12
+	CMPQ    R13, $0x00
+	JE      tail
+
+vector:
+	VMOVUPS  (SI)(R12*1), Y0
+	VROUNDPS $0x00, Y0, Y0
+	VMOVUPS  Y0, (DI)(R12*1)
+	ADDQ     $0x20, R12
+	CMPQ     R12, R13
+	JLT      vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VROUNDPS   $0x00, Y0, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+// func elementwiseExpAVX2(dst *float32, a *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·elementwiseExpAVX2(SB), $0-24
+	MOVQ         dst+0(FP), DI
+	MOVQ         n+16(FP), R11
+	MOVQ         a+8(FP), SI
+	MOVQ         R11, R15
+	SHLQ         $0x02, R15
+	MOVQ         R15, R13
+	ANDQ         $-32, R13
+	MOVQ         R11, CX
+	ANDQ         $0x07, CX
+	LEAQ         tails<>+32(SB), AX
+	SHLQ         $0x02, CX
+	SUBQ         CX, AX
+	VMOVUPS      (AX), Y15
+	VBROADCASTSS vector42b20000<>+0(SB), Y8
+	VBROADCASTSS vectorc2d00000<>+0(SB), Y9
+	XORQ         R12, R12
+	CMPQ         R13, $0x00
+	JE           tail
+
+vector:
+	VMOVUPS (SI)(R12*1), Y0
+	VMINPS  Y0, Y8, Y0
+	VMAXPS  Y0, Y9, Y0
+	VMULPS  vector3fb8aa3b<>+0(SB), Y0, Y1
+	VADDPS  vector4b400000<>+0(SB), Y1, Y1
+	VSUBPS  vector4b400000<>+0(SB), Y1, Y2
+	VMULPS  vector3f318000<>+0(SB), Y2, Y3
+	VSUBPS  Y3, Y0, Y0
+	VMULPS  vectorb95e8083<>+0(SB), Y2, Y3
+	VSUBPS  Y3, Y0, Y0
+	VMOVUPS vector394f838b<>+0(SB), Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  vector3ab6c777<>+0(SB), Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  vector3c08893a<>+0(SB), Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  vector3d2aaa46<>+0(SB), Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  vector3e2aaaaa<>+0(SB), Y4, Y4
+	VMULPS  Y0, Y4, Y4
+	VADDPS  vector3f000000<>+0(SB), Y4, Y4
+	VMULPS  Y0, Y0, Y3
+	VMULPS  Y4, Y3, Y3
+	VADDPS  Y3, Y0, Y0
+	VADDPS  vector3f800000<>+0(SB), Y0, Y0
+	VPSUBD  vector4b400000<>+0(SB), Y1, Y1
+	VPSRAD  $0x01, Y1, Y2
+	VPSUBD  Y2, Y1, Y1
+	VPADDD  vector0000007f<>+0(SB), Y2, Y2
+	VPSLLD  $0x17, Y2, Y2
+	VMULPS  Y2, Y0, Y0
+	VPADDD  vector0000007f<>+0(SB), Y1, Y1
+	VPSLLD  $0x17, Y1, Y1
+	VMULPS  Y1, Y0, Y0
+	VMOVUPS Y0, (DI)(R12*1)
+	ADDQ    $0x20, R12
+	CMPQ    R12, R13
+	JLT     vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VMINPS     Y0, Y8, Y0
+	VMAXPS     Y0, Y9, Y0
+	VMULPS     vector3fb8aa3b<>+0(SB), Y0, Y1
+	VADDPS     vector4b400000<>+0(SB), Y1, Y1
+	VSUBPS     vector4b400000<>+0(SB), Y1, Y2
+	VMULPS     vector3f318000<>+0(SB), Y2, Y3
+	VSUBPS     Y3, Y0, Y0
+	VMULPS     vectorb95e8083<>+0(SB), Y2, Y3
+	VSUBPS     Y3, Y0, Y0
+	VMOVUPS    vector394f838b<>+0(SB), Y4
+	VMULPS     Y0, Y4, Y4
+	VADDPS     vector3ab6c777<>+0(SB), Y4, Y4
+	VMULPS     Y0, Y4, Y4
+	VADDPS     vector3c08893a<>+0(SB), Y4, Y4
+	VMULPS     Y0, Y4, Y4
+	VADDPS     vector3d2aaa46<>+0(SB), Y4, Y4
+	VMULPS     Y0, Y4, Y4
+	VADDPS     vector3e2aaaaa<>+0(SB), Y4, Y4
+	VMULPS     Y0, Y4, Y4
+	VADDPS     vector3f000000<>+0(SB), Y4, Y4
+	VMULPS     Y0, Y0, Y3
+	VMULPS     Y4, Y3, Y3
+	VADDPS     Y3, Y0, Y0
+	VADDPS     vector3f800000<>+0(SB), Y0, Y0
+	VPSUBD     vector4b400000<>+0(SB), Y1, Y1
+	VPSRAD     $0x01, Y1, Y2
+	VPSUBD     Y2, Y1, Y1
+	VPADDD     vector0000007f<>+0(SB), Y2, Y2
+	VPSLLD     $0x17, Y2, Y2
+	VMULPS     Y2, Y0, Y0
+	VPADDD     vector0000007f<>+0(SB), Y1, Y1
+	VPSLLD     $0x17, Y1, Y1
+	VMULPS     Y1, Y0, Y0
+	VMASKMOVPS Y0, Y15, (DI)(R12*1)
+
+done:
+	VZEROUPPER
+	RET
+
+DATA vector0000007f<>+0(SB)/4, $0x0000007f
+DATA vector0000007f<>+4(SB)/4, $0x0000007f
+DATA vector0000007f<>+8(SB)/4, $0x0000007f
+DATA vector0000007f<>+12(SB)/4, $0x0000007f
+DATA vector0000007f<>+16(SB)/4, $0x0000007f
+DATA vector0000007f<>+20(SB)/4, $0x0000007f
+DATA vector0000007f<>+24(SB)/4, $0x0000007f
+DATA vector0000007f<>+28(SB)/4, $0x0000007f
+DATA vector0000007f<>+32(SB)/4, $0x0000007f
+DATA vector0000007f<>+36(SB)/4, $0x0000007f
+DATA vector0000007f<>+40(SB)/4, $0x0000007f
+DATA vector0000007f<>+44(SB)/4, $0x0000007f
+DATA vector0000007f<>+48(SB)/4, $0x0000007f
+DATA vector0000007f<>+52(SB)/4, $0x0000007f
+DATA vector0000007f<>+56(SB)/4, $0x0000007f
+DATA vector0000007f<>+60(SB)/4, $0x0000007f
+GLOBL vector0000007f<>(SB), RODATA|NOPTR, $64
+
+// func elementwiseLogAVX2(dst *float32, a *float32, n int)
+// Requires: AVX, AVX2
+TEXT ·elementwiseLogAVX2(SB), $0-24
+	MOVQ    dst+0(FP), DI
+	MOVQ    n+16(FP), R11
+	MOVQ    a+8(FP), SI
+	MOVQ    R11, R15
+	SHLQ    $0x02, R15
+	MOVQ    R15, R13
+	ANDQ    $-32, R13
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
+	VXORPS  Y8, Y8, Y8
+	XORQ    R12, R12
+	CMPQ    R13, $0x00
+	JE      tail
+
+vector:
+	VMOVUPS   (SI)(R12*1), Y0
+	VMULPS    vector4b000000<>+0(SB), Y0, Y1
+	VCMPPS    $0x19, vector00800000<>+0(SB), Y0, Y5
+	VBLENDVPS Y5, vectorc1b80000<>+0(SB), Y8, Y2
+	VMOVAPS   Y0, Y4
+	VCMPPS    $0x19, vector00800000<>+0(SB), Y0, Y5
+	VBLENDVPS Y5, Y1, Y4, Y1
+	VPSUBD    vector3f3504f3<>+0(SB), Y1, Y4
+	VPSRAD    $0x17, Y4, Y4
+	VPSLLD    $0x17, Y4, Y3
+	VPSUBD    Y3, Y1, Y3
+	VCVTDQ2PS Y4, Y4
+	VADDPS    Y4, Y2, Y2
+	VSUBPS    vector3f800000<>+0(SB), Y3, Y3
+	VMOVUPS   vector3d8da161<>+0(SB), Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vectorbdf174da<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vector3df32851<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vectorbdfda195<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vector3e119960<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vectorbe2ab172<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vector3e4cd2a3<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vectorbe7ffff7<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y7, Y7
+	VADDPS    vector3eaaaaa3<>+0(SB), Y7, Y7
+	VMULPS    Y3, Y3, Y6
+	VMULPS    Y3, Y6, Y4
+	VMULPS    Y7, Y4, Y7
+	VMULPS    vectorb95e8083<>+0(SB), Y2, Y4
+	VADDPS    Y4, Y7, Y7
+	VMULPS    vector3f000000<>+0(SB), Y6, Y6
+	VSUBPS    Y6, Y7, Y7
+	VADDPS    Y3, Y7, Y7
+	VMULPS    vector3f318000<>+0(SB), Y2, Y4
+	VADDPS    Y4, Y7, Y7
+	VCMPPS    $0x1e, vector7f7fffff<>+0(SB), Y0, Y5
+	VBLENDVPS Y5, Y0, Y7, Y7
+	VCMPPS    $0x19, Y8, Y0, Y5
+	VBLENDVPS Y5, vector7fc00000<>+0(SB), Y7, Y7
+	VCMPPS    $0x00, Y8, Y0, Y5
+	VBLENDVPS Y5, vectorff800000<>+0(SB), Y7, Y0
+	VMOVUPS   Y0, (DI)(R12*1)
+	ADDQ      $0x20, R12
+	CMPQ      R12, R13
+	JLT       vector
+
+tail:
+	CMPQ       R13, R15
+	JE         done
+	VMASKMOVPS (SI)(R12*1), Y15, Y0
+	VMULPS     vector4b000000<>+0(SB), Y0, Y1
+	VCMPPS     $0x19, vector00800000<>+0(SB), Y0, Y5
+	VBLENDVPS  Y5, vectorc1b80000<>+0(SB), Y8, Y2
+	VMOVAPS    Y0, Y4
+	VCMPPS     $0x19, vector00800000<>+0(SB), Y0, Y5
+	VBLENDVPS  Y5, Y1, Y4, Y1
+	VPSUBD     vector3f3504f3<>+0(SB), Y1, Y4
+	VPSRAD     $0x17, Y4, Y4
+	VPSLLD     $0x17, Y4, Y3
+	VPSUBD     Y3, Y1, Y3
+	VCVTDQ2PS  Y4, Y4
+	VADDPS     Y4, Y2, Y2
+	VSUBPS     vector3f800000<>+0(SB), Y3, Y3
+	VMOVUPS    vector3d8da161<>+0(SB), Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vectorbdf174da<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vector3df32851<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vectorbdfda195<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vector3e119960<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vectorbe2ab172<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vector3e4cd2a3<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vectorbe7ffff7<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y7, Y7
+	VADDPS     vector3eaaaaa3<>+0(SB), Y7, Y7
+	VMULPS     Y3, Y3, Y6
+	VMULPS     Y3, Y6, Y4
+	VMULPS     Y7, Y4, Y7
+	VMULPS     vectorb95e8083<>+0(SB), Y2, Y4
+	VADDPS     Y4, Y7, Y7
+	VMULPS     vector3f000000<>+0(SB), Y6, Y6
+	VSUBPS     Y6, Y7, Y7
+	VADDPS     Y3, Y7, Y7
+	VMULPS     vector3f318000<>+0(SB), Y2, Y4
+	VADDPS     Y4, Y7, Y7
+	VCMPPS     $0x1e, vector7f7fffff<>+0(SB), Y0, Y5
+	VBLENDVPS  Y5, Y0, Y7, Y7
+	VCMPPS     $0x19, Y8, Y0, Y5
+	VBLENDVPS  Y5, vector7fc00000<>+0(SB), Y7, Y7
+	VCMPPS     $0x00, Y8, Y0, Y5
+	VBLENDVPS  Y5, vectorff800000<>+0(SB), Y7, Y0
 	VMASKMOVPS Y0, Y15, (DI)(R12*1)
 
 done:

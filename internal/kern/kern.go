@@ -59,6 +59,7 @@ type assembly struct {
 	binary     [binaryOps]func(dst, a, b *float32, n int)
 	unary      [unaryOps]func(dst, a *float32, n int)
 	selectBy   func(dst, a, b, c *float32, n int)
+	clamp      func(dst, a, b, c *float32, n int)
 	sumColumns func(y, x *float32, rows, cols int)
 
 	winogradInput         func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
@@ -70,6 +71,10 @@ type assembly struct {
 	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane int, extra, mask *float32, vecs int)
 	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+
+	transpose func(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks, ahead int)
+
+	peak func(n int)
 }
 
 type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)

@@ -34,16 +34,21 @@ func (r *noise) next() float32 {
 const guard = 37 // odd, so that operands are not aligned either
 
 // guarded is a slice of n values with canaries on both sides.
-type guarded struct{ all, v []float32 }
+type guarded struct {
+	all, v []float32
+	before int // canaries before v
+}
 
 func canary(i int) float32 { return 1e30 + float32(i)*1e27 }
 
-func newGuarded(n int, fill func() float32) guarded {
-	all := make([]float32, n+2*guard)
+func newGuarded(n int, fill func() float32) guarded { return newGuardedAt(guard, n, fill) }
+
+func newGuardedAt(before, n int, fill func() float32) guarded {
+	all := make([]float32, before+n+guard)
 	for i := range all {
 		all[i] = canary(i)
 	}
-	g := guarded{all, all[guard : guard+n : guard+n]}
+	g := guarded{all, all[before : before+n : before+n], before}
 	for i := range g.v {
 		g.v[i] = fill()
 	}
@@ -53,8 +58,8 @@ func newGuarded(n int, fill func() float32) guarded {
 func (g guarded) check(t *testing.T, what string) {
 	t.Helper()
 	for i, v := range g.all {
-		if (i < guard || i >= len(g.all)-guard) && v != canary(i) {
-			t.Fatalf("%s: wrote outside the operand, at %d of %d", what, i-guard, len(g.v))
+		if (i < g.before || i >= g.before+len(g.v)) && v != canary(i) {
+			t.Fatalf("%s: wrote outside the operand, at %d of %d", what, i-g.before, len(g.v))
 		}
 	}
 }

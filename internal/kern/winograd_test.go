@@ -44,7 +44,7 @@ func toomCook() (bt, g, a matrix) {
 			next := make([]float64, len(c)+1)
 			for i, v := range c {
 				next[i+1] += v
-				next[i] -= b * v
+				next[i] -= float64(b * v) // not fused: zeros come out as zeros
 			}
 			c = next
 		}

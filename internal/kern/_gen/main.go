@@ -24,6 +24,8 @@ func main() {
 		{"rows", rowsFile},
 		{"depthwise", depthwiseFile},
 		{"elementwise", elementwiseFile},
+		{"transpose", transposeFile},
+		{"peak", peakFile},
 	}
 	for _, f := range files {
 		c := build.NewContext()

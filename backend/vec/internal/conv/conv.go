@@ -83,6 +83,8 @@ type Plan struct {
 	kernel  *kernelGrad
 	zeros   []float32 // as long as a row of an image on either side
 
+	packForward, packInput packing
+
 	// Where Winograd wins, else nil.
 	winogradForward, winogradInput *winograd
 
@@ -101,6 +103,9 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 	if s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 {
 		p.winogradForward = newWinograd(set, p.zeros, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
 		p.winogradInput = newWinograd(set, p.zeros, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
+		if p.winogradInput != nil {
+			p.winogradInput.borrow(p.winogradForward)
+		}
 	}
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
@@ -110,134 +115,159 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 		for _, g := range p.input {
 			p.depthwiseInput = append(p.depthwiseInput, newDepthwise(g, s.Cin, weights))
 		}
+		p.layOut()
 		return p
 	}
 	p.kernel = newKernelGrad(p.forward)
 	p.thin = newThin(s, p.forward, p.input)
+	p.layOut()
 	return p
 }
 
 // Shape returns the plan's shape.
 func (p *Plan) Shape() Shape { return p.s }
 
-// Packed is weights in the layout one direction of one Plan reads. It may be used with any plan of the same shape, batch
-// size apart, and the same set, until the weights change.
-type Packed struct {
-	parts [][]float32
-	fill  []func(par Parallel, part []float32, k Kernel)
+// packing is how weights are laid out for one direction: parts, each filled by the algorithm that reads it.
+type packing []packedPart
+
+type packedPart struct {
+	at, size int
+	fill     func(par Parallel, part []float32, k Kernel)
 }
 
-// Update packs changed weights into the memory of w, which no call may be reading meanwhile.
-func (w *Packed) Update(par Parallel, k Kernel) {
-	for i, fill := range w.fill {
-		fill(par, w.parts[i], k)
+func (p *packing) add(size int, fill func(par Parallel, part []float32, k Kernel)) {
+	*p = append(*p, packedPart{p.size(), size, fill})
+}
+
+// size is that of all parts, each starting at a cache line.
+func (p packing) size() int {
+	if len(p) == 0 {
+		return 0
+	}
+	last := p[len(p)-1]
+	return roundUp(last.at+last.size, line)
+}
+
+func (p packing) parts(w []float32) [][]float32 {
+	parts := make([][]float32, len(p))
+	for i, part := range p {
+		parts[i] = w[part.at:][:part.size:part.size]
+	}
+	return parts
+}
+
+func (p packing) fill(par Parallel, w []float32, k Kernel) {
+	for i, part := range p.parts(w) {
+		p[i].fill(par, part, k)
 	}
 }
 
-// serial is the Parallel of the caller alone.
-type serial struct{}
-
-func (serial) Workers() int { return 1 }
-
-func (serial) Run(n int, f func(i, worker int)) {
-	for i := range n {
-		f(i, 0)
-	}
-}
-
-// add gives w a part of a size and what packs weights into it.
-func (w *Packed) add(size int, fill func(par Parallel, part []float32, k Kernel)) {
-	w.parts = append(w.parts, aligned(size))
-	w.fill = append(w.fill, fill)
-}
-
-// Pack prepares weights for Forward.
-func (p *Plan) Pack(k Kernel) *Packed {
-	w := &Packed{}
+// layOut decides how weights are packed.
+func (p *Plan) layOut() {
 	switch {
 	case p.winogradForward != nil:
-		w.add(p.winogradForward.packedSize(), p.winogradForward.pack)
+		p.packForward.add(p.winogradForward.packedSize(), p.winogradForward.pack)
 	case p.depthwiseForward != nil:
 		d := p.depthwiseForward[0]
-		w.add(d.weightsSize(), d.packWeights)
+		p.packForward.add(d.weightsSize(), d.packWeights)
 	default:
 		co := p.s.Cout / p.s.Groups
-		w.add(p.forward.packedSize, func(_ Parallel, part []float32, k Kernel) {
+		p.packForward.add(p.forward.packedSize, func(_ Parallel, part []float32, k Kernel) {
 			p.forward.pack(part, func(group, i int, t tap) ([]float32, int) {
 				return k.Data[k.Base+group*co*k.SO+i*k.SI+t.kh*k.SH+t.kw*k.SW:], k.SO
 			})
 		})
 	}
-	w.Update(serial{}, k)
-	return w
-}
-
-// PackGradInput prepares weights for GradInput.
-func (p *Plan) PackGradInput(k Kernel) *Packed {
-	w := &Packed{}
 	switch {
+	case p.OnePacking():
+		p.packInput = p.packForward
 	case p.winogradInput != nil:
-		w.add(p.winogradInput.packedSize(), func(par Parallel, part []float32, k Kernel) {
+		p.packInput.add(p.winogradInput.packedSize(), func(par Parallel, part []float32, k Kernel) {
 			// The kernel reversed, and read from output to input.
 			p.winogradInput.pack(par, part, Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW})
 		})
 	case p.depthwiseInput != nil:
 		for _, d := range p.depthwiseInput {
-			w.add(d.weightsSize(), d.packWeights)
+			p.packInput.add(d.weightsSize(), d.packWeights)
 		}
 	case p.thin != nil:
-		w.add(p.thin.inputSize(), p.thin.packInput)
+		p.packInput.add(p.thin.inputSize(), p.thin.packInput)
 	default:
 		co := p.s.Cout / p.s.Groups
 		for _, g := range p.input {
-			w.add(g.packedSize, func(_ Parallel, part []float32, k Kernel) {
+			p.packInput.add(g.packedSize, func(_ Parallel, part []float32, k Kernel) {
 				g.pack(part, func(group, o int, t tap) ([]float32, int) {
 					return k.Data[k.Base+(group*co+o)*k.SO+t.kh*k.SH+t.kw*k.SW:], k.SI
 				})
 			})
 		}
 	}
-	w.Update(serial{}, k)
-	return w
 }
 
+// PackedSize is the number of elements that Forward needs its weights packed into.
+func (p *Plan) PackedSize() int { return p.packForward.size() }
+
+// OnePacking reports whether GradInput reads what Pack writes, and PackInput is the same.
+func (p *Plan) OnePacking() bool { return p.winogradInput != nil && p.winogradInput.borrows }
+
+// ReadsWeightsOnce reports whether Forward needs so many weights that it reads them once for the whole batch, which parts
+// of the batch would have to do again.
+func (p *Plan) ReadsWeightsOnce() bool { return p.winogradForward != nil && p.winogradForward.phased() }
+
+// ReadsWeightsOnceBackward is ReadsWeightsOnce of GradInput.
+func (p *Plan) ReadsWeightsOnceBackward() bool {
+	return p.winogradInput != nil && p.winogradInput.phased()
+}
+
+// PackedInputSize is the number of elements that GradInput needs its weights packed into.
+func (p *Plan) PackedInputSize() int { return p.packInput.size() }
+
+// Pack writes weights to w in the layout that Forward reads, with any plan of the same shape, batch size apart, and the
+// same set.
+func (p *Plan) Pack(par Parallel, w []float32, k Kernel) { p.packForward.fill(par, w, k) }
+
+// PackInput is Pack for GradInput.
+func (p *Plan) PackInput(par Parallel, w []float32, k Kernel) { p.packInput.fill(par, w, k) }
+
 // Forward computes y[N,OH,OW,Cout] from x[N,H,W,Cin] and weights packed by Pack, with the epilogue. y may not overlap x.
-func (p *Plan) Forward(par Parallel, y, x []float32, w *Packed, e Epilogue) {
+func (p *Plan) Forward(par Parallel, y, x, w []float32, e Epilogue) {
+	parts := p.packForward.parts(w)
 	switch {
 	case p.winogradForward != nil:
-		p.winogradForward.run(par, y, x, w.parts[0], e, nil)
+		p.winogradForward.run(par, y, x, parts[0], e, nil)
 	case p.depthwiseForward != nil:
-		runDepthwise(par, p.depthwiseForward, y, x, w, e, nil, p.zeros)
+		runDepthwise(par, p.depthwiseForward, y, x, parts, e, nil, p.zeros)
 	case p.thin != nil:
-		p.thin.forward(par, x, w, finishForward(p.set, y, e, p.zeros))
+		p.thin.forward(par, x, parts[0], finishForward(p.set, y, e, p.zeros))
 	default:
-		runGathers(par, []*gather{p.forward}, x, w, finishForward(p.set, y, e, p.zeros))
+		runGathers(par, []*gather{p.forward}, x, parts, finishForward(p.set, y, e, p.zeros))
 	}
 }
 
-// GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackGradInput. Where mask, like dx, is
+// GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackInput. Where mask, like dx, is
 // given and not above zero, dx is zero: the gradient through x = max(0, ·) when mask is x. dx may not overlap dy.
-func (p *Plan) GradInput(par Parallel, dx, dy []float32, w *Packed, mask []float32) {
+func (p *Plan) GradInput(par Parallel, dx, dy, w, mask []float32) {
 	p.GradInputAdd(par, dx, dy, w, nil, mask)
 }
 
 // GradInputAdd is GradInput with a residual, like dx, dx itself or nil, that is added before the mask: dx + residual where
 // mask is above zero, else zero.
-func (p *Plan) GradInputAdd(par Parallel, dx, dy []float32, w *Packed, residual, mask []float32) {
+func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual, mask []float32) {
+	parts := p.packInput.parts(w)
 	switch {
 	case p.winogradInput != nil:
-		p.winogradInput.run(par, dx, dy, w.parts[0], Epilogue{Residual: residual}, mask)
+		p.winogradInput.run(par, dx, dy, parts[0], Epilogue{Residual: residual}, mask)
 	case p.depthwiseInput != nil:
-		runDepthwise(par, p.depthwiseInput, dx, dy, w, Epilogue{Residual: residual}, mask, p.zeros)
+		runDepthwise(par, p.depthwiseInput, dx, dy, parts, Epilogue{Residual: residual}, mask, p.zeros)
 	case p.thin != nil:
-		p.thin.gradInput(par, dy, w, p.zeros, finishInput(p.set, dx, residual, mask, p.zeros))
+		p.thin.gradInput(par, dy, parts[0], p.zeros, finishInput(p.set, dx, residual, mask, p.zeros))
 	default:
-		runGathers(par, p.input, dy, w, finishInput(p.set, dx, residual, mask, p.zeros))
+		runGathers(par, p.input, dy, parts, finishInput(p.set, dx, residual, mask, p.zeros))
 	}
 }
 
 // runGathers runs the tasks of all gathers as one list.
-func runGathers(par Parallel, gathers []*gather, in []float32, w *Packed, finish finisher) {
+func runGathers(par Parallel, gathers []*gather, in []float32, w [][]float32, finish finisher) {
 	tasks, size := 0, 0
 	for _, g := range gathers {
 		tasks += g.tasks()
@@ -248,7 +278,7 @@ func runGathers(par Parallel, gathers []*gather, in []float32, w *Packed, finish
 	par.Run(tasks, func(task, worker int) {
 		for i, g := range gathers {
 			if task < g.tasks() {
-				g.run(task, sc.worker(worker, size), in, w.parts[i], finish)
+				g.run(task, sc.worker(worker, size), in, w[i], finish)
 				return
 			}
 			task -= g.tasks()

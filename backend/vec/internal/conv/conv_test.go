@@ -181,7 +181,7 @@ var shapes = []Shape{
 	square(2, 8, 3, 16, 3, 1), square(2, 8, 3, 64, 3, 1), square(1, 9, 1, 6, 5, 1), square(2, 8, 16, 3, 3, 1),
 	square(2, 8, 16, 32, 3, 2), square(2, 7, 16, 32, 3, 2), square(2, 8, 16, 32, 1, 2), square(2, 7, 24, 17, 1, 1),
 	square(3, 4, 64, 10, 1, 1), square(2, 9, 32, 64, 5, 2), square(1, 11, 5, 7, 7, 3), square(1, 14, 3, 16, 7, 2),
-	square(2, 6, 130, 70, 1, 1), square(1, 6, 150, 40, 3, 2), square(1, 4, 272, 144, 3, 1), square(1, 7, 184, 160, 3, 1),
+	square(2, 6, 130, 70, 1, 1), square(1, 6, 150, 40, 3, 2), square(1, 4, 272, 144, 3, 1), square(1, 7, 184, 160, 3, 1), square(2, 6, 192, 160, 3, 1),
 	{N: 2, H: 7, W: 10, Cin: 6, Cout: 9, KH: 2, KW: 3, StrideH: 2, StrideW: 1, PadTop: 1, PadRight: 2, DilH: 2, DilW: 3, Groups: 1},
 	{N: 1, H: 9, W: 5, Cin: 4, Cout: 8, KH: 4, KW: 2, StrideH: 3, StrideW: 2, PadTop: 3, PadLeft: 2, DilH: 1, DilW: 2, Groups: 1},
 	{N: 1, H: 3, W: 3, Cin: 4, Cout: 4, KH: 5, KW: 5, StrideH: 1, StrideW: 1, DilH: 1, DilW: 1, Groups: 1}, // no output
@@ -222,6 +222,40 @@ func TestConvolutions(t *testing.T) {
 		for n, s := range shapes {
 			t.Run(s.String(), func(t *testing.T) { testShape(t, s, set, layouts(s)[n%3]) })
 		}
+	})
+}
+
+// Weights that were packed for the other direction are the same numbers, times powers of two: not a bit changes.
+func TestOnePackingServesBothDirections(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		rnd := noise(5)
+		s := square(2, 6, 256, 128, 3, 1)
+		k := layouts(s)[0]
+		draw := func(n int) []float32 {
+			x := make([]float32, n)
+			for i := range x {
+				x[i] = rnd.next()
+			}
+			return x
+		}
+		k.Data = draw(9 * s.Cin * s.Cout)
+		dy, one, two := draw(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
+		plan := NewPlan(s, set)
+		if !plan.OnePacking() {
+			t.Fatal("so many weights are packed twice")
+		}
+		w := make([]float32, plan.PackedSize())
+		plan.Pack(goroutines(2), w, k)
+		plan.GradInput(goroutines(2), one, dy, w, nil)
+
+		apart := NewPlan(s, set)
+		apart.winogradInput.borrows = false
+		apart.packForward, apart.packInput = nil, nil
+		apart.layOut()
+		w = make([]float32, apart.PackedInputSize())
+		apart.PackInput(goroutines(2), w, k)
+		apart.GradInput(goroutines(2), two, dy, w, nil)
+		identical(t, "dx", one, two)
 	})
 }
 
@@ -295,8 +329,10 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 
 	other := k
 	other.Data = make([]float32, size)
-	packed := plan.Pack(other)
-	packed.Update(goroutines(2), k)
+	packed := newGuarded(plan.PackedSize(), nan)
+	plan.Pack(goroutines(1), packed.v, other)
+	plan.Pack(goroutines(2), packed.v, k)
+	packed.check(t, "Pack")
 	for _, e := range []Epilogue{{}, {Bias: bias.v}, {Bias: bias.v, Residual: residual.v, ReLU: true}, {Residual: residual.v}, {ReLU: true}} {
 		want, mag := make([]float64, len(y)), make([]float64, len(y))
 		for i := range y {
@@ -314,22 +350,24 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 			}
 		}
 		got := newGuarded(len(y), nan)
-		plan.Forward(goroutines(1), got.v, x.v, packed, e)
+		plan.Forward(goroutines(1), got.v, x.v, packed.v, e)
 		got.check(t, "Forward")
 		compare(t, "y", got.v, want, mag, tol)
 		again := newGuarded(len(y), nan)
-		plan.Forward(goroutines(3), again.v, x.v, packed, e)
+		plan.Forward(goroutines(3), again.v, x.v, packed.v, e)
 		identical(t, "y", got.v, again.v)
 		if e.Residual != nil {
 			e.Residual = again.v
 			copy(again.v, residual.v)
-			plan.Forward(goroutines(1), again.v, x.v, packed, e)
+			plan.Forward(goroutines(1), again.v, x.v, packed.v, e)
 			identical(t, "y in place", got.v, again.v)
 		}
 	}
 
-	packed = plan.PackGradInput(other)
-	packed.Update(goroutines(1), k)
+	packed = newGuarded(plan.PackedInputSize(), nan)
+	plan.PackInput(goroutines(2), packed.v, other)
+	plan.PackInput(goroutines(1), packed.v, k)
+	packed.check(t, "PackInput")
 	added := newGuarded(len(dx), rnd.next)
 	for mode := range 4 {
 		var m, add []float32
@@ -351,9 +389,9 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 		}
 		got := newGuarded(len(dx), nan)
 		if add == nil {
-			plan.GradInput(goroutines(1), got.v, dy.v, packed, m)
+			plan.GradInput(goroutines(1), got.v, dy.v, packed.v, m)
 		} else {
-			plan.GradInputAdd(goroutines(1), got.v, dy.v, packed, add, m)
+			plan.GradInputAdd(goroutines(1), got.v, dy.v, packed.v, add, m)
 		}
 		got.check(t, "GradInput")
 		compare(t, "dx", got.v, want, mag, tol)
@@ -362,7 +400,7 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 			copy(again.v, add)
 			add = again.v
 		}
-		plan.GradInputAdd(goroutines(3), again.v, dy.v, packed, add, m)
+		plan.GradInputAdd(goroutines(3), again.v, dy.v, packed.v, add, m)
 		identical(t, "dx", got.v, again.v)
 	}
 
@@ -489,13 +527,15 @@ func BenchmarkConv(b *testing.B) {
 						b.ReportMetric(s.Flops()*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 					})
 				}
-				fw, bw := plan.Pack(k), plan.PackGradInput(k)
+				fw, bw := make([]float32, plan.PackedSize()), make([]float32, plan.PackedInputSize())
+				plan.Pack(par, fw, k)
+				plan.PackInput(par, bw, k)
 				rate("forward", func() { plan.Forward(par, y, x, fw, Epilogue{Bias: bias, ReLU: true}) })
 				rate("input", func() { plan.GradInput(par, dx, y, bw, nil) })
 				rate("kernel", func() { plan.GradKernel(par, k, x, y) })
 				b.Run("pack", func(b *testing.B) {
 					for b.Loop() {
-						fw.Update(par, k)
+						plan.Pack(par, fw, k)
 					}
 				})
 			})

@@ -118,7 +118,7 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 	})
 }
 
-func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w *Packed, e Epilogue, mask, zeros []float32) {
+func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask, zeros []float32) {
 	tasks := 0
 	for _, d := range phases {
 		tasks += d.tasks()
@@ -126,7 +126,7 @@ func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w *Packe
 	par.Run(tasks, func(task, _ int) {
 		for i, d := range phases {
 			if task < d.tasks() {
-				d.run(task, out, in, w.parts[i], e, mask, zeros)
+				d.run(task, out, in, w[i], e, mask, zeros)
 				return
 			}
 			task -= d.tasks()

@@ -3,21 +3,29 @@ package conv
 import (
 	"sync"
 	"unsafe"
+
+	"github.com/adaad-go/adaad/backend/vec/internal/pages"
 )
 
 // scratch is reusable memory, one piece for each worker and one shared. Pieces hold whatever the last use left in them.
 type scratch struct {
-	shared  []float32
-	workers [][]float32
+	shared  *pages.Region
+	workers []*pages.Region
 }
 
-var scratches sync.Pool
+// scratches are those that nobody uses; the last one put back is the first to be taken.
+var scratches struct {
+	mu   sync.Mutex
+	free []*scratch
+}
 
 // getScratch returns a scratch for this many workers, to be given back with put.
 func getScratch(workers int) *scratch {
-	s, _ := scratches.Get().(*scratch)
-	if s == nil {
-		s = &scratch{}
+	scratches.mu.Lock()
+	defer scratches.mu.Unlock()
+	s := &scratch{}
+	if n := len(scratches.free); n > 0 {
+		s, scratches.free = scratches.free[n-1], scratches.free[:n-1]
 	}
 	for len(s.workers) < workers {
 		s.workers = append(s.workers, nil)
@@ -25,7 +33,11 @@ func getScratch(workers int) *scratch {
 	return s
 }
 
-func (s *scratch) put() { scratches.Put(s) }
+func (s *scratch) put() {
+	scratches.mu.Lock()
+	defer scratches.mu.Unlock()
+	scratches.free = append(scratches.free, s)
+}
 
 // worker returns n elements that belong to one worker.
 func (s *scratch) worker(worker, n int) []float32 { return grow(&s.workers[worker], n) }
@@ -33,26 +45,18 @@ func (s *scratch) worker(worker, n int) []float32 { return grow(&s.workers[worke
 // common returns n elements that all workers share.
 func (s *scratch) common(n int) []float32 { return grow(&s.shared, n) }
 
-func grow(buf *[]float32, n int) []float32 {
-	if len(*buf) < n {
-		*buf = aligned(n)
+func grow(r **pages.Region, n int) []float32 {
+	if *r == nil || len((*r).Bytes()) < 4*n {
+		if *r != nil {
+			(*r).Free()
+		}
+		*r = pages.New(4 * n)
 	}
-	return (*buf)[:n]
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData((*r).Bytes()))), n)
 }
 
 // line is a cache line, and the widest vector, in elements.
 const line = 16
-
-// aligned returns n zeros that start at a cache line.
-func aligned(n int) []float32 {
-	x := make([]float32, n+line)
-	skip := 0
-	if n > 0 {
-		skip = int(-uintptr(unsafe.Pointer(&x[0]))/4) % line
-		skip = (skip + line) % line
-	}
-	return x[skip : skip+n : skip+n]
-}
 
 // cut takes n elements off the front of *x, and whatever it takes for the rest to start at a cache line again.
 func cut(x *[]float32, n int) []float32 {

@@ -72,7 +72,7 @@ func (t *thin) block(task, height, rows int) (n, first, count int) {
 	return n, first, min(rows, height-first)
 }
 
-func (t *thin) forward(par Parallel, x []float32, w *Packed, finish finisher) {
+func (t *thin) forward(par Parallel, x, w []float32, finish finisher) {
 	g, s := t.g, t.s
 	sc := getScratch(par.Workers())
 	defer sc.put()
@@ -85,7 +85,7 @@ func (t *thin) forward(par Parallel, x []float32, w *Packed, finish finisher) {
 		for r := range rows {
 			for kh := range s.KH {
 				multiply(g.set, g.gw, g.co, terms, in[(r*s.StrideH+kh*s.DilH)*t.row:], s.StrideW*s.Cin, 1,
-					right{w.parts[0], s.KH * terms, kh * terms}, c[r*g.gw*g.cRow:], g.cRow, kh > 0)
+					right{w, s.KH * terms, kh * terms}, c[r*g.gw*g.cRow:], g.cRow, kh > 0)
 			}
 		}
 		finish((n*g.gh+first)*g.gw*g.outC, g.outC, c, g.cRow, 0, rows*g.gw, g.co)
@@ -146,7 +146,7 @@ func (t *thin) packInput(_ Parallel, w []float32, k Kernel) {
 	})
 }
 
-func (t *thin) gradInput(par Parallel, dy []float32, w *Packed, zeros []float32, finish finisher) {
+func (t *thin) gradInput(par Parallel, dy, w, zeros []float32, finish finisher) {
 	s, set := t.s, t.g.set
 	oh, ow := t.g.gh, t.g.gw
 	sc := getScratch(par.Workers())
@@ -165,7 +165,7 @@ func (t *thin) gradInput(par Parallel, dy []float32, w *Packed, zeros []float32,
 		buf := sc.worker(worker, most*ow*t.product+s.W*s.Cin+2*line)
 		p, sum := cut(&buf, most*ow*t.product), cut(&buf, s.W*s.Cin)
 		if hi > lo {
-			multiply(set, (hi-lo)*ow, terms, s.Cout, dy[(n*oh+lo)*ow*s.Cout:], s.Cout, 1, right{w.parts[0], s.Cout, 0}, p, t.product, false)
+			multiply(set, (hi-lo)*ow, terms, s.Cout, dy[(n*oh+lo)*ow*s.Cout:], s.Cout, 1, right{w, s.Cout, 0}, p, t.product, false)
 		}
 		for _, d := range t.phases {
 			for oy := range d.gh {

@@ -17,6 +17,10 @@ type winograd struct {
 	inPlane,
 	outPlane int
 	weights int // of one plane
+
+	// borrows says that the weights are packed for the gradient of this correlation: the same ones reversed, and read from
+	// output to input.
+	borrows bool
 }
 
 const (
@@ -41,9 +45,7 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 	w.inRow, w.outRow = oddLines(cin), oddLines(cout)
 	rows := set.MaxRows()
 	w.tiles = max(2, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
-	for w.tiles > rows && divUp(w.total(), w.tiles) < minTasks {
-		w.tiles -= rows
-	}
+	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), rows))))
 	w.inPlane, w.outPlane = oddLines(w.tiles*w.inRow), oddLines(w.tiles*w.outRow)
 	w.weights = oddLines(cin * cout)
 	return w
@@ -157,6 +159,35 @@ const (
 
 func (w *winograd) phased() bool { return planes*w.weights > phasedWeights }
 
+// borrow makes w read the weights that another correlation packed, of which w is the gradient, where there are so many
+// that packing them twice costs much memory and turning them round on the way, as every product needs them, little time.
+func (w *winograd) borrow(from *winograd) {
+	if wide := w.set.MaxVecs() * w.set.Lanes(); from != nil && w.set == from.set && w.phased() && w.cin%wide == 0 && w.cout%wide == 0 {
+		w.borrows = true
+	}
+}
+
+// reversed[i] is the interpolation point that is the inverse of point i, and reversedScale by how much the transform at i
+// of a kernel read backwards is that of the kernel at reversed[i]: kernel(x) read backwards is x²·kernel(1/x). All are
+// powers of two, so nothing is rounded.
+var (
+	reversed      = [6]int{5, 3, 4, 1, 2, 0}
+	reversedScale = [6]float32{1, -2, -2, -0.5, -0.5, 1}
+)
+
+// turned writes columns [col, col+width) of plane p in panels: the transposed of those rows of the plane that was packed
+// for the gradient.
+func (w *winograd) turned(panels, weights []float32, p, col, width int) {
+	i, j := p/6, p%6
+	plane := weights[(6*reversed[i]+reversed[j])*w.weights:]
+	wide := w.set.MaxVecs() * w.set.Lanes()
+	for row := 0; row < w.cin; row += wide {
+		for c := col; c < col+width; c += wide {
+			w.set.Transpose(panels[(c-col)*w.cin+row*wide:], wide, plane[row*w.cout+c*wide:], wide, wide, wide, reversedScale[i]*reversedScale[j], wide*w.cout)
+		}
+	}
+}
+
 func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o *output) {
 	tiles := divUp(w.total(), divUp(w.total(), phasedTiles))
 	inPlane, outPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
@@ -169,10 +200,15 @@ func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o 
 			first := task * phasedStep
 			w.transformInput(in[first*w.inRow:], inPlane, start+first, min(phasedStep, block-first), x)
 		})
-		par.Run(planes*strips, func(task, _ int) {
+		par.Run(planes*strips, func(task, worker int) {
 			p, col := task/strips, task%strips*phasedCols
-			multiply(w.set, block, min(phasedCols, w.cout-col), w.cin, in[p*inPlane:], w.inRow, 1,
-				right{weights[p*w.weights+col*w.cin:], w.cin, 0}, products[p*outPlane+col:], w.outRow, false)
+			width := min(phasedCols, w.cout-col)
+			strips := right{weights[p*w.weights+col*w.cin:], w.cin, 0}
+			if w.borrows {
+				strips.data = sc.worker(worker, w.cin*phasedCols)
+				w.turned(strips.data, weights, p, col, width)
+			}
+			multiply(w.set, block, width, w.cin, in[p*inPlane:], w.inRow, 1, strips, products[p*outPlane+col:], w.outRow, false)
 		})
 		par.Run(divUp(block, phasedStep), func(task, worker int) {
 			first := task * phasedStep
@@ -232,11 +268,13 @@ func (o *output) transform(products []float32, plane, first, count int, edge []f
 }
 
 // The weights' gradient goes over blocks of tiles, big enough that the 36 sums of products, which do not stay in a core's
-// cache, are seldom read and written.
+// cache, are seldom read and written. One block is enough for the networks' widest layers; then their sums are made for a
+// few input channels at a time.
 const (
 	gradCache    = 2 << 20 / 4 // elements of a block's transformed operands, if that makes
 	gradTiles    = 128         // at least so many tiles
 	gradElements = 64 << 10    // transformed by one task
+	gradSums     = 8 << 20 / 4 // elements of all planes' sums, where there is one block
 	planeRows    = 96          // of a plane's sums, computed by one task
 )
 
@@ -244,8 +282,12 @@ const (
 func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	tiles := min(w.total(), max(gradTiles, gradCache/planes/(w.inRow+w.outRow)))
 	tiles = divUp(w.total(), divUp(w.total(), tiles))
+	channels := w.cin // whose sums are made at once
+	if tiles == w.total() {
+		channels = min(w.cin, max(planeRows, gradSums/planes/w.cout))
+	}
 	xPlane, dyPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
-	sumPlane := oddLines(w.cin * w.cout)
+	sumPlane := oddLines(channels * w.cout)
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	buf := sc.common(planes*(xPlane+dyPlane+sumPlane) + 3*line)
@@ -268,18 +310,28 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 				t = w.next(t)
 			}
 		})
-		parts := divUp(w.cin, planeRows)
-		par.Run(planes*parts, func(task, _ int) {
-			p, lo, hi := task/parts, w.cin*(task%parts)/parts, w.cin*(task%parts+1)/parts
-			multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
-				sums[p*sumPlane+lo*w.cout:], w.cout, start > 0)
-		})
+		for from := 0; from < w.cin; from += channels {
+			width := min(channels, w.cin-from)
+			parts := divUp(width, planeRows)
+			par.Run(planes*parts, func(task, _ int) {
+				p, lo, hi := task/parts, width*(task%parts)/parts, width*(task%parts+1)/parts
+				multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+from+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
+					sums[p*sumPlane+lo*w.cout:], w.cout, start > 0)
+			})
+			if start+block == w.total() {
+				w.finishGradKernel(par, sc, dst, sums, sumPlane, from, width)
+			}
+		}
 	}
-	par.Run(w.cin, func(i, worker int) {
+}
+
+// finishGradKernel transforms the sums of width input channels from one on.
+func (w *winograd) finishGradKernel(par Parallel, sc *scratch, dst Kernel, sums []float32, sumPlane, from, width int) {
+	par.Run(width, func(i, worker int) {
 		out := sc.worker(worker, 9*w.cout)
-		w.set.WinogradWeightsGrad(out, w.cout, sums[i*w.cout:], sumPlane, vecs)
+		w.set.WinogradWeightsGrad(out, w.cout, sums[i*w.cout:], sumPlane, w.cout/w.set.Lanes())
 		for t := range 9 {
-			at := dst.Base + i*dst.SI + t/3*dst.SH + t%3*dst.SW
+			at := dst.Base + (from+i)*dst.SI + t/3*dst.SH + t%3*dst.SW
 			if dst.SO == 1 {
 				copy(dst.Data[at:at+w.cout], out[t*w.cout:])
 				continue

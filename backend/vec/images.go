@@ -1,0 +1,218 @@
+package vec
+
+import (
+	"fmt"
+	"slices"
+)
+
+// Convolutions and elementwise operations treat each image of a batch by itself. Runs of them are taken through a few
+// images at a time, each worker with images of its own, so that what one instruction writes is still in the worker's
+// cache when the next reads it, and what no later instruction needs is never in memory at all. What is computed of an
+// image is the same, bit for bit: no kernel's sums depend on how many images there are.
+
+const (
+	imageCache  = 1200 << 10 // bytes an instruction reads and writes for the images taken at once
+	imageSpread = 4         // how far apart the numbers of images that suit two neighbours may be
+)
+
+// part is a few images that a worker takes through a run of instructions.
+type part struct {
+	r      *run
+	images int // of the batch
+	first  int
+	count  int
+	worker int
+	local  []byte // memory of the worker for tensors that live in the run only
+}
+
+// floats is what belongs to the images in a tensor, which holds equally much for each.
+func (v part) floats(t *tensor) []float32 {
+	if t.local {
+		return floats(v.local[t.offset:][:t.bytes/v.images*v.count])
+	}
+	each := t.bytes / 4 / v.images
+	return v.r.floats(t)[v.first*each:][:v.count*each]
+}
+
+func (v part) optional(t *tensor) []float32 {
+	if t == nil {
+		return nil
+	}
+	return v.floats(t)
+}
+
+// splitting is how an instruction is done for a part of the images.
+type splitting struct {
+	fits  func(images int) bool // whether it can be, of that many
+	split func(count int) func(v part)
+	each  []*tensor // read or written image by image
+	whole []*tensor // read as they are
+}
+
+// alone is a conv.Parallel of the worker that calls it.
+type alone struct{}
+
+func (alone) Workers() int { return 1 }
+
+func (alone) Run(n int, f func(i, worker int)) {
+	for i := range n {
+		f(i, 0)
+	}
+}
+
+// byImages puts runs of instructions together that can be taken through a batch a few images at a time, where the batch
+// does not fit a cache.
+func (p *program) byImages() {
+	// What is kept from one execution to the next needs parameters only: it can come first.
+	var list []*instruction
+	for _, in := range p.instructions {
+		if in.kept {
+			list = append(list, in)
+		}
+	}
+	for _, in := range p.instructions {
+		if !in.kept {
+			list = append(list, in)
+		}
+	}
+	last := map[*tensor]*instruction{}
+	votes := map[int]int{}
+	images := 0
+	for _, in := range list {
+		for _, t := range in.in {
+			last[t] = in
+		}
+		if n := in.images; n > 0 {
+			if votes[n]++; votes[n] > votes[images] {
+				images = n
+			}
+		}
+	}
+	p.instructions = nil
+	var g group
+	for _, in := range list {
+		n := in.suits(images)
+		if n == 0 {
+			g.close(p, images, last)
+			p.instructions = append(p.instructions, in)
+			continue
+		}
+		if !g.takes(in, n) {
+			g.close(p, images, last)
+		}
+		g.add(in, n)
+	}
+	g.close(p, images, last)
+	for i, in := range p.instructions {
+		in.position = i
+		if in.kept && in.packs {
+			in.out[0].index = i
+		}
+	}
+}
+
+// suits is how many images at once suit the instruction, or 0 if it had better take them all.
+func (in *instruction) suits(images int) int {
+	if in.kept || in.splitting == nil || images < 2 || !in.fits(images) {
+		return 0
+	}
+	bytes := 0
+	for _, t := range in.each {
+		bytes += t.bytes / images
+	}
+	best := 1
+	for n := 2; n <= images; n++ {
+		if images%n == 0 && n*bytes <= imageCache {
+			best = n
+		}
+	}
+	if best == images {
+		return 0
+	}
+	return best
+}
+
+// group is a run of instructions as it grows.
+type group struct {
+	list        []*instruction
+	least, most int // images at once that suit them
+	makes       map[*tensor]bool
+}
+
+func (g *group) takes(in *instruction, n int) bool {
+	return len(g.list) == 0 || max(g.most, n) <= imageSpread*min(g.least, n) &&
+		!slices.ContainsFunc(in.whole, func(t *tensor) bool { return g.makes[t] })
+}
+
+func (g *group) add(in *instruction, n int) {
+	if len(g.list) == 0 {
+		*g = group{least: n, most: n, makes: map[*tensor]bool{}}
+	}
+	g.list = append(g.list, in)
+	g.least, g.most = min(g.least, n), max(g.most, n)
+	for _, t := range in.out {
+		g.makes[t] = true
+	}
+}
+
+// close adds the group to the program, as one instruction if that is worth while.
+func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
+	list, count := g.list, g.least
+	g.list = nil
+	if len(list) < 2 || images/count < p.backend.pool.workers {
+		p.instructions = append(p.instructions, list...)
+		return
+	}
+	in := &instruction{name: fmt.Sprintf("by %d images:", count)}
+	inside := map[*instruction]bool{}
+	for _, x := range list {
+		inside[x] = true
+		in.scratch = max(in.scratch, x.scratch)
+	}
+	in.scratch = roundUp(in.scratch, alignment)
+	// Tensors of one size that follow each other lie in one place.
+	local := 0
+	free := map[int][]int{}
+	var steps []func(v part)
+	for _, x := range list {
+		in.name += " " + x.name + ";"
+		steps = append(steps, x.split(count))
+		for _, t := range x.out {
+			if t.kind != inArena || !inside[last[t]] {
+				in.out = append(in.out, t)
+				continue
+			}
+			t.local = true
+			bytes := roundUp(t.bytes/images*count, alignment)
+			if places := free[bytes]; len(places) > 0 {
+				t.offset, free[bytes] = places[len(places)-1], places[:len(places)-1]
+			} else {
+				t.offset = local
+				local += bytes
+			}
+		}
+		for _, t := range x.in {
+			switch {
+			case !t.local:
+				if !g.makes[t] && !slices.Contains(in.in, t) {
+					in.in = append(in.in, t)
+				}
+			case last[t] == x && !slices.Contains(x.in[:slices.Index(x.in, t)], t):
+				bytes := roundUp(t.bytes/images*count, alignment)
+				free[bytes] = append(free[bytes], t.offset)
+			}
+		}
+	}
+	at := in.scratch
+	in.scratch += local
+	in.run = func(r *run) error {
+		r.pool.Run(images/count, func(task, worker int) {
+			v := part{r: r, images: images, first: task * count, count: count, worker: worker, local: bytesOf(r.scratch[worker])[at:]}
+			for _, step := range steps {
+				step(v)
+			}
+		})
+		return nil
+	}
+	p.instructions = append(p.instructions, in)
+}

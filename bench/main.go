@@ -1,0 +1,477 @@
+// Command bench does the same work here and in PyTorch or ONNX Runtime, alternately, and prints how many times faster it
+// is here: the ratio pair by pair, and its median. Both sides get the same weights and images and the same number of
+// threads, each in a process of its own, and what they compute is compared.
+//
+//	go run ./bench -python /usr/bin/python3                       # PyTorch: Debian's python3-torch
+//	go run ./bench -python python3 -onnxruntime DIR/node_modules/onnxruntime-node
+//	go run ./bench -rows 'AdaAD|PGD' -pairs 5
+package main
+
+import (
+	"bufio"
+	_ "embed"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"math"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/gomlx/compute"
+	"github.com/gomlx/gomlx/core/tensors"
+
+	"github.com/adaad-go/adaad/backend/vec"
+	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/internal/speed"
+	"github.com/adaad-go/adaad/report"
+	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/zoo"
+)
+
+//go:embed pytorch.py
+var pytorch string
+
+//go:embed onnxruntime.cjs
+var onnxruntime string
+
+// job is what one side is to do; the scripts read it as JSON.
+type job struct {
+	Work         string    `json:"work"` // adaad, pgd, logits, conv, gemm; export makes an ONNX file
+	Threads      int       `json:"threads"`
+	Student      *network  `json:"student,omitempty"`
+	Teacher      *network  `json:"teacher,omitempty"`
+	Inputs       string    `json:"inputs,omitempty"`
+	Batch        int       `json:"batch,omitempty"`
+	Steps        int       `json:"steps,omitempty"`
+	ChannelsLast bool      `json:"channels_last,omitempty"`
+	Conv         *convSpec `json:"conv,omitempty"`
+	Gemm         []int     `json:"gemm,omitempty"`
+	Repeat       int       `json:"repeat"` // so often in one run
+	ONNX         string    `json:"onnx,omitempty"`
+	Module       string    `json:"module,omitempty"` // folder of onnxruntime-node
+	Backend      string    `json:"backend,omitempty"`
+}
+
+type network struct {
+	Name string `json:"name"`
+	File string `json:"file"`
+}
+
+type convSpec struct {
+	N         int             `json:"n"`
+	Size      int             `json:"size"`
+	Cin       int             `json:"cin"`
+	Cout      int             `json:"cout"`
+	Kernel    int             `json:"kernel"`
+	Stride    int             `json:"stride"`
+	Groups    int             `json:"groups"`
+	Direction speed.Direction `json:"direction"`
+	Depthwise bool            `json:"depthwise"`
+}
+
+// result is what one run says.
+type result struct {
+	Seconds float64 `json:"seconds"` // of one repetition
+	Value   float64 `json:"value"`
+	Peak    float64 `json:"peak"` // bytes the process has held at most
+}
+
+// row is a line of the table.
+type row struct {
+	name   string
+	other  string // "PyTorch", "PyTorch channels_last", "ONNX Runtime"
+	images int    // per run, for images a second; 0 for milliseconds
+	flops  float64
+	memory bool
+	job    job
+}
+
+func rows(threads int) []row {
+	var list []row
+	step := func(student, teacher string, batch int, channelsLast bool) {
+		r := row{name: fmt.Sprintf("AdaAD step, %s of %s, batch %d, K 10", student, teacher, batch), other: "PyTorch", images: batch, memory: true,
+			job: job{Work: "adaad", Threads: threads, Student: &network{Name: student}, Teacher: &network{Name: teacher}, Batch: batch, Steps: 10, Repeat: 1, ChannelsLast: channelsLast}}
+		if channelsLast {
+			r.other = "PyTorch channels_last"
+		}
+		list = append(list, r)
+	}
+	step("resnet18", "resnet18", 32, false)
+	step("mobilenet-v2", "resnet18", 32, false)
+	step("mobilenet-v2", "resnet18", 32, true)
+	step("resnet20", "wrn-16-4", 128, false)
+	list = append(list, row{name: "PGD-20 evaluation, resnet18, batch 128", other: "PyTorch", images: 128, memory: true,
+		job: job{Work: "pgd", Threads: threads, Student: &network{Name: "resnet18"}, Batch: 128, Steps: 20, Repeat: 1}})
+	for _, model := range []string{"resnet18", "mobilenet-v2"} {
+		for _, batch := range []int{1, 64} {
+			for _, n := range []int{1, 2} {
+				repeat := 32 / batch
+				list = append(list, row{name: fmt.Sprintf("latency, %s, batch %d, %d threads", model, batch, n), other: "ONNX Runtime",
+					job: job{Work: "logits", Threads: n, Student: &network{Name: model}, Batch: batch, Repeat: max(2, repeat)}})
+			}
+		}
+	}
+	for _, k := range speed.Kernels() {
+		r := row{name: k.Name, other: "PyTorch", flops: k.FLOPs(), job: job{Work: "conv", Threads: threads}}
+		if k.Size == 0 {
+			r.job.Work, r.job.Gemm = "gemm", []int{k.M, k.N, k.K}
+		} else {
+			groups := 1
+			if k.Depthwise {
+				groups = k.Cin
+			}
+			r.name += ", " + string(k.Direction)
+			r.job.Conv = &convSpec{k.N, k.Size, k.Cin, k.Cout, k.Kernel, k.Stride, groups, k.Direction, k.Depthwise}
+		}
+		r.job.Repeat = max(1, int(30e9/r.flops)) // a quarter of a second, about
+		list = append(list, r)
+	}
+	return list
+}
+
+func main() {
+	python := flag.String("python", "python3", "Python with PyTorch")
+	module := flag.String("onnxruntime", "", "folder of the npm module onnxruntime-node; without it the latency rows are left out")
+	pattern := flag.String("rows", ".", "regular expression of the rows to run")
+	pairs := flag.Int("pairs", 3, "how often both sides run each row")
+	threads := flag.Int("threads", 2, "threads of both sides, but in latency rows")
+	backend := flag.String("backend", "vec", "backend of this side")
+	markdown := flag.Bool("markdown", false, "print the table as Markdown")
+	work := flag.String("job", "", "do one side's job, on request from standard input (the program runs itself with this)")
+	flag.Parse()
+	var err error
+	if *work != "" {
+		err = serve(*work)
+	} else {
+		err = compare(*python, *module, *pattern, *pairs, *threads, *backend, *markdown)
+	}
+	if err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+// compare runs the rows and prints the table.
+func compare(python, module, pattern string, pairs, threads int, backend string, markdown bool) error {
+	wanted, err := regexp.Compile(pattern)
+	if err != nil {
+		return fmt.Errorf("-rows: %w", err)
+	}
+	if pairs < 1 {
+		return fmt.Errorf("-pairs is %d, expected 1 or more", pairs)
+	}
+	dir, err := os.MkdirTemp("", "bench")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	script, node := filepath.Join(dir, "pytorch.py"), filepath.Join(dir, "onnxruntime.cjs")
+	if err := errors.Join(os.WriteFile(script, []byte(pytorch), 0o644), os.WriteFile(node, []byte(onnxruntime), 0o644)); err != nil {
+		return err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return err
+	}
+	fmt.Printf("%s, %s, %d processors\n", processor(), runtime.Version(), runtime.NumCPU())
+	b, err := compute.NewWithConfig(fmt.Sprintf("vec:threads=%d", threads))
+	if err != nil {
+		return err
+	}
+	v := b.(*vec.Backend)
+	fmt.Printf("%s; multiply-adds in registers: %.0f GFLOP/s\n", v.Description(), v.PeakFLOPS()/1e9)
+	b.Finalize()
+	var list []row
+	for _, r := range rows(threads) {
+		if wanted.MatchString(r.name) && (r.other != "ONNX Runtime" || module != "") {
+			list = append(list, r)
+		}
+	}
+	table := &report.Table{Columns: []report.Column{{Name: "work"}, {Name: "against"}, {Name: "here", Align: report.Right}, {Name: "there", Align: report.Right},
+		{Name: "times faster", Align: report.Right}, {Name: "pair by pair"}, {Name: "peak memory", Align: report.Right}}}
+	for i, r := range list {
+		fmt.Fprintf(os.Stderr, "%d of %d: %s\n", i+1, len(list), r.name)
+		if err := r.fill(dir); err != nil {
+			return err
+		}
+		r.job.Backend = backend
+		ours, theirs := []string{self, "-job"}, []string{python, script}
+		if r.other == "ONNX Runtime" {
+			r.job.ONNX, r.job.Module = filepath.Join(dir, "student.onnx"), module
+			export := r.job
+			export.Work = "export"
+			text, err := json.Marshal(export)
+			if err != nil {
+				return err
+			}
+			if out, err := exec.Command(python, script, string(text)).CombinedOutput(); err != nil {
+				return fmt.Errorf("%s: exporting: %w: %s", r.name, err, out)
+			}
+			theirs = []string{"node", node}
+		}
+		cells, err := r.compare(ours, theirs, pairs)
+		if err != nil {
+			return fmt.Errorf("%s: %w", r.name, err)
+		}
+		fmt.Fprintf(os.Stderr, "  %s\n", strings.Join(cells[2:], "  "))
+		table.Add(cells...)
+	}
+	if markdown {
+		return table.Markdown(os.Stdout)
+	}
+	return table.Text(os.Stdout)
+}
+
+// processor is the processor's name, where the system tells.
+func processor() string {
+	text, err := os.ReadFile("/proc/cpuinfo")
+	if err == nil {
+		for line := range strings.Lines(string(text)) {
+			if key, name, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(key) == "model name" {
+				return strings.TrimSpace(name)
+			}
+		}
+	}
+	return runtime.GOARCH
+}
+
+// fill writes the weights and images of the row.
+func (r *row) fill(dir string) error {
+	for i, n := range []*network{r.job.Student, r.job.Teacher} {
+		if n == nil {
+			continue
+		}
+		net, err := zoo.New(n.Name, 10, [3]int{32, 32, 3})
+		if err != nil {
+			return err
+		}
+		n.File = filepath.Join(dir, []string{"student", "teacher"}[i]+".safetensors")
+		m := zoo.Init(net, uint64(i+1))
+		spread(m)
+		if err := weights.Save(n.File, m, weights.Card{Model: n.Name, Input: [3]int{32, 32, 3}}); err != nil {
+			return err
+		}
+	}
+	if r.job.Batch == 0 {
+		return nil
+	}
+	b := speed.RandomImages(r.job.Batch)
+	r.job.Inputs = filepath.Join(dir, "inputs.safetensors")
+	f := &weights.File{}
+	for name, t := range map[string]*tensors.Tensor{"x": b.X, "start": b.Start} {
+		w, err := weights.FromTensor(name, t)
+		if err != nil {
+			return err
+		}
+		f.Tensors = append(f.Tensors, w)
+	}
+	labels := weights.Tensor{Name: "y", DType: "I32", Shape: []int{r.job.Batch}}
+	for _, y := range tensors.MustCopyFlatData[int32](b.Y) {
+		labels.Data = binary.LittleEndian.AppendUint32(labels.Data, uint32(y))
+	}
+	f.Tensors = append(f.Tensors, labels)
+	return weights.Write(r.job.Inputs, f)
+}
+
+// spread makes the running statistics of a network that was never trained such that its logits are of the order of one,
+// like those of a trained one: each batch norm halves what comes in.
+func spread(m *classifier.Model) {
+	for i, p := range m.Params() {
+		if p.Kind == classifier.RunningVar {
+			flat := make([]float32, p.Size())
+			for j := range flat {
+				flat[j] = 4
+			}
+			m.State[i] = tensors.FromFlatDataAndDimensions(flat, p.Shape...)
+		}
+	}
+}
+
+// compare starts both sides and lets them run in turn.
+func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
+	text, err := json.Marshal(r.job)
+	if err != nil {
+		return nil, err
+	}
+	var sides [2]*side
+	for i, command := range [][]string{ours, theirs} {
+		if sides[i], err = start(append(command, string(text))); err != nil {
+			return nil, err
+		}
+		defer sides[i].stop()
+	}
+	var ratios []float64
+	var all [2][]float64
+	var last [2]result
+	for pair := -1; pair < pairs; pair++ { // the first is a warm-up, and compares what was computed
+		for i, s := range sides {
+			if last[i], err = s.run(); err != nil {
+				return nil, err
+			}
+		}
+		if pair < 0 {
+			if a, b := last[0].Value, last[1].Value; math.Abs(a-b) > 0.02*max(math.Abs(a), math.Abs(b)) {
+				return nil, fmt.Errorf("the sides computed different things: %v here, %v there", a, b)
+			}
+			continue
+		}
+		for i := range all {
+			all[i] = append(all[i], last[i].Seconds)
+		}
+		ratios = append(ratios, last[1].Seconds/last[0].Seconds)
+	}
+	show := func(seconds float64) string {
+		switch {
+		case r.images > 0:
+			return fmt.Sprintf("%.1f images/s", float64(r.images)/seconds)
+		case r.flops > 0:
+			return fmt.Sprintf("%.0f GFLOP/s", r.flops/seconds/1e9)
+		}
+		return fmt.Sprintf("%.2f ms", 1000*seconds)
+	}
+	var each []string
+	for _, x := range ratios {
+		each = append(each, fmt.Sprintf("%.2f", x))
+	}
+	memory := ""
+	if r.memory {
+		memory = fmt.Sprintf("%.2f of %.2f GB: %.2f", last[0].Peak/1e9, last[1].Peak/1e9, last[0].Peak/last[1].Peak)
+	}
+	return []string{r.name, r.other, show(median(all[0])), show(median(all[1])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}, nil
+}
+
+func median(x []float64) float64 {
+	x = slices.Clone(x)
+	slices.Sort(x)
+	if n := len(x); n%2 == 0 {
+		return (x[n/2-1] + x[n/2]) / 2
+	}
+	return x[len(x)/2]
+}
+
+// side is a process that does a job whenever it is sent a line.
+type side struct {
+	command *exec.Cmd
+	in      io.WriteCloser
+	out     *bufio.Reader
+	errors  strings.Builder
+}
+
+func start(command []string) (*side, error) {
+	s := &side{command: exec.Command(command[0], command[1:]...)}
+	s.command.Stderr = &s.errors
+	in, err := s.command.StdinPipe()
+	if err != nil {
+		return nil, err
+	}
+	out, err := s.command.StdoutPipe()
+	if err != nil {
+		return nil, err
+	}
+	s.in, s.out = in, bufio.NewReader(out)
+	if err := s.command.Start(); err != nil {
+		return nil, err
+	}
+	if line, err := s.out.ReadString('\n'); err != nil || !strings.HasPrefix(line, "ready") {
+		s.stop()
+		return nil, fmt.Errorf("%s did not start: %s%s", command[0], line, s.errors.String())
+	}
+	return s, nil
+}
+
+func (s *side) run() (r result, err error) {
+	if _, err = io.WriteString(s.in, "run\n"); err != nil {
+		return r, err
+	}
+	line, err := s.out.ReadString('\n')
+	if err != nil {
+		s.stop()
+		return r, fmt.Errorf("%s stopped: %s", s.command.Path, s.errors.String())
+	}
+	return r, json.Unmarshal([]byte(line), &r)
+}
+
+// stop ends the process, which ends with its input.
+func (s *side) stop() {
+	s.in.Close()
+	if err := s.command.Wait(); err != nil && s.errors.Len() == 0 {
+		s.errors.WriteString(err.Error())
+	}
+}
+
+// serve is this side: it does the job once for every line of standard input.
+func serve(text string) error {
+	var j job
+	if err := json.Unmarshal([]byte(text), &j); err != nil {
+		return fmt.Errorf("-job: %w", err)
+	}
+	runtime.GOMAXPROCS(max(j.Threads, 1))
+	backend, err := compute.NewWithConfig(j.Backend)
+	if err != nil {
+		return err
+	}
+	defer backend.Finalize()
+	work, err := prepare(backend, j)
+	if err != nil {
+		return err
+	}
+	fmt.Println("ready")
+	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
+		begin := time.Now()
+		var r result
+		for range j.Repeat {
+			if r.Value, err = work(); err != nil {
+				return err
+			}
+		}
+		r.Seconds = time.Since(begin).Seconds() / float64(j.Repeat)
+		var usage syscall.Rusage
+		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
+			return err
+		}
+		r.Peak = float64(usage.Maxrss) * 1024
+		if err := json.NewEncoder(os.Stdout).Encode(r); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func prepare(backend compute.Backend, j job) (speed.Work, error) {
+	if j.Conv != nil || j.Gemm != nil {
+		k := speed.Kernel{Name: "kernel"}
+		if c := j.Conv; c != nil {
+			k.N, k.Size, k.Cin, k.Cout, k.Kernel, k.Stride, k.Depthwise, k.Direction = c.N, c.Size, c.Cin, c.Cout, c.Kernel, c.Stride, c.Depthwise, c.Direction
+		} else {
+			k.M, k.N, k.K = j.Gemm[0], j.Gemm[1], j.Gemm[2]
+		}
+		run, _, err := k.Prepare(backend)
+		return func() (float64, error) { return 0, run() }, err
+	}
+	student, err := weights.Load(j.Student.File)
+	if err != nil {
+		return nil, err
+	}
+	images := speed.RandomImages(j.Batch)
+	switch j.Work {
+	case "adaad":
+		teacher, err := weights.Load(j.Teacher.File)
+		if err != nil {
+			return nil, err
+		}
+		return speed.AdaAD(backend, student, teacher, images, j.Steps)
+	case "pgd":
+		return speed.PGD(backend, student, images, j.Steps)
+	}
+	return speed.Logits(backend, student, images)
+}

@@ -1,0 +1,545 @@
+package kern
+
+import (
+	"fmt"
+	"hash/fnv"
+	"math"
+	"slices"
+	"testing"
+)
+
+// The fuzz targets run every kernel of every set on sizes, strides, places in memory and values that the fuzzer's bytes
+// choose, between guard zones, against the loop in its comment. As plain tests they run their seeds.
+
+// draws reads a fuzzer's bytes. When these are used up it goes on with noise of their hash.
+type draws struct {
+	bytes []byte
+	noise noise
+}
+
+func newDraws(data []byte) *draws {
+	h := fnv.New64a()
+	h.Write(data)
+	return &draws{data, noise(h.Sum64() | 1)}
+}
+
+// in is a number in [lo, hi].
+func (d *draws) in(lo, hi int) int {
+	v := uint32(math.Float32bits(d.noise.next())) >> 4
+	if len(d.bytes) > 1 {
+		v = uint32(d.bytes[0])<<8 | uint32(d.bytes[1])
+		d.bytes = d.bytes[2:]
+	}
+	return lo + int(v)%(hi-lo+1)
+}
+
+// any is any float32, those that are easily got wrong more often than others.
+func (d *draws) any() float32 {
+	v := d.noise.next()
+	switch d.noise % 8 {
+	case 0:
+		return edges[uint32(d.noise>>8)%uint32(len(edges))]
+	case 1:
+		return math.Float32frombits(uint32(d.noise >> 16))
+	case 2:
+		return 100 * v
+	}
+	return v
+}
+
+// operand is n values somewhere in memory.
+func (d *draws) operand(n int, fill func() float32) guarded {
+	return newGuardedAt(guard+d.in(0, 15), n, fill)
+}
+
+func fuzz(f *testing.F, check func(t *testing.T, s *Set, d *draws)) {
+	for seed := range byte(40) {
+		f.Add([]byte{seed})
+	}
+	f.Fuzz(func(t *testing.T, data []byte) {
+		for _, s := range Sets() {
+			check(t, s, newDraws(data))
+		}
+	})
+}
+
+// refuses expects f to panic and to leave the operands as they are.
+func refuses(t *testing.T, what string, f func(), operands ...guarded) {
+	t.Helper()
+	var before [][]float32
+	for _, g := range operands {
+		before = append(before, slices.Clone(g.all))
+	}
+	defer func() {
+		t.Helper()
+		if recover() == nil {
+			t.Fatalf("%s: an operand is too short, and it does not panic", what)
+		}
+		for i, g := range operands {
+			same(t, what+", refused", g.all, before[i])
+		}
+	}()
+	f()
+}
+
+// same expects the same numbers, NaN for NaN; zeros may differ in sign.
+func same(t *testing.T, what string, got, want []float32) {
+	t.Helper()
+	for i, w := range want {
+		if got[i] != w && (got[i] == got[i] || w == w) {
+			t.Fatalf("%s: [%d] = %v, want %v", what, i, got[i], w)
+		}
+	}
+}
+
+// sums are float64 sums with the magnitudes of what was added.
+type sums struct {
+	value, magnitude []float64
+	terms            int // the most of one sum
+}
+
+// newSums starts with the given values.
+func newSums(start []float32) *sums {
+	s := &sums{make([]float64, len(start)), make([]float64, len(start)), 1}
+	for i, v := range start {
+		s.value[i], s.magnitude[i] = float64(v), math.Abs(float64(v))
+	}
+	return s
+}
+
+func (s *sums) add(i int, v float64) {
+	s.value[i] += v
+	s.magnitude[i] += math.Abs(v)
+}
+
+// check allows a rounding of half a unit for every term and its product, which no order of summation exceeds.
+func (s *sums) check(t *testing.T, what string, got []float32) {
+	t.Helper()
+	for i, want := range s.value {
+		if !(math.Abs(float64(got[i])-want) <= float64(s.terms+1)*0x1p-24*s.magnitude[i]) {
+			t.Fatalf("%s: [%d] = %v, want %v of %d terms whose magnitudes add up to %v", what, i, got[i], want, s.terms, s.magnitude[i])
+		}
+	}
+}
+
+func FuzzElementwise(f *testing.F) {
+	rounded := func(f func(float64) float64) func(a, b, c float32) float32 {
+		return func(a, _, _ float32) float32 { return float32(f(float64(a))) }
+	}
+	kernels := []struct {
+		name string
+		run  func(s *Set, dst, a, b, c []float32)
+		want func(a, b, c float32) float32
+	}{
+		{"Add", func(s *Set, dst, a, b, _ []float32) { s.Add(dst, a, b) }, func(a, b, _ float32) float32 { return a + b }},
+		{"Sub", func(s *Set, dst, a, b, _ []float32) { s.Sub(dst, a, b) }, func(a, b, _ float32) float32 { return a - b }},
+		{"Mul", func(s *Set, dst, a, b, _ []float32) { s.Mul(dst, a, b) }, func(a, b, _ float32) float32 { return a * b }},
+		{"Div", func(s *Set, dst, a, b, _ []float32) { s.Div(dst, a, b) }, func(a, b, _ float32) float32 { return a / b }},
+		{"Max", func(s *Set, dst, a, b, _ []float32) { s.Max(dst, a, b) }, func(a, b, _ float32) float32 { return max(a, b) }},
+		{"Min", func(s *Set, dst, a, b, _ []float32) { s.Min(dst, a, b) }, func(a, b, _ float32) float32 { return min(a, b) }},
+		{"Gate", func(s *Set, dst, a, b, _ []float32) { s.Gate(dst, a, b) }, func(a, b, _ float32) float32 {
+			if b > 0 {
+				return a
+			}
+			return 0
+		}},
+		{"Above", func(s *Set, dst, a, b, _ []float32) { s.Above(dst, a, b) }, func(a, b, _ float32) float32 { return truth(a > b) }},
+		{"Equal", func(s *Set, dst, a, b, _ []float32) { s.Equal(dst, a, b) }, func(a, b, _ float32) float32 { return truth(a == b) }},
+		{"NotEqual", func(s *Set, dst, a, b, _ []float32) { s.NotEqual(dst, a, b) }, func(a, b, _ float32) float32 { return truth(a != b) }},
+		{"Less", func(s *Set, dst, a, b, _ []float32) { s.Less(dst, a, b) }, func(a, b, _ float32) float32 { return truth(a < b) }},
+		{"LessEqual", func(s *Set, dst, a, b, _ []float32) { s.LessEqual(dst, a, b) }, func(a, b, _ float32) float32 { return truth(a <= b) }},
+		{"Select", func(s *Set, dst, a, b, c []float32) { s.Select(dst, a, b, c) }, func(a, b, c float32) float32 {
+			if a != 0 {
+				return b
+			}
+			return c
+		}},
+		{"Clamp", func(s *Set, dst, a, b, c []float32) { s.Clamp(dst, a, b, c) }, func(a, b, c float32) float32 { return min(max(b, a), c) }},
+		{"Abs", func(s *Set, dst, a, _, _ []float32) { s.Abs(dst, a) }, rounded(math.Abs)},
+		{"Neg", func(s *Set, dst, a, _, _ []float32) { s.Neg(dst, a) }, func(a, _, _ float32) float32 { return -a }},
+		{"Sign", func(s *Set, dst, a, _, _ []float32) { s.Sign(dst, a) }, func(a, _, _ float32) float32 {
+			if a == 0 || a != a {
+				return a
+			}
+			return float32(math.Copysign(1, float64(a)))
+		}},
+		{"Sqrt", func(s *Set, dst, a, _, _ []float32) { s.Sqrt(dst, a) }, rounded(math.Sqrt)},
+		{"Rsqrt", func(s *Set, dst, a, _, _ []float32) { s.Rsqrt(dst, a) }, func(a, _, _ float32) float32 { return 1 / float32(math.Sqrt(float64(a))) }},
+		{"Floor", func(s *Set, dst, a, _, _ []float32) { s.Floor(dst, a) }, rounded(math.Floor)},
+		{"Ceil", func(s *Set, dst, a, _, _ []float32) { s.Ceil(dst, a) }, rounded(math.Ceil)},
+		{"Round", func(s *Set, dst, a, _, _ []float32) { s.Round(dst, a) }, rounded(math.RoundToEven)},
+		{"Exp", func(s *Set, dst, a, _, _ []float32) { s.Exp(dst, a) }, func(a, _, _ float32) float32 { return exp(a) }},
+		{"Log", func(s *Set, dst, a, _, _ []float32) { s.Log(dst, a) }, func(a, _, _ float32) float32 { return log(a) }},
+	}
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		n := d.in(0, 150)
+		for _, k := range kernels {
+			a, b, c := d.operand(n, d.any), d.operand(n, d.any), d.operand(n, d.any)
+			want := make([]float32, n)
+			for i := range want {
+				if d.noise>>i&1 != 0 && i%3 == 0 {
+					b.v[i] = a.v[i]
+				}
+				want[i] = k.want(a.v[i], b.v[i], c.v[i])
+			}
+			out := d.operand(n, nan)
+			dst := [][]float32{out.v, a.v, b.v, c.v}[d.in(0, 3)]
+			what := fmt.Sprintf("%s of %d on %s", k.name, n, s.Name())
+			k.run(s, dst, a.v, b.v, c.v)
+			same(t, what, dst, want)
+			for _, g := range []guarded{a, b, c, out} {
+				g.check(t, what)
+			}
+			if n > 0 {
+				refuses(t, what, func() { k.run(s, out.v, a.v[:n-1], b.v, c.v) }, out)
+			}
+		}
+		// The row and the columns of a matrix.
+		cols, rows := d.in(1, 130), d.in(0, 90)
+		x, y := d.operand(rows*cols, d.noise.next), d.operand(cols, d.noise.next)
+		want, all := newSums(y.v), newSums(make([]float32, 1))
+		want.terms, all.terms = rows+1, len(x.v)
+		for i, v := range x.v {
+			want.add(i%cols, float64(v))
+			all.add(0, float64(v))
+		}
+		what := fmt.Sprintf("SumColumns of %d rows of %d on %s", rows, cols, s.Name())
+		s.SumColumns(y.v, x.v)
+		want.check(t, what, y.v)
+		x.check(t, what)
+		y.check(t, what)
+		all.check(t, what+", all", []float32{s.SumRow(x.v)})
+		if rows > 0 && cols > 1 {
+			refuses(t, what, func() { s.SumColumns(y.v, x.v[1:]) }, y)
+		}
+	})
+}
+
+func FuzzFinish(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		rows, cols := d.in(0, 6), d.in(0, 80)
+		yRow, aRow := cols+d.in(0, 5), cols+d.in(0, 5)
+		size := func(row int) int { return max(0, (rows-1)*row+cols) }
+		if rows == 0 || cols == 0 {
+			size = func(int) int { return 0 }
+		}
+		y, extra, mask := d.operand(size(yRow), d.any), d.operand(size(yRow), d.any), d.operand(size(yRow), d.any)
+		a, b := d.operand(size(aRow), d.any), d.operand(cols, d.any)
+		floor := []float32{0, float32(math.Inf(-1)), 0.25, -3}[d.in(0, 3)]
+		var add []float32
+		mode := d.in(0, 2)
+		switch mode {
+		case 1:
+			add = extra.v
+		case 2:
+			add = y.v
+		}
+		masked := d.in(0, 1) == 1
+		want := slices.Clone(y.v)
+		for i := range rows {
+			for j := range cols {
+				at := i*yRow + j
+				v := a.v[i*aRow+j]
+				if !masked {
+					v += b.v[j]
+				}
+				if add != nil {
+					v += add[at]
+				}
+				switch {
+				case !masked:
+					v = max(floor, v)
+				case !(mask.v[at] > 0):
+					v = 0
+				}
+				want[at] = v
+			}
+		}
+		what := fmt.Sprintf("Finish on %s: %d rows of %d, every %d and %d, extra %d, masked %v", s.Name(), rows, cols, yRow, aRow, mode, masked)
+		run := func(a []float32) {
+			if masked {
+				s.FinishMask(y.v, yRow, a, aRow, add, mask.v, rows, cols)
+			} else {
+				s.Finish(y.v, yRow, a, aRow, b.v, add, floor, rows, cols)
+			}
+		}
+		if len(a.v) > 0 {
+			refuses(t, what, func() { run(a.v[1:]) }, y)
+		}
+		run(a.v)
+		same(t, what, y.v, want)
+		for _, g := range []guarded{y, extra, mask, a, b} {
+			g.check(t, what)
+		}
+	})
+}
+
+func FuzzDepthwise(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		cols, count := d.in(1, 70), d.in(0, 9)
+		xStep, yStep := d.in(0, 2*cols), cols+d.in(0, 4)
+		var taps []Tap
+		reach := 0
+		for i := range d.in(0, 9) {
+			taps = append(taps, Tap{X: d.in(0, 3*cols), W: i * (cols + d.in(0, 2))})
+			if i > 0 { // weights of one tap are no other's
+				taps[i].W = max(taps[i].W, taps[i-1].W+cols)
+			}
+			reach = max(reach, taps[i].X)
+		}
+		weights := 0
+		if len(taps) > 0 {
+			weights = taps[len(taps)-1].W + cols
+		}
+		last := max(0, count-1)
+		x, y := d.operand(last*xStep+reach+cols, d.noise.next), d.operand(last*yStep+cols, d.noise.next)
+		w, dw, bias := d.operand(weights, d.noise.next), d.operand(weights, d.noise.next), d.operand(cols, d.noise.next)
+		floor := []float32{0, float32(math.Inf(-1)), 0.25}[d.in(0, 2)]
+		what := fmt.Sprintf("Depthwise on %s: %d pixels of %d, every %d and %d, taps %v", s.Name(), count, cols, xStep, yStep, taps)
+
+		grad := newSums(dw.v)
+		grad.terms = count + 1
+		want := slices.Clone(y.v)
+		forward := newSums(y.v)
+		forward.terms = len(taps) + 1
+		for p := range count {
+			for c := range cols {
+				at := p*yStep + c
+				forward.value[at], forward.magnitude[at] = 0, 0
+				forward.add(at, float64(bias.v[c]))
+				for _, tap := range taps {
+					in := float64(x.v[p*xStep+tap.X+c])
+					forward.add(at, in*float64(w.v[tap.W+c]))
+					grad.add(tap.W+c, in*float64(want[at]))
+				}
+				forward.value[at] = max(forward.value[at], float64(floor))
+				forward.magnitude[at] = max(forward.magnitude[at], math.Abs(forward.value[at]))
+			}
+		}
+		if len(taps) > 0 && count > 0 {
+			refuses(t, what, func() { s.DepthwiseGrad(dw.v[1:], x.v, xStep, y.v, yStep, taps, count, cols) }, dw)
+			refuses(t, what, func() { s.Depthwise(y.v, yStep, x.v[1:], xStep, w.v, taps, bias.v, floor, count, cols) }, y)
+		}
+		s.DepthwiseGrad(dw.v, x.v, xStep, y.v, yStep, taps, count, cols)
+		grad.check(t, what+", gradient", dw.v)
+		s.Depthwise(y.v, yStep, x.v, xStep, w.v, taps, bias.v, floor, count, cols)
+		forward.check(t, what, y.v)
+		for _, g := range []guarded{x, y, w, dw, bias} {
+			g.check(t, what)
+		}
+	})
+}
+
+func FuzzGemm(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		g := Tiles{Rows: d.in(1, s.MaxRows()), Vecs: d.in(1, s.MaxVecs()), K: d.in(1, 60), Count: d.in(0, 3), Accumulate: d.in(0, 1) == 1}
+		cols := g.Vecs * s.Lanes()
+		g.ARow, g.ACol, g.AStep = d.in(0, 70), d.in(0, 70), d.in(0, 90)
+		g.BRow, g.BStep = d.in(0, 2*cols), d.in(0, 90)
+		g.CRow = cols + d.in(0, 20)
+		g.CStep = (g.Rows-1)*g.CRow + cols + d.in(0, 20)
+		last := max(0, g.Count-1)
+		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+(g.K-1)*g.ACol+1, d.noise.next)
+		b := d.operand(last*g.BStep+(g.K-1)*g.BRow+cols, d.noise.next)
+		c := d.operand(last*g.CStep+(g.Rows-1)*g.CRow+cols, d.noise.next)
+		want := newSums(c.v)
+		want.terms = g.K + 1
+		for n := range g.Count {
+			for r := range g.Rows {
+				for j := range cols {
+					at := n*g.CStep + r*g.CRow + j
+					if !g.Accumulate {
+						want.value[at], want.magnitude[at] = 0, 0
+					}
+					for l := range g.K {
+						want.add(at, float64(a.v[n*g.AStep+r*g.ARow+l*g.ACol])*float64(b.v[n*g.BStep+l*g.BRow+j]))
+					}
+				}
+			}
+		}
+		what := fmt.Sprintf("Gemm on %s: %+v", s.Name(), g)
+		if g.Count > 0 {
+			refuses(t, what, func() { s.Gemm(g, a.v[1:], b.v, c.v) }, c)
+			refuses(t, what, func() { s.Gemm(g, a.v, b.v[1:], c.v) }, c)
+			refuses(t, what, func() { s.Gemm(g, a.v, b.v, c.v[1:]) }, c)
+		}
+		s.Gemm(g, a.v, b.v, c.v)
+		want.check(t, what, c.v)
+		for _, g := range []guarded{a, b, c} {
+			g.check(t, what)
+		}
+	})
+}
+
+func FuzzTranspose(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		rows, cols := s.Lanes()*d.in(0, 4), s.Lanes()*d.in(0, 4)
+		dstRow, srcRow := rows+d.in(0, 20), cols+d.in(0, 20)
+		size := func(rows, row, cols int) int {
+			if rows == 0 || cols == 0 {
+				return 0
+			}
+			return (rows-1)*row + cols
+		}
+		dst, src := d.operand(size(cols, dstRow, rows), d.any), d.operand(size(rows, srcRow, cols), d.any)
+		scale := []float32{1, -0.5, 3}[d.in(0, 2)]
+		ahead := d.in(-3000, 3000)
+		want := slices.Clone(dst.v)
+		for i := range rows {
+			for j := range cols {
+				want[j*dstRow+i] = scale * src.v[i*srcRow+j]
+			}
+		}
+		what := fmt.Sprintf("Transpose on %s: [%d,%d], rows every %d and %d, times %v", s.Name(), rows, cols, srcRow, dstRow, scale)
+		if len(src.v) > 0 {
+			refuses(t, what, func() { s.Transpose(dst.v, dstRow, src.v[1:], srcRow, rows, cols, scale, ahead) }, dst)
+			refuses(t, what, func() { s.Transpose(dst.v[1:], dstRow, src.v, srcRow, rows, cols, scale, ahead) }, dst)
+			refuses(t, what, func() { s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols-1, scale, ahead) }, dst)
+		}
+		s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols, scale, ahead)
+		same(t, what, dst.v, want)
+		src.check(t, what)
+		dst.check(t, what)
+	})
+}
+
+func FuzzWinograd(f *testing.F) {
+	bt, g, a := toomCook()
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		vecs := d.in(0, 3)
+		n := vecs * s.Lanes()
+		plane, col := n+d.in(0, 20), n+d.in(0, 20)
+		next := d.noise.next
+		what := fmt.Sprintf("Winograd on %s: %d vectors, planes every %d, columns every %d", s.Name(), vecs, plane, col)
+		fresh := func(planes, every int) guarded { return d.operand((planes-1)*every+n, next) }
+		// square is the matrix at one place of planes.
+		square := func(x []float32, size, every, l int) matrix {
+			m := make(matrix, size)
+			for i := range m {
+				for j := range size {
+					m[i] = append(m[i], float64(x[(size*i+j)*every+l]))
+				}
+			}
+			return m
+		}
+		// transform compares dst, size x size planes, with left·m·leftᵀ.
+		transform := func(name string, left matrix, size, every int, dst guarded, m func(l int) matrix, in ...guarded) {
+			t.Helper()
+			for l := range n {
+				want, mag := sandwich(left, m(l))
+				closeTo(t, what+", "+name, func(i, j int) float32 { return dst.v[(size*i+j)*every+l] }, want, mag)
+			}
+			for i := range max(0, len(dst.v)) {
+				if i%every >= n && dst.v[i] != 7 {
+					t.Fatalf("%s, %s: wrote between the planes, at %d", what, name, i)
+				}
+			}
+			for _, g := range append(in, dst) {
+				g.check(t, what+", "+name)
+			}
+		}
+		between := func(x guarded) guarded { // marks what is not to be written
+			for i := range x.v {
+				x.v[i] = 7
+			}
+			return x
+		}
+		// A patch's rows begin at its first selected column and end with the last.
+		patch := func(size int) (rows []guarded, off int, mask uint, m func(l int) matrix) {
+			mask = uint(d.in(0, 1<<size-1))
+			first, last := 0, size-1
+			for ; mask != 0 && mask>>first&1 == 0; first++ {
+			}
+			for ; mask != 0 && mask>>last&1 == 0; last-- {
+			}
+			off = d.in(0, 9) - first*col
+			for range size {
+				rows = append(rows, d.operand(max(1, off+last*col+n), next))
+			}
+			return rows, off, mask, func(l int) matrix {
+				m := make(matrix, size)
+				for i := range m {
+					m[i] = make([]float64, size)
+					for j := range m[i] {
+						if mask>>j&1 != 0 {
+							m[i][j] = float64(rows[i].v[off+j*col+l])
+						}
+					}
+				}
+				return m
+			}
+		}
+
+		rows, off, mask, m := patch(6)
+		dst := between(fresh(WinogradPlanes, plane))
+		six := [6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}
+		s.WinogradInput(dst.v, plane, &six, off, col, mask, vecs)
+		transform("input", bt, 6, plane, dst, m, rows...)
+		if n > 0 && mask != 0 {
+			short := six
+			short[d.in(0, 5)] = six[0][:len(six[0])-1]
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, &short, off, col, mask, vecs) }, dst)
+		}
+		rows, off, mask, m = patch(4)
+		dst = between(fresh(WinogradPlanes, plane))
+		s.WinogradGradient(dst.v, plane, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, off, col, mask, vecs)
+		transform("gradient", a, 6, plane, dst, m, rows...)
+
+		w := fresh(9, col)
+		dst = between(fresh(WinogradPlanes, plane))
+		s.WinogradWeights(dst.v, plane, w.v, col, vecs)
+		transform("weights", g, 6, plane, dst, func(l int) matrix { return square(w.v, 3, col, l) }, w)
+		src, dw := fresh(WinogradPlanes, plane), between(fresh(9, col))
+		s.WinogradWeightsGrad(dw.v, col, src.v, plane, vecs)
+		transform("weights' gradient", g.t(), 3, col, dw, func(l int) matrix { return square(src.v, 6, plane, l) }, src)
+
+		row := 3*col + n + d.in(0, 20)
+		size := 3*row + 3*col + n
+		y, extra, gate, bias := d.operand(size, next), d.operand(size, next), d.operand(size, next), d.operand(n, next)
+		old := slices.Clone(y.v)
+		floor := []float32{0, float32(math.Inf(-1))}[d.in(0, 1)]
+		add := [][]float32{nil, extra.v, y.v}[d.in(0, 2)]
+		before := slices.Clone(add)
+		masked := d.in(0, 1) == 1
+		if masked {
+			s.WinogradOutputMask(y.v, row, col, src.v, plane, add, gate.v, vecs)
+		} else {
+			s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, add, floor, vecs)
+		}
+		written := make([]bool, size)
+		for l := range n {
+			want, mag := sandwich(a.t(), square(src.v, 6, plane, l))
+			plus := func(i, j int, v float32) {
+				want[i][j] += float64(v)
+				mag[i][j] += math.Abs(float64(v))
+			}
+			for i := range 4 {
+				for j := range 4 {
+					at := i*row + j*col + l
+					written[at] = true
+					if !masked {
+						plus(i, j, bias.v[l])
+					}
+					if before != nil {
+						plus(i, j, before[at])
+					}
+					switch {
+					case !masked:
+						want[i][j] = max(float64(floor), want[i][j])
+					case !(gate.v[at] > 0):
+						want[i][j] = 0
+					}
+				}
+			}
+			closeTo(t, what+", output", func(i, j int) float32 { return y.v[i*row+j*col+l] }, want, mag)
+		}
+		for i, w := range written {
+			if !w && y.v[i] != old[i] {
+				t.Fatalf("%s, output: wrote between its elements, at %d", what, i)
+			}
+		}
+		for _, g := range []guarded{y, extra, gate, bias, src} {
+			g.check(t, what+", output")
+		}
+	})
+}
