@@ -5,6 +5,7 @@ package classifier
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
@@ -20,14 +21,12 @@ const (
 	Eval Mode = iota
 	// Train normalises with the statistics of the batch and moves the running statistics.
 	Train
+	// Frozen normalises with the statistics of the batch and leaves the running statistics alone. A network sees it as
+	// Train: [Bound.Logits] puts the statistics back.
+	Frozen
 )
 
-func (m Mode) String() string {
-	if m == Train {
-		return "train"
-	}
-	return "eval"
-}
+func (m Mode) String() string { return [...]string{"eval", "train", "frozen"}[m] }
 
 // Kind is what a parameter is for; it decides initialisation and whether an optimizer moves it.
 type Kind int
@@ -85,6 +84,7 @@ type Bound struct {
 	index map[string]int
 	nodes []*Node
 	mode  Mode
+	last  map[*Node]*Node // the logits of the last pass over each input
 }
 
 // Bind ties a network to the nodes that hold its parameters, in the order of net.Params().
@@ -93,7 +93,7 @@ func Bind(net Network, nodes []*Node) *Bound {
 	if len(nodes) != len(params) {
 		panic(fmt.Sprintf("classifier: %s has %d parameters, got %d nodes", net.Name(), len(params), len(nodes)))
 	}
-	b := &Bound{net: net, index: make(map[string]int, len(params)), nodes: append([]*Node(nil), nodes...)}
+	b := &Bound{net: net, index: make(map[string]int, len(params)), nodes: append([]*Node(nil), nodes...), last: map[*Node]*Node{}}
 	for i, p := range params {
 		b.index[p.Name] = i
 	}
@@ -103,8 +103,17 @@ func Bind(net Network, nodes []*Node) *Bound {
 // Logits runs one forward pass over x in the given mode.
 func (b *Bound) Logits(x *Node, mode Mode) *Node {
 	b.mode = mode
-	return b.net.Forward(b, x)
+	if mode == Frozen {
+		b.mode = Train
+		before := b.Nodes()
+		defer func() { b.nodes = before }()
+	}
+	b.last[x] = b.net.Forward(b, x)
+	return b.last[x]
 }
+
+// Last is the logits of the last forward pass over x, or nil if there was none: for a loss that builds on another's.
+func (b *Bound) Last(x *Node) *Node { return b.last[x] }
 
 // Mode is the mode of the forward pass under way.
 func (b *Bound) Mode() Mode { return b.mode }
@@ -140,7 +149,67 @@ type Batch struct {
 	X        *Node    // clean images, float [N,H,W,C] in [0,1]
 	XAdv     *Node    // the perturbed images: the current point of the search, or its result
 	Y        *Node    // labels, int32 [N]
+
+	// Progress is the share of the run's epochs that are done when the one under way is, a float scalar: 1/2 throughout
+	// epoch 100, counted from 1, of 200.
+	Progress *Node
+	// Before holds what the objective computes once per batch, before the search; nil if it asks for nothing.
+	Before []*Node
+	// Memory is what the objective keeps from step to step.
+	Memory *Memory
 }
+
+// Cell is a vector that an objective keeps from step to step, and what it holds when a run starts.
+type Cell struct {
+	Name     string
+	Start    []float32
+	PerClass bool // Start is repeated for every class
+}
+
+// Values are what the cell of a network with so many classes starts with.
+func (c Cell) Values(classes int) []float32 {
+	if c.PerClass {
+		return slices.Repeat(c.Start, classes)
+	}
+	return c.Start
+}
+
+// Memory is an objective's cells in one graph: float32 vectors, read with Get and replaced with Set. What the graph
+// leaves in them is what the next step finds.
+type Memory struct {
+	index map[string]int
+	nodes []*Node
+}
+
+// Remember ties cells to the nodes that hold their values, in the same order.
+func Remember(cells []Cell, nodes []*Node) *Memory {
+	m := &Memory{index: make(map[string]int, len(cells)), nodes: append([]*Node(nil), nodes...)}
+	for i, c := range cells {
+		m.index[c.Name] = i
+	}
+	return m
+}
+
+// Get is the value of a cell: what the last Set put there.
+func (m *Memory) Get(name string) *Node { return m.nodes[m.at(name)] }
+
+// Set replaces the value of a cell, a vector of the same length.
+func (m *Memory) Set(name string, value *Node) {
+	i := m.at(name)
+	value.AssertDims(m.nodes[i].Shape().Dimensions...)
+	m.nodes[i] = StopGradient(value)
+}
+
+func (m *Memory) at(name string) int {
+	i, ok := m.index[name]
+	if !ok {
+		panic(fmt.Sprintf("classifier: the objective keeps nothing named %q", name))
+	}
+	return i
+}
+
+// Nodes returns the cells' current nodes, in order.
+func (m *Memory) Nodes() []*Node { return append([]*Node(nil), m.nodes...) }
 
 // Model is a network with values for its parameters.
 type Model struct {

@@ -79,6 +79,38 @@ func TestKL(t *testing.T) {
 	}
 }
 
+// Where two distributions nearly agree, the sum in the definition cancels in float32; where they are far apart, exp of their
+// difference overflows. The divergence keeps five digits of both.
+func TestDivergenceKeepsItsPrecision(t *testing.T) {
+	for _, c := range []struct {
+		q, p        []float32
+		temperature float64
+	}{
+		{[]float32{1, 2, -1, 0.5}, []float32{1.5, 1.75, -1, 0.25}, 30},
+		{[]float32{1, 2, -1, 0.5}, []float32{1.03125, 2, -1, 0.5}, 1},
+		{[]float32{-150, 0, 3, 1}, []float32{150, 0, 1, 3}, 1},
+		{[]float32{150, 0, 3, 1}, []float32{-150, 0, 1, 3}, 1},
+	} {
+		q, p := softmax(c.q, c.temperature), softmax(c.p, c.temperature)
+		var want float64
+		for i := range q {
+			want += q[i] * math.Log(q[i]/p[i])
+		}
+		got := run(t, func(in []*Node) []*Node {
+			d := Divergence(in[0], in[1], c.temperature)
+			return []*Node{d, Gradient(ReduceAllSum(d), in[1])[0]}
+		}, [][]float32{c.q}, [][]float32{c.p})
+		if !(math.Abs(got[0]-want) <= 1e-5*want) {
+			t.Errorf("KL(%v || %v) at temperature %g is %v, expected %v", c.q, c.p, c.temperature, got[0], want)
+		}
+		for i := range q {
+			if slope := (p[i] - q[i]) / c.temperature; !(math.Abs(got[1+i]-slope) <= 1e-6) {
+				t.Errorf("the gradient of KL(%v || %v) by logit %d is %v, expected %v", c.q, c.p, i, got[1+i], slope)
+			}
+		}
+	}
+}
+
 func TestReductionNames(t *testing.T) {
 	for _, r := range []Reduction{Sum, BatchMean, Mean} {
 		if back, err := ParseReduction(r.String()); err != nil || back != r {

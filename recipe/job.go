@@ -40,8 +40,9 @@ func Prepare(s Settings, dataDir string) (*Job, error) {
 	if j.method, err = s.BuildMethod(); err != nil {
 		return nil, err
 	}
-	if len(s.Teachers) != j.method.Teachers {
-		return nil, fmt.Errorf("method %s takes %d teacher(s), found %d; name each with --teacher FILE", s.Method, j.method.Teachers, len(s.Teachers))
+	if want := j.method.Teachers; len(s.Teachers) != want {
+		takes := [...]string{"no teacher", "1 teacher", "2 teachers, the robust one first, then the naturally trained one"}[want]
+		return nil, fmt.Errorf("method %s takes %s; found %d: name each with --teacher FILE", s.Method, takes, len(s.Teachers))
 	}
 	if err := j.plan(); err != nil {
 		return nil, err
@@ -118,15 +119,26 @@ func (j *Job) plan() error {
 		return fmt.Errorf("warm_up is %g epochs, expected 0 to the %d of the run", s.WarmUp, s.Epochs)
 	case s.EMA > 0 && s.SWA > 0:
 		return errors.New("ema and swa are both set; a run keeps one average")
+	case !(s.AWP >= 0 && s.AWP < 1):
+		return fmt.Errorf("awp is %g, expected a share of each layer's norm from 0 (none) to less than 1", s.AWP)
+	case s.AWPWarmUp < 0:
+		return fmt.Errorf("awp_warm_up is %d epochs, expected at least 0", s.AWPWarmUp)
+	case s.AWP > 0 && s.AWPWarmUp >= s.Epochs:
+		return fmt.Errorf("awp_warm_up is %d, but the run has %d epochs: no weights would be perturbed", s.AWPWarmUp, s.Epochs)
+	case s.Begin >= s.Epochs:
+		return fmt.Errorf("begin is %d, but the run has %d epochs: %s would never begin", s.Begin, s.Epochs, s.Method)
 	case s.ValidationSteps < 0:
 		return fmt.Errorf("validation_steps is %d, expected at least 0", s.ValidationSteps)
-	case s.ValidationSteps > 0 && !(s.Search.Epsilon > 0):
+	case s.ValidationSteps > 0 && !(s.validationEpsilon() > 0):
 		return fmt.Errorf("validation_steps is %d, but search.epsilon is 0: there is no ball to validate in", s.ValidationSteps)
 	}
 	switch s.Optimizer {
 	case "sgd":
-		j.optimizer = train.SGD{Momentum: s.Momentum, WeightDecay: s.WeightDecay}
+		j.optimizer = train.SGD{Momentum: s.Momentum, WeightDecay: s.WeightDecay, Nesterov: s.Nesterov}
 	case "adam":
+		if s.Nesterov {
+			return errors.New("nesterov is set, but the optimizer is adam; expected sgd")
+		}
 		j.optimizer = train.Adam{Beta1: 0.9, Beta2: 0.999, Epsilon: 1e-8, WeightDecay: s.WeightDecay}
 	default:
 		return fmt.Errorf("optimizer is %q, expected sgd or adam", s.Optimizer)
@@ -155,9 +167,17 @@ func (j *Job) plan() error {
 	case s.SWA > 0:
 		j.average = train.SWA{From: int(math.Ceil(s.SWA * float64(s.Epochs)))}
 	}
-	eps := float64(s.Search.Epsilon)
+	eps := float64(s.validationEpsilon())
 	j.validate = threat.Model{Epsilon: eps, StepSize: eps / 4, Steps: s.ValidationSteps, Start: threat.Uniform}
-	return nil
+	return j.validate.Validate()
+}
+
+// validationEpsilon is the radius of the validation.
+func (s Settings) validationEpsilon() Radius {
+	if s.ValidationEpsilon > 0 {
+		return s.ValidationEpsilon
+	}
+	return s.Search.Epsilon
 }
 
 // Options are where a job runs and who watches.
@@ -192,9 +212,7 @@ func (j *Job) Selection() string {
 func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*train.Result, error) {
 	cfg := train.Config{
 		Dir: o.Dir, Backend: backend, Student: j.Student, Teachers: j.Teachers,
-		Phases: []train.Phase{{Objective: train.Objective{
-			Threat: j.method.Threat, SearchMode: j.method.SearchMode, Search: j.method.Search, Loss: j.method.Loss,
-		}}},
+		Phases: phases(j.method), AWP: train.AWP{Gamma: j.Settings.AWP, WarmUp: j.Settings.AWPWarmUp},
 		Images: j.Train, Augmentation: j.augment, Epochs: j.Settings.Epochs, BatchSize: j.Settings.BatchSize,
 		Optimizer: j.optimizer, Schedule: j.schedule, Average: j.average, Clip: j.Settings.Clip, Seed: j.Settings.Seed,
 		Settings: j.Settings, InstructionSet: backend.Description(), Reporter: o.Reporter,
@@ -217,6 +235,20 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 		}
 	}
 	return train.Run(ctx, cfg)
+}
+
+// phases are a method's objectives, and when each takes over.
+func phases(m distill.Method) []train.Phase {
+	o := train.Objective{
+		Threat: m.Threat, SearchMode: m.SearchMode, Before: m.Before, Search: m.Search, Loss: m.Loss,
+		Memory: m.Memory, EndEpoch: m.EndEpoch,
+	}
+	if m.WarmUp == nil || m.Begin == 0 {
+		return []train.Phase{{Objective: o}}
+	}
+	first := o
+	first.Loss = m.WarmUp
+	return []train.Phase{{Objective: first}, {From: m.Begin, Objective: o}}
 }
 
 // card is the model card of what the job makes, without measurements.

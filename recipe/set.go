@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
+	"math"
 	"path/filepath"
 	"strings"
 
@@ -63,6 +64,9 @@ func (s *Settings) Set(key, value string) error {
 func (s *Settings) SetEpsilon(eps Radius) {
 	if s.Search.Epsilon > 0 {
 		s.Search.StepSize *= eps / s.Search.Epsilon
+		if n := math.Round(float64(s.Search.StepSize) * 255); math.Abs(n/255-float64(s.Search.StepSize)) < 1e-12 {
+			s.Search.StepSize = Radius(n / 255)
+		}
 	}
 	s.Search.Epsilon = eps
 }

@@ -4,19 +4,25 @@ package recipe
 
 import (
 	"fmt"
+	"math"
 	"slices"
-	"strings"
+	"strconv"
 
 	"github.com/adaad-go/adaad/classifier"
-	"github.com/adaad-go/adaad/distill"
 	"github.com/adaad-go/adaad/threat"
 )
 
 // Radius is a distance in [0,1] pixels, written and read as people write it: "8/255".
 type Radius float64
 
-// MarshalText writes 8/255 where the radius is one, else a number.
-func (r Radius) MarshalText() ([]byte, error) { return []byte(threat.Format(float64(r))), nil }
+// MarshalText writes 8/255 where the radius is just that, else the shortest number that is read back as the same radius:
+// a run that is resumed searches as it did.
+func (r Radius) MarshalText() ([]byte, error) {
+	if n := math.Round(float64(r) * 255); n > 0 && n < 256 && Radius(n/255) == r {
+		return fmt.Appendf(nil, "%.0f/255", n), nil
+	}
+	return strconv.AppendFloat(nil, float64(r), 'g', -1, 64), nil
+}
 
 // UnmarshalText reads "8/255" or "0.031".
 func (r *Radius) UnmarshalText(text []byte) error {
@@ -44,14 +50,28 @@ type Settings struct {
 
 	Search Search `json:"search"`
 
-	Alpha        float64 `json:"alpha,omitempty"`
-	Temperature  float64 `json:"temperature,omitempty"`
-	Reduction    string  `json:"kl_reduction,omitempty"`  // sum, batchmean or mean
-	ForwardClean bool    `json:"forward_clean,omitempty"` // PGD-AT: the clean images move the running statistics too
+	// What the methods ask for besides; each takes those that adaad methods lists, and refuses the others.
+	Base           string  `json:"base,omitempty"`            // IGDM: the method it is added to
+	Alpha          float64 `json:"alpha,omitempty"`           // weight of the teacher or of the perturbed images, as in the paper
+	Beta           float64 `json:"beta,omitempty"`            // the paper's β: a weight (TRADES, SCORE, SAAD) or an exponent (IAD, MTARD, Fair-ARD)
+	Lambda         float64 `json:"lambda,omitempty"`          // IGDM, SAAD: weight of the gradients' match at the end of the run
+	Temperature    float64 `json:"temperature,omitempty"`     // of the teacher's divergence
+	Reduction      string  `json:"kl_reduction,omitempty"`    // sum, batchmean or mean
+	Scale          float64 `json:"scale,omitempty"`           // RSLAD: factor of the loss
+	ForwardClean   bool    `json:"forward_clean,omitempty"`   // also the train-mode passes that only the authors' code makes
+	Begin          int     `json:"begin,omitempty"`           // IAD, AdaIAD: epochs before introspection
+	NaturalWeight  float64 `json:"natural_weight,omitempty"`  // IAD-II: weight of the naturally trained teacher
+	WeightRate     float64 `json:"weight_rate,omitempty"`     // MTARD: how fast the losses' weights move; it drops with the learning rate
+	Correction     float64 `json:"correction,omitempty"`      // SAAD: how far the search follows the teacher's gradient
+	EntropyScale   float64 `json:"entropy_scale,omitempty"`   // SAAD: factor of an image's weight
+	LabelSmoothing float64 `json:"label_smoothing,omitempty"` // SCORE: share of the label's weight for the other classes
+	Power          float64 `json:"power,omitempty"`           // CCAT: how fast confidence is to fall with the perturbation
+	CleanShare     float64 `json:"clean_share,omitempty"`     // CCAT: share of each batch that stays clean
 
 	Optimizer   string  `json:"optimizer"` // sgd or adam
 	LR          float64 `json:"lr"`
 	Momentum    float64 `json:"momentum,omitempty"`
+	Nesterov    bool    `json:"nesterov,omitempty"`
 	WeightDecay float64 `json:"weight_decay"`
 	Clip        float64 `json:"clip,omitempty"` // global gradient norm; 0 does not clip
 
@@ -63,8 +83,13 @@ type Settings struct {
 	EMA float64 `json:"ema,omitempty"` // decay of an exponential moving average of the weights; 0 keeps none
 	SWA float64 `json:"swa,omitempty"` // share of the run after which epochs are averaged; 0 keeps none
 
+	AWP       float64 `json:"awp,omitempty"`         // size of the adversarial weight perturbation, a share of each layer's norm; 0 for none
+	AWPWarmUp int     `json:"awp_warm_up,omitempty"` // epochs without it
+
 	ValidationSteps   int `json:"validation_steps"`             // PGD steps of the per-epoch validation; 0 chooses by clean accuracy
 	ValidationSamples int `json:"validation_samples,omitempty"` // of the held-out images; 0 takes all
+
+	ValidationEpsilon Radius `json:"validation_epsilon,omitempty"` // radius of the validation; 0 takes the search's
 }
 
 // Search are the settings of the inner search.
@@ -74,7 +99,7 @@ type Search struct {
 	Steps     int    `json:"steps"`
 	Start     string `json:"start"`                // image, gaussian or uniform
 	ClipStart bool   `json:"clip_start,omitempty"` // the start is clipped to [0,1]
-	BatchNorm string `json:"batch_norm"`           // the student's mode in the search: eval or train
+	BatchNorm string `json:"batch_norm"`           // the student's mode in the search: eval, train or frozen
 }
 
 // threat is the ball and the search in it.
@@ -85,74 +110,9 @@ func (s Search) threat() (threat.Model, classifier.Mode, error) {
 		return m, 0, fmt.Errorf("search start is %q, expected image, gaussian or uniform", s.Start)
 	}
 	m.Start = threat.Start(start)
-	mode := slices.Index([]string{"eval", "train"}, s.BatchNorm)
+	mode := slices.Index([]string{"eval", "train", "frozen"}, s.BatchNorm)
 	if mode < 0 {
-		return m, 0, fmt.Errorf("search batch norm is %q, expected eval or train", s.BatchNorm)
+		return m, 0, fmt.Errorf("search batch norm is %q, expected eval, train or frozen", s.BatchNorm)
 	}
 	return m, classifier.Mode(mode), m.Validate()
-}
-
-// Method is one entry of the list of methods.
-type Method struct {
-	Name     string `json:"name"`
-	Source   string `json:"source"`
-	What     string `json:"what"` // what the student learns
-	Teachers int    `json:"teachers"`
-
-	build func(s Settings) (distill.Method, error)
-}
-
-// Methods lists the methods.
-func Methods() []Method { return methods }
-
-var methods = []Method{
-	{"natural", "-", "cross-entropy on clean images", 0, func(s Settings) (distill.Method, error) {
-		return distill.Natural(), nil
-	}},
-	{"kd", "Hinton et al. 2015", "the teacher's softened logits on clean images", 1, func(s Settings) (distill.Method, error) {
-		r, err := s.kl()
-		return distill.KD(distill.KDSettings{Alpha: s.Alpha, Temperature: s.Temperature, Reduction: r}), err
-	}},
-	{"pgd-at", "Madry et al. 2018", "cross-entropy on PGD's images", 0, func(s Settings) (distill.Method, error) {
-		m, mode, err := s.Search.threat()
-		return distill.PGDAT(distill.PGDATSettings{Threat: m, SearchMode: mode, ForwardClean: s.ForwardClean}), err
-	}},
-	{"adaad", "Huang et al. 2023", "agree with the teacher where the two disagree most", 1, func(s Settings) (distill.Method, error) {
-		m, mode, err := s.Search.threat()
-		if err != nil {
-			return distill.Method{}, err
-		}
-		r, err := s.kl()
-		return distill.AdaAD(distill.AdaADSettings{Threat: m, SearchMode: mode, Alpha: s.Alpha, Temperature: s.Temperature, Reduction: r}), err
-	}},
-}
-
-// kl checks and reads the settings of a KL divergence.
-func (s Settings) kl() (distill.Reduction, error) {
-	if !(s.Temperature > 0) {
-		return 0, fmt.Errorf("temperature is %g, expected more than 0", s.Temperature)
-	}
-	if !(s.Alpha >= 0 && s.Alpha <= 1) {
-		return 0, fmt.Errorf("alpha is %g, expected a weight from 0 to 1", s.Alpha)
-	}
-	return distill.ParseReduction(s.Reduction)
-}
-
-// BuildMethod makes the method the settings name.
-func (s Settings) BuildMethod() (distill.Method, error) {
-	for _, m := range methods {
-		if m.Name == s.Method {
-			return m.build(s)
-		}
-	}
-	return distill.Method{}, fmt.Errorf("method is %q, expected one of %s", s.Method, strings.Join(MethodNames(), ", "))
-}
-
-// MethodNames lists the methods.
-func MethodNames() []string {
-	var names []string
-	for _, m := range methods {
-		names = append(names, m.Name)
-	}
-	return names
 }

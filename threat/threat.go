@@ -106,6 +106,15 @@ func (m Model) Project(x, xAdv *Node) *Node {
 	return ClipScalar(xAdv, 0, 1)
 }
 
+// Size is how far each image is from its clean one in the model's norm, [N].
+func (m Model) Size(x, xAdv *Node) *Node {
+	d := Sub(xAdv, x)
+	if m.Norm == L2 {
+		return Sqrt(ReduceSum(Square(d), 1, 2, 3))
+	}
+	return ReduceMax(Abs(d), 1, 2, 3)
+}
+
 // norms is the L2 norm of every image, [N,1,1,1].
 func norms(d *Node) *Node {
 	return Sqrt(ReduceAndKeep(Square(d), ReduceSum, 1, 2, 3))

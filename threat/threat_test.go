@@ -123,6 +123,30 @@ func TestAscendTakesTheStep(t *testing.T) {
 	}
 }
 
+// The size of a perturbation is its norm, and 0 where there is none.
+func TestSize(t *testing.T) {
+	backend, err := gobackend.New("ops_sequential")
+	if err != nil {
+		t.Fatal(err)
+	}
+	x := [][][][]float32{{{{0.5}, {0.25}}}, {{{1}, {0}}}}
+	xAdv := [][][][]float32{{{{0.75}, {-0.5}}}, {{{1}, {0}}}}
+	for norm, want := range map[Norm][]float32{Linf: {0.75, 0}, L2: {float32(math.Sqrt(0.625)), 0}} {
+		out, err := ExecOnceN(backend, func(x, xAdv *Node) []*Node {
+			return []*Node{Model{Norm: norm}.Size(x, xAdv)}
+		}, x, xAdv)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := tensors.MustCopyFlatData[float32](out[0])
+		for i := range want {
+			if math.Abs(float64(got[i]-want[i])) > 1e-6 {
+				t.Errorf("%v size of perturbation %d is %g, want %g", norm, i, got[i], want[i])
+			}
+		}
+	}
+}
+
 func TestClipStart(t *testing.T) {
 	x := []float32{0, 1, 0, 1, 0, 1, 0.5, 0.5}
 	for _, clip := range []bool{false, true} {

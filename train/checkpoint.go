@@ -57,8 +57,8 @@ type checkpoint struct {
 	tensors  map[string]*tensors.Tensor // on the host; see names
 }
 
-// names gives every tensor of a state its name in a checkpoint, in order: student.NAME, optimizer.SLOT.NAME and
-// average.NAME.
+// names gives every tensor of a state its name in a checkpoint, in order: student.NAME, optimizer.SLOT.NAME,
+// average.NAME and memory.NAME.
 func (s *Stepper) names() map[string]**tensors.Tensor {
 	all := map[string]**tensors.Tensor{}
 	for i, p := range s.params {
@@ -71,6 +71,9 @@ func (s *Stepper) names() map[string]**tensors.Tensor {
 		for k, i := range s.trainable {
 			all["optimizer."+strconv.Itoa(j)+"."+s.params[i].Name] = &slot[k]
 		}
+	}
+	for i, c := range s.objective.Memory {
+		all["memory."+c.Name] = &s.state.memory[i]
 	}
 	return all
 }

@@ -62,6 +62,7 @@ type Config struct {
 	Optimizer Optimizer
 	Schedule  Schedule
 	Average   Average // nil keeps none
+	AWP       AWP     // the zero value perturbs no weights
 	Clip      float64 // largest global gradient norm; 0 for no limit
 	Seed      uint64
 
@@ -230,6 +231,15 @@ func (r *run) configure() (err error) {
 	if err := validatePhases(c.Phases); err != nil {
 		return err
 	}
+	if c.AWP.WarmUp < 0 {
+		return fmt.Errorf("the warm-up of the weight perturbation is %d epochs, expected at least 0", c.AWP.WarmUp)
+	}
+	if c.AWP.Gamma != 0 {
+		c.Phases = c.AWP.phases(c.Phases)
+		if err := validatePhases(c.Phases); err != nil {
+			return err
+		}
+	}
 	if r.source, err = newSource(c.Images, c.Augmentation, c.BatchSize, c.Seed); err != nil {
 		return err
 	}
@@ -266,6 +276,9 @@ func (r *run) describe() *Record {
 	}
 	if c.Average != nil {
 		training["average"] = c.Average.String()
+	}
+	if c.AWP.Gamma != 0 {
+		training["awp"] = c.AWP.String()
 	}
 	var teachers, searches []any
 	for _, t := range c.Teachers {
@@ -312,6 +325,7 @@ func (r *run) epoch(ctx context.Context) error {
 		}
 		r.phase = p
 	}
+	r.stepper.SetProgress(float64(r.at.Epoch+1) / float64(r.cfg.Epochs))
 	began, from := r.cfg.Now(), r.at.Batch
 	if err := r.updates(ctx); err != nil {
 		return err
@@ -441,6 +455,9 @@ func (r *run) endEpoch(ctx context.Context, rate float64) error {
 		return err
 	}
 	r.cfg.Reporter.Epoch(line)
+	if err := r.stepper.EndEpoch(); err != nil {
+		return err
+	}
 	r.at.Epoch, r.at.Batch, r.at.Loss, r.at.Right = r.at.Epoch+1, 0, 0, 0
 	if err := r.save(best); err != nil {
 		return err

@@ -21,15 +21,16 @@ import (
 )
 
 // small is a run of 4 epochs of 3 batches with everything in it that has state: two phases, momentum, an average that is
-// settled, a search in train mode, augmentation, and a validation that depends on the weights.
+// settled, a search in train mode, an objective that remembers, weights that are perturbed from epoch 3 on, augmentation,
+// and a validation that depends on the weights.
 func small(dir string) Config {
 	return Config{
 		Dir: dir, Backend: backend(), Student: tinyModel(5, 1), Teachers: []*classifier.Model{tinyModel(7, 2)},
-		Phases: []Phase{{0, distilled(ball, classifier.Train)}, {2, distilled(ball, classifier.Eval)}},
+		Phases: []Phase{{0, remembering(distilled(ball, classifier.Train))}, {1, remembering(distilled(ball, classifier.Eval))}},
 		Images: tinySet(26), Augmentation: data.Augmentation{Pad: 1, Flip: true}, Epochs: 4, BatchSize: 8,
 		Optimizer: SGD{Momentum: 0.9, WeightDecay: 1e-3},
 		Schedule:  WarmUp{0.2, Cosine{LR: 0.5, Final: 0.01}},
-		Average:   SWA{From: 1}, Clip: 5, Seed: 11,
+		Average:   SWA{From: 1}, AWP: AWP{Gamma: 0.01, WarmUp: 2}, Clip: 5, Seed: 11,
 		Validate: validate,
 		Settings: map[string]any{"method": "adaad", "search": map[string]any{"epsilon": "8/255"}},
 	}

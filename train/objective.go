@@ -18,6 +18,7 @@ package train
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/threat"
@@ -32,10 +33,22 @@ type Objective struct {
 	// SearchMode is the student's batch-norm mode in the search. In train mode every step of the search moves its
 	// running statistics, as it does in PyTorch.
 	SearchMode classifier.Mode
+	// Before, where it is not nil, computes what depends on the clean images and labels alone and stays the same over the
+	// steps of a search; Search and Loss find it in Batch.Before. It moves no running statistics.
+	Before func(b *classifier.Batch) []*Node
 	// Search is what the inner search raises over Batch.XAdv: a scalar, summed over the images.
 	Search func(b *classifier.Batch) *Node
 	// Loss is what an update lowers over the student's trainable parameters: a scalar.
 	Loss func(b *classifier.Batch) *Node
+
+	// Memory are the tensors the objective keeps from step to step, in checkpoints too. Search and Loss read and replace
+	// them through Batch.Memory. All phases of a run have the same.
+	Memory []classifier.Cell
+	// EndEpoch, where it is not nil, changes the memory at the end of every epoch.
+	EndEpoch func(m *classifier.Memory)
+
+	// Gamma is the size of the adversarial weight perturbation, relative to each layer's norm; see [AWP]. 0 is none.
+	Gamma float64
 }
 
 func (o Objective) validate() error {
@@ -47,8 +60,25 @@ func (o Objective) validate() error {
 		return errors.New("the objective has no loss")
 	case o.Threat.Steps > 0 && o.Search == nil:
 		return fmt.Errorf("the objective takes %d search steps but says nothing to search for", o.Threat.Steps)
+	case !(o.Gamma >= 0 && o.Gamma < 1):
+		return fmt.Errorf("the weight perturbation is %g, expected a share of each layer's norm from 0 to less than 1", o.Gamma)
+	}
+	seen := map[string]bool{}
+	for _, c := range o.Memory {
+		if c.Name == "" || len(c.Start) == 0 || seen[c.Name] {
+			return fmt.Errorf("the objective's memory has a cell %q of %d values, expected names of their own and at least one value",
+				c.Name, len(c.Start))
+		}
+		seen[c.Name] = true
 	}
 	return nil
+}
+
+// sameMemory is whether two objectives keep the same cells.
+func sameMemory(a, b Objective) bool {
+	return slices.EqualFunc(a.Memory, b.Memory, func(x, y classifier.Cell) bool {
+		return x.Name == y.Name && x.PerClass == y.PerClass && slices.Equal(x.Start, y.Start)
+	})
 }
 
 // Phase is an objective and the epoch, from 0, at which it takes over. Its graphs are compiled when it does.
@@ -81,6 +111,9 @@ func validatePhases(phases []Phase) error {
 		}
 		if err := p.Objective.validate(); err != nil {
 			return err
+		}
+		if !sameMemory(p.Objective, phases[0].Objective) {
+			return fmt.Errorf("objective %d keeps other tensors than the first", i)
 		}
 	}
 	return nil

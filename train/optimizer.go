@@ -20,13 +20,14 @@ type Optimizer interface {
 	fmt.Stringer
 }
 
-// SGD is stochastic gradient descent with momentum in PyTorch's convention (no dampening, no Nesterov):
+// SGD is stochastic gradient descent with momentum in PyTorch's convention (no dampening), with g' = g + λ p:
 //
-//	v = μ v + (g + λ p)
-//	p = p - lr v
+//	v = μ v + g'
+//	p = p - lr v                  with Nesterov's momentum p - lr (g' + μ v)
 type SGD struct {
 	Momentum    float64 // μ
 	WeightDecay float64 // λ
+	Nesterov    bool
 }
 
 // Slots is 1: the velocity v.
@@ -37,11 +38,19 @@ func (o SGD) Inputs(_ int, lr float64) []float64 { return []float64{lr} }
 
 // Step applies the rule to one parameter.
 func (o SGD) Step(p, g *Node, slots, inputs []*Node) (*Node, []*Node) {
-	v := Add(MulScalar(slots[0], o.Momentum), decayed(p, g, o.WeightDecay))
-	return Sub(p, Mul(inputs[0], v)), []*Node{v}
+	g = decayed(p, g, o.WeightDecay)
+	v := Add(MulScalar(slots[0], o.Momentum), g)
+	step := v
+	if o.Nesterov {
+		step = Add(g, MulScalar(v, o.Momentum))
+	}
+	return Sub(p, Mul(inputs[0], step)), []*Node{v}
 }
 
 func (o SGD) String() string {
+	if o.Nesterov {
+		return fmt.Sprintf("SGD, Nesterov momentum %g, weight decay %g", o.Momentum, o.WeightDecay)
+	}
 	return fmt.Sprintf("SGD, momentum %g, weight decay %g", o.Momentum, o.WeightDecay)
 }
 

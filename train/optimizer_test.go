@@ -52,7 +52,7 @@ func TestOptimizersFollowPyTorch(t *testing.T) {
 		grads, lr = append(grads, g), append(lr, 0.1/float64(k+1))
 	}
 
-	sgd := func(mu, wd float64) [][]float64 {
+	sgd := func(mu, wd float64, nesterov bool) [][]float64 {
 		var path [][]float64
 		p, buf := widen(p0), make([]float64, n)
 		for k := range grads {
@@ -63,7 +63,11 @@ func TestOptimizersFollowPyTorch(t *testing.T) {
 				} else {
 					buf[i] = mu*buf[i] + g
 				}
-				p[i] -= lr[k] * buf[i]
+				if nesterov {
+					p[i] -= lr[k] * (g + mu*buf[i])
+				} else {
+					p[i] -= lr[k] * buf[i]
+				}
 			}
 			path = append(path, append([]float64(nil), p...))
 		}
@@ -89,9 +93,10 @@ func TestOptimizersFollowPyTorch(t *testing.T) {
 		o    Optimizer
 		want [][]float64
 	}{
-		{SGD{}, sgd(0, 0)},
-		{SGD{Momentum: 0.9}, sgd(0.9, 0)},
-		{SGD{Momentum: 0.9, WeightDecay: 5e-2}, sgd(0.9, 5e-2)},
+		{SGD{}, sgd(0, 0, false)},
+		{SGD{Momentum: 0.9}, sgd(0.9, 0, false)},
+		{SGD{Momentum: 0.9, WeightDecay: 5e-2}, sgd(0.9, 5e-2, false)},
+		{SGD{Momentum: 0.9, WeightDecay: 5e-2, Nesterov: true}, sgd(0.9, 5e-2, true)},
 		{Adam{0.9, 0.999, 1e-8, 0}, adam(0.9, 0.999, 1e-8, 0)},
 		{Adam{0.8, 0.9, 1e-2, 5e-2}, adam(0.8, 0.9, 1e-2, 5e-2)},
 	} {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime/debug"
+	"slices"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/gomlx/compute"
@@ -31,10 +32,12 @@ type Stepper struct {
 	teacherState  []*tensors.Tensor
 	sharesTeacher []bool // search takes this teacher's logits of the clean images
 	sharesStudent bool   // search takes the student's eval-mode logits of the clean images
+	before        int    // how many nodes the objective computes before the search
+	progress      float32
 
 	state state
 
-	fixed, search, update, derive, settle *Exec
+	fixed, search, update, derive, settle, endEpoch *Exec
 }
 
 // state is what an update changes, on the device.
@@ -42,6 +45,7 @@ type state struct {
 	student []*tensors.Tensor   // in the order of params
 	slots   [][]*tensors.Tensor // per optimizer slot, in the order of trainable
 	average []*tensors.Tensor   // in the order of params; nil without averaging
+	memory  []*tensors.Tensor   // in the order of the objective's
 	step    int                 // updates made
 }
 
@@ -129,14 +133,29 @@ func (s *Stepper) upload(from []*tensors.Tensor) ([]*tensors.Tensor, error) {
 	return to, nil
 }
 
-// SetObjective changes what the steps that follow search for and lower; the graphs are compiled on first use.
+// SetProgress says how far the run is in the steps that follow; see [classifier.Batch].
+func (s *Stepper) SetProgress(share float64) { s.progress = float32(share) }
+
+// SetObjective changes what the steps that follow search for and lower; the graphs are compiled on first use. An
+// objective that keeps other tensors than the one before starts with its own.
 func (s *Stepper) SetObjective(o Objective) (err error) {
 	if err := o.validate(); err != nil {
 		return err
 	}
-	for _, e := range []*Exec{s.fixed, s.search, s.update, s.derive} {
+	for _, e := range []*Exec{s.fixed, s.search, s.update, s.derive, s.endEpoch} {
 		if e != nil {
 			e.Finalize()
+		}
+	}
+	if !sameMemory(s.objective, o) {
+		finalize(s.state.memory)
+		var start []*tensors.Tensor
+		for _, c := range o.Memory {
+			values := c.Values(s.net.Classes())
+			start = append(start, tensors.FromFlatDataAndDimensions(values, len(values)))
+		}
+		if s.state.memory, err = s.upload(start); err != nil {
+			return err
 		}
 	}
 	s.objective = o
@@ -146,7 +165,8 @@ func (s *Stepper) SetObjective(o Objective) (err error) {
 	for _, g := range []struct {
 		exec  **Exec
 		build func([]*Node) []*Node
-	}{{&s.fixed, s.buildFixed}, {&s.search, s.buildSearch}, {&s.update, s.buildUpdate}, {&s.derive, s.buildDerivatives}} {
+	}{{&s.fixed, s.buildFixed}, {&s.search, s.buildSearch}, {&s.update, s.buildUpdate}, {&s.derive, s.buildDerivatives},
+		{&s.endEpoch, s.buildEndEpoch}} {
 		if *g.exec, err = NewExec(s.backend, g.build); err != nil {
 			return err
 		}
@@ -154,10 +174,10 @@ func (s *Stepper) SetObjective(o Objective) (err error) {
 	return nil
 }
 
-// trace builds the search once, for nothing but to learn which logits of the clean images it takes.
+// trace builds the search once, for nothing but to learn what it takes that stays the same over its steps.
 func (s *Stepper) trace() error {
-	s.sharesTeacher, s.sharesStudent = make([]bool, len(s.teachers)), false
-	if s.objective.Threat.Steps == 0 {
+	s.sharesTeacher, s.sharesStudent, s.before = make([]bool, len(s.teachers)), false, 0
+	if s.objective.Threat.Steps == 0 && s.objective.Before == nil {
 		return nil
 	}
 	g := NewGraph(s.backend, "trace")
@@ -173,10 +193,23 @@ func (s *Stepper) trace() error {
 		}
 		h, w, c := s.net.Input()
 		const images = 2
+		for _, t := range s.state.memory {
+			add(t.Shape())
+		}
+		add(shapes.Make(dtypes.Float32))
 		add(shapes.Make(dtypes.Float32, images, h, w, c))
-		add(shapes.Make(dtypes.Float32, images, h, w, c))
+		if s.objective.Threat.Steps > 0 {
+			add(shapes.Make(dtypes.Float32, images, h, w, c))
+		}
 		add(shapes.Make(dtypes.Int32, images))
 		b := s.bind(&nodes{in}, false)
+		if s.objective.Before != nil {
+			b.Before = s.objective.Before(b.Batch)
+			s.before = len(b.Before)
+		}
+		if s.objective.Threat.Steps == 0 {
+			return
+		}
 		s.objective.Search(b.Batch)
 		for i, t := range b.teachers {
 			s.sharesTeacher[i] = t.asked
@@ -205,24 +238,26 @@ type bound struct {
 	teachers []*watched
 }
 
-// bind makes a batch of the inputs: the student's parameters, the teachers', the shared logits if they are given, then
-// x, xAdv (left out where there is no search) and y.
+// bind makes a batch of the inputs: the student's parameters, the teachers', what was computed before the search if it is
+// given, the memory, the progress, then x, xAdv (left out where there is no search) and y.
 func (s *Stepper) bind(in *nodes, given bool) bound {
 	student := in.take(len(s.params))
 	var teachers [][]*Node
 	for _, t := range s.teachers {
 		teachers = append(teachers, in.take(len(t.Params())))
 	}
-	var logits []*Node
+	var logits, before []*Node
 	if given {
-		logits = in.take(s.shared())
+		logits, before = in.take(s.shared()), in.take(s.before)
 	}
+	memory := classifier.Remember(s.objective.Memory, in.take(len(s.objective.Memory)))
+	progress := in.take(1)[0]
 	x := in.take(1)[0]
 	xAdv := x
 	if s.objective.Threat.Steps > 0 {
 		xAdv = in.take(1)[0]
 	}
-	b := bound{Batch: &classifier.Batch{X: x, XAdv: xAdv, Y: in.take(1)[0]}}
+	b := bound{Batch: &classifier.Batch{X: x, XAdv: xAdv, Y: in.take(1)[0], Progress: progress, Before: before, Memory: memory}}
 	b.student = &watched{Network: s.net, clean: x, perturbed: xAdv}
 	b.Student = classifier.Bind(b.student, student)
 	next := 0
@@ -252,31 +287,31 @@ func (s *Stepper) shared() int {
 	return n
 }
 
-// buildFixed: student, teachers, x -> the logits of the clean images that the search takes.
+// buildFixed: student, teachers, memory, progress, x, xAdv, y -> the logits of the clean images that the search takes,
+// and what the objective computes before it.
 func (s *Stepper) buildFixed(in []*Node) []*Node {
-	n := &nodes{in}
-	student := n.take(len(s.params))
+	b := s.bind(&nodes{in}, false)
 	var out []*Node
-	x := in[len(in)-1]
-	for i, t := range s.teachers {
-		state := n.take(len(t.Params()))
+	for i, t := range b.Teachers {
 		if s.sharesTeacher[i] {
-			out = append(out, classifier.Bind(t, state).Logits(x, classifier.Eval))
+			out = append(out, t.Logits(b.X, classifier.Eval))
 		}
 	}
 	if s.sharesStudent {
-		out = append(out, classifier.Bind(s.net, student).Logits(x, classifier.Eval))
+		out = append(out, b.Student.Logits(b.X, classifier.Eval))
+	}
+	if s.objective.Before != nil {
+		out = append(out, s.objective.Before(b.Batch)...)
 	}
 	return out
 }
 
-// buildSearch: student, teachers, shared logits, x, xAdv, y -> xAdv after one step, and in train mode the student's
-// running statistics.
+// buildSearch: as buildDerivatives -> xAdv after one step, the memory, and in train mode the student's running statistics.
 func (s *Stepper) buildSearch(in []*Node) []*Node {
 	b := s.bind(&nodes{in}, true)
 	raise := s.objective.Search(b.Batch)
 	grad := Gradient(raise, b.XAdv)[0]
-	out := []*Node{s.objective.Threat.Ascend(b.X, b.XAdv, grad)}
+	out := append([]*Node{s.objective.Threat.Ascend(b.X, b.XAdv, grad)}, b.Memory.Nodes()...)
 	after := b.Student.Nodes()
 	if s.objective.SearchMode == classifier.Train {
 		return append(out, s.running(after)...)
@@ -300,15 +335,36 @@ func (s *Stepper) differentiate(b bound) (loss *Node, grads []*Node) {
 	return loss, Gradient(loss, wrt...)
 }
 
-// buildDerivatives: student, teachers, shared logits, x, xAdv, y -> loss, gradients, student's running statistics.
+// descent is the loss of a batch and its gradients by the trained parameters, at the weights that start and, where
+// weights are perturbed, off them by shift (nil for those that are not).
+func (s *Stepper) descent(in []*Node) (b bound, loss *Node, grads, start, shift []*Node) {
+	b = s.bind(&nodes{in}, true)
+	start, shift = b.Student.Nodes(), make([]*Node, len(s.params))
+	loss, grads = s.differentiate(b)
+	if s.objective.Gamma == 0 {
+		return b, loss, grads, start, shift
+	}
+	for k, i := range s.trainable {
+		if len(s.params[i].Shape) > 1 {
+			shift[i] = StopGradient(perturb(start[i], grads[k], s.objective.Gamma))
+			start[i] = Add(start[i], shift[i])
+		}
+	}
+	b = s.bind(&nodes{append(slices.Clone(start), in[len(s.params):]...)}, true)
+	b.student.given = nil // computed with other weights
+	loss, grads = s.differentiate(b)
+	return b, loss, grads, start, shift
+}
+
+// buildDerivatives: student, teachers, what was computed before the search, memory, progress, x, xAdv, y -> loss,
+// gradients, student's running statistics.
 func (s *Stepper) buildDerivatives(in []*Node) []*Node {
-	b := s.bind(&nodes{in}, true)
-	loss, grads := s.differentiate(b)
+	b, loss, grads, _, _ := s.descent(in)
 	return append(append([]*Node{loss}, grads...), s.running(b.Student.Nodes())...)
 }
 
 // buildUpdate: rate of averaging, the optimizer's numbers, slots, average, then as buildDerivatives ->
-// loss, right answers, gradient norm, slots, average, student.
+// loss, right answers, gradient norm, memory, slots, average, student.
 func (s *Stepper) buildUpdate(in []*Node) []*Node {
 	n := &nodes{in}
 	rate := n.take(1)[0]
@@ -318,8 +374,7 @@ func (s *Stepper) buildUpdate(in []*Node) []*Node {
 		slots[i] = n.take(len(s.trainable))
 	}
 	average := n.take(len(s.state.average))
-	b := s.bind(n, true)
-	loss, grads := s.differentiate(b)
+	b, loss, grads, start, shift := s.descent(n.rest)
 	grads, norm := clip(grads, s.clip)
 
 	student := b.Student.Nodes()
@@ -329,7 +384,10 @@ func (s *Stepper) buildUpdate(in []*Node) []*Node {
 			own[j] = slots[j][k]
 		}
 		var moved []*Node
-		student[i], moved = s.optimizer.Step(student[i], grads[k], own, numbers)
+		student[i], moved = s.optimizer.Step(start[i], grads[k], own, numbers)
+		if shift[i] != nil {
+			student[i] = Sub(student[i], shift[i])
+		}
 		for j := range slots {
 			slots[j][k] = moved[j]
 		}
@@ -338,7 +396,7 @@ func (s *Stepper) buildUpdate(in []*Node) []*Node {
 	if b.student.logits != nil {
 		right = ReduceAllSum(ConvertDType(Equal(ArgMax(b.student.logits, 1, dtypes.Int32), b.Y), dtypes.Float32))
 	}
-	out := []*Node{loss, right, norm}
+	out := append([]*Node{loss, right, norm}, b.Memory.Nodes()...)
 	for _, slot := range slots {
 		out = append(out, slot...)
 	}
@@ -350,6 +408,13 @@ func (s *Stepper) buildUpdate(in []*Node) []*Node {
 		}
 	}
 	return append(out, student...)
+}
+
+// buildEndEpoch: memory -> memory.
+func (s *Stepper) buildEndEpoch(in []*Node) []*Node {
+	m := classifier.Remember(s.objective.Memory, in)
+	s.objective.EndEpoch(m)
+	return m.Nodes()
 }
 
 // buildSettle: a network's parameters, x -> its running statistics after a forward pass in train mode.
@@ -385,7 +450,7 @@ func (s *Stepper) networks() []any {
 // Search runs the inner search from start, the images plus the offset the search begins at (not clipped), both
 // float32 [N,H,W,C], for labels y, int32 [N], and returns the perturbed images. It is start itself if there are no steps.
 func (s *Stepper) Search(x, start, y *tensors.Tensor) (*tensors.Tensor, error) {
-	common, err := s.common(x)
+	common, err := s.common(x, y)
 	if err != nil {
 		return nil, err
 	}
@@ -393,18 +458,18 @@ func (s *Stepper) Search(x, start, y *tensors.Tensor) (*tensors.Tensor, error) {
 	return s.climb(x, start, y, common)
 }
 
-// common computes the logits of the clean images that the search takes at every step.
-func (s *Stepper) common(x *tensors.Tensor) ([]*tensors.Tensor, error) {
-	if s.shared() == 0 {
+// common computes what stays the same over the steps of a search.
+func (s *Stepper) common(x, y *tensors.Tensor) ([]*tensors.Tensor, error) {
+	if s.shared()+s.before == 0 {
 		return nil, nil
 	}
-	return call(s.fixed, "forwarding the clean images", append(s.networks(), x))
+	return call(s.fixed, "forwarding the clean images", append(s.networks(), s.batch(x, x, y)...))
 }
 
 func (s *Stepper) climb(x, start, y *tensors.Tensor, common []*tensors.Tensor) (*tensors.Tensor, error) {
 	xAdv := start
 	for range s.objective.Threat.Steps {
-		args := append(append(s.networks(), asAny(common)...), x, xAdv, y)
+		args := append(append(s.networks(), asAny(common)...), s.batch(x, xAdv, y)...)
 		out, err := call(s.search, "searching", args)
 		if err != nil {
 			return nil, err
@@ -413,7 +478,10 @@ func (s *Stepper) climb(x, start, y *tensors.Tensor, common []*tensors.Tensor) (
 			finalize([]*tensors.Tensor{xAdv})
 		}
 		xAdv = out[0]
-		for k, t := range out[1:] {
+		memory := len(s.state.memory)
+		finalize(s.state.memory)
+		s.state.memory = out[1 : 1+memory : 1+memory]
+		for k, t := range out[1+memory:] {
 			i := s.untrained[k]
 			finalize(s.state.student[i : i+1])
 			s.state.student[i] = t
@@ -424,10 +492,25 @@ func (s *Stepper) climb(x, start, y *tensors.Tensor, common []*tensors.Tensor) (
 
 // batch is the tail of the arguments of a graph over a batch.
 func (s *Stepper) batch(x, xAdv, y *tensors.Tensor) []any {
-	if s.objective.Threat.Steps == 0 {
-		return []any{x, y}
+	args := append(asAny(s.state.memory), s.progress, x)
+	if s.objective.Threat.Steps > 0 {
+		args = append(args, xAdv)
 	}
-	return []any{x, xAdv, y}
+	return append(args, y)
+}
+
+// EndEpoch lets the objective change its memory after the last step of an epoch.
+func (s *Stepper) EndEpoch() error {
+	if s.objective.EndEpoch == nil {
+		return nil
+	}
+	out, err := call(s.endEpoch, "ending the epoch", asAny(s.state.memory))
+	if err != nil {
+		return err
+	}
+	finalize(s.state.memory)
+	s.state.memory = out
+	return nil
 }
 
 // Derivatives are the loss of a batch and what follows from it, by parameter name.
@@ -439,7 +522,7 @@ type Derivatives struct {
 
 // Derivatives computes the loss at the images x and xAdv with labels y, and changes nothing.
 func (s *Stepper) Derivatives(x, xAdv, y *tensors.Tensor) (*Derivatives, error) {
-	common, err := s.common(x)
+	common, err := s.common(x, y)
 	if err != nil {
 		return nil, err
 	}
@@ -462,7 +545,7 @@ func (s *Stepper) Derivatives(x, xAdv, y *tensors.Tensor) (*Derivatives, error) 
 // Update takes one optimizer step on the loss at the images x and xAdv with labels y, with learning rate lr, and moves
 // the average by rate (see [Average]; ignored where none is kept). After an error the Stepper is of no more use.
 func (s *Stepper) Update(x, xAdv, y *tensors.Tensor, lr, rate float64) (Metrics, error) {
-	common, err := s.common(x)
+	common, err := s.common(x, y)
 	if err != nil {
 		return Metrics{}, err
 	}
@@ -472,7 +555,7 @@ func (s *Stepper) Update(x, xAdv, y *tensors.Tensor, lr, rate float64) (Metrics,
 
 // Step searches and updates: [Stepper.Search], then [Stepper.Update] with what it found.
 func (s *Stepper) Step(x, start, y *tensors.Tensor, lr, rate float64) (Metrics, error) {
-	common, err := s.common(x)
+	common, err := s.common(x, y)
 	if err != nil {
 		return Metrics{}, err
 	}
@@ -526,6 +609,8 @@ func (s *Stepper) descend(x, xAdv, y *tensors.Tensor, common []*tensors.Tensor, 
 		out = out[k:]
 		return first
 	}
+	finalize(s.state.memory)
+	s.state.memory = take(len(s.state.memory))
 	for i := range s.state.slots {
 		s.state.slots[i] = take(len(s.trainable))
 	}

@@ -144,6 +144,24 @@ func plain() Objective {
 	}}
 }
 
+// remembering makes an objective depend on everything it can: on the progress of the run, and on what it kept from earlier
+// searches, steps and epochs.
+func remembering(o Objective) Objective {
+	search, loss := o.Search, o.Loss
+	o.Memory = []classifier.Cell{{Name: "steps", Start: []float32{1}}, {Name: "searched", PerClass: true, Start: []float32{2}}}
+	o.Search = func(b *classifier.Batch) *Node {
+		b.Memory.Set("searched", AddScalar(b.Memory.Get("searched"), 1))
+		return search(b)
+	}
+	o.Loss = func(b *classifier.Batch) *Node {
+		b.Memory.Set("steps", AddScalar(b.Memory.Get("steps"), 1))
+		factor := Add(ReduceAllSum(b.Memory.Get("steps")), ReduceAllSum(b.Memory.Get("searched")))
+		return Mul(loss(b), Mul(b.Progress, MulScalar(factor, 0.01)))
+	}
+	o.EndEpoch = func(m *classifier.Memory) { m.Set("searched", MulScalar(m.Get("searched"), 0.5)) }
+	return o
+}
+
 func values(t *tensors.Tensor) []float32 { return tensors.MustCopyFlatData[float32](t) }
 
 func requireSame(t *testing.T, what string, got, want *classifier.Model) {

@@ -7,10 +7,13 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
 	"github.com/adaad-go/adaad/backend/vec"
+	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute"
 )
 
@@ -143,7 +146,17 @@ func TestMistakes(t *testing.T) {
 	}
 	idx := filepath.Join(dir, "mnist")
 	writeMNIST(t, idx)
+	seven := filepath.Join(dir, "seven.safetensors") // tells 7 classes apart
+	net, err := zoo.New("resnet8-w4", 7, [3]int{32, 32, 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	card := weights.Card{Classes: []string{"a", "b", "c", "d", "e", "f", "g"}}
+	if err := weights.Save(seven, zoo.Init(net, 1), card); err != nil {
+		t.Fatal(err)
+	}
 	out := filepath.Join(dir, "out")
+	to := func(method string, more ...string) []string { return tiny(method, out, more...) }
 	adaadTo := func(more ...string) []string { return tiny("adaad", out, more...) }
 	for name, c := range map[string]struct {
 		args []string
@@ -152,13 +165,19 @@ func TestMistakes(t *testing.T) {
 		"unknown command":  {[]string{"fly"}, []string{"fly"}},
 		"unknown flag":     {adaadTo("--warp", "9"), []string{"--warp"}},
 		"no recipe":        {[]string{"train", "--out", out}, []string{"--recipe", "--method"}},
-		"unknown recipe":   {[]string{"train", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`, "adaad-cifar10-resnet20"}},
+		"unknown recipe":   {[]string{"train", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`, "adaad-cifar10-resnet8"}},
 		"unknown method":   {[]string{"train", "--method", "magic", "--out", out}, []string{`"magic"`, "pgd-at"}},
 		"unknown model":    {adaadTo("--teacher", teacher, "--model", "resnet21"), []string{"resnet21"}},
 		"unknown data":     {adaadTo("--teacher", teacher, "--data", "imagenet"), []string{"imagenet", "cifar10"}},
 		"unknown backend":  {adaadTo("--teacher", teacher, "--backend", "tpu"), []string{"--backend tpu", "vec"}},
 		"unknown setting":  {adaadTo("--teacher", teacher, "--set", "speed=9"), []string{`"speed"`, "run.json"}},
 		"no value":         {adaadTo("--teacher", teacher, "--set", "lr"), []string{"KEY=VALUE"}},
+		"one of two":       {to("iad-2", "--teacher", teacher), []string{"iad-2 takes 2 teachers", "robust one first", "found 1"}},
+		"one of two again": {to("mtard", "--teacher", teacher), []string{"mtard takes 2 teachers", "found 1"}},
+		"one too many":     {adaadTo("--teacher", teacher, "--teacher", teacher), []string{"adaad takes 1 teacher", "found 2"}},
+		"one for nothing":  {to("trades", "--teacher", teacher), []string{"trades takes no teacher", "found 1"}},
+		"other classes":    {adaadTo("--teacher", seven), []string{seven, "7 classes", "shapes has"}},
+		"second's classes": {to("mtard", "--teacher", teacher, "--teacher", seven), []string{seven, "7 classes"}},
 		"missing teacher":  {adaadTo(), []string{"--teacher", "adaad takes 1"}},
 		"absent teacher":   {adaadTo("--teacher", filepath.Join(dir, "nobody")), []string{"--teacher", "nobody"}},
 		"page as teacher":  {adaadTo("--teacher", page), []string{page, "web page"}},
@@ -168,7 +187,25 @@ func TestMistakes(t *testing.T) {
 		"temperature":      {adaadTo("--teacher", teacher, "--set", "temperature=0"), []string{"temperature is 0"}},
 		"alpha":            {adaadTo("--teacher", teacher, "--set", "alpha=2"), []string{"alpha is 2"}},
 		"reduction":        {adaadTo("--teacher", teacher, "--set", "kl_reduction=median"), []string{"median", "batchmean"}},
+		"eps in settings":  {to("trades", "--set", "search.epsilon=8"), []string{"8/255 meant"}},
+		"ard temperature":  {to("ard", "--teacher", teacher, "--set", "temperature=0"), []string{"temperature is 0"}},
+		"beta":             {to("trades", "--set", "beta=-6"), []string{"beta is -6", "at least 0"}},
+		"not its setting":  {adaadTo("--teacher", teacher, "--set", "beta=6"), []string{"beta is set, but method adaad takes alpha"}},
+		"takes no setting": {to("natural", "--set", "alpha=0.5"), []string{"alpha is set, but method natural takes none"}},
+		"another method's": {adaadTo("--teacher", teacher, "--method", "trades"), []string{"alpha is set, but method trades takes beta"}},
+		"weights over 1":   {to("iad-2", "--teacher", teacher, "--teacher", teacher, "--set", "alpha=0.9"), []string{"alpha is 0.9", "natural_weight"}},
+		"igdm on nothing":  {to("igdm", "--teacher", teacher, "--set", "base=kd"), []string{`base is "kd"`, "adaad"}},
+		"igdm on what":     {to("igdm", "--teacher", teacher, "--set", "base=magic"), []string{"base", `"magic"`, "trades"}},
+		"begin":            {to("iad-1", "--teacher", teacher, "--set", "begin=-1"), []string{"begin is -1"}},
+		"begins too late":  {to("iad-1", "--teacher", teacher, "--set", "begin=2"), []string{"begin is 2", "the run has 2 epochs"}},
+		"awp too late":     {to("trades", "--set", "awp=0.01", "--set", "awp_warm_up=2"), []string{"awp_warm_up is 2", "2 epochs"}},
+		"mode":             {to("score", "--set", "search.batch_norm=both"), []string{`"both"`, "frozen"}},
+		"awp":              {to("trades", "--set", "awp=8"), []string{"awp is 8"}},
+		"awp warm-up":      {to("trades", "--set", "awp=0.01", "--set", "awp_warm_up=-2"), []string{"awp_warm_up is -2"}},
+		"validation eps":   {to("trades", "--set", "validation_epsilon=8"), []string{"8/255 meant"}},
+		"no such recipes":  {[]string{"recipes", "adaad", "imagenet"}, []string{"adaad imagenet", "adaad recipes"}},
 		"optimizer":        {adaadTo("--teacher", teacher, "--set", "optimizer=lion"), []string{"lion", "sgd"}},
+		"nesterov":         {adaadTo("--teacher", teacher, "--set", "optimizer=adam", "--set", "nesterov=true"), []string{"nesterov", "adam"}},
 		"schedule":         {adaadTo("--teacher", teacher, "--set", "schedule=random"), []string{"random", "cosine"}},
 		"epochs":           {adaadTo("--teacher", teacher, "--set", "epochs=0"), []string{"epochs is 0"}},
 		"no data":          {adaadTo("--teacher", teacher, "--data", "cifar10"), []string{"data_batch_1.bin", "--data-dir"}},
@@ -234,6 +271,41 @@ func TestLists(t *testing.T) {
 		var list []map[string]any
 		if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) == 0 {
 			t.Errorf("adaad %s --json - is no JSON list (%v):\n%s", command, err, out)
+		}
+	}
+}
+
+// The list of recipes fits a terminal, and words narrow it down.
+func TestRecipesAreFiltered(t *testing.T) {
+	names := func(words ...string) (names []string) {
+		t.Helper()
+		text, err := adaad(t, t.Context(), append([]string{"recipes", "--json", "-"}, words...)...)
+		var list []struct{ Recipe string }
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &list)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range list {
+			names = append(names, p.Recipe)
+		}
+		return names
+	}
+	if got := names(); slices.ContainsFunc(got, func(n string) bool { return strings.Contains(n, "eps") }) || len(got) < 100 {
+		t.Errorf("without words there are %d recipes: %v", len(got), got)
+	}
+	want := []string{"adaad-cifar10-resnet18-eps32", "adaad-cifar10-resnet18-eps32-code"}
+	if got := names("AdaAD-cifar10-", "resnet18", "eps32"); !slices.Equal(got, want) {
+		t.Errorf("the words find %v, want %v", got, want)
+	}
+	out, err := adaad(t, t.Context(), "recipes", "cifar")
+	if err != nil || !strings.Contains(out, "85.58/51.37*") {
+		t.Errorf("no published numbers (%v) in\n%s", err, out)
+	}
+	for line := range strings.Lines(out) {
+		if len([]rune(strings.TrimSuffix(line, "\n"))) > 100 {
+			t.Errorf("a line of %d characters: %s", len([]rune(line)), line)
 		}
 	}
 }
