@@ -12,7 +12,7 @@ import (
 
 const (
 	imageCache  = 1200 << 10 // bytes an instruction reads and writes for the images taken at once
-	imageSpread = 4         // how far apart the numbers of images that suit two neighbours may be
+	imageSpread = 4          // how far apart the numbers of images that suit two neighbours may be
 )
 
 // part is a few images that a worker takes through a run of instructions.

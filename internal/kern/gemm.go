@@ -39,6 +39,71 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep)
 }
 
+// Finishing is what becomes of products: with i = (t·Rows + r)·YRow + j,
+//
+//	Y[i] = max(Floor, product + Bias[j] + Extra[i]), and 0 where Mask[i] is not above 0
+//
+// Extra and Mask may be nil, and Extra may be Y. NaN stays NaN; a Floor of -Inf is no floor.
+type Finishing struct {
+	Y                 []float32
+	YRow              int
+	Bias, Extra, Mask []float32
+	Floor             float32
+}
+
+// GemmFinish computes the products of tiles that lie one below another in c (CStep is Rows·CRow) and finishes them. c
+// holds what they are added to, if they are, and is left with any contents.
+func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
+	if t.Count == 0 {
+		return
+	}
+	rows, cols := t.Count*t.Rows, t.Vecs*s.lanes
+	need("y", f.Y, rows, f.YRow, cols)
+	need("bias", f.Bias, 1, 0, cols)
+	var extra, mask *float32
+	if f.Extra != nil {
+		need("extra", f.Extra, rows, f.YRow, cols)
+		extra = &f.Extra[0]
+	}
+	if f.Mask != nil {
+		need("mask", f.Mask, rows, f.YRow, cols)
+		mask = &f.Mask[0]
+	}
+	if s.asm == nil {
+		s.Gemm(t, a, b, c)
+		finishGeneric(f, c, t.CRow, rows, cols)
+		return
+	}
+	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.K-1)*t.ACol+1)
+	need("b", b, t.Count, t.BStep, (t.K-1)*t.BRow+cols)
+	accumulate := 0
+	if t.Accumulate {
+		need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
+		accumulate = 1
+	}
+	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
+		&f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.Floor)
+}
+
+func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
+	for i := range rows {
+		for j, v := range c[i*cRow:][:cols] {
+			at := i*f.YRow + j
+			v += f.Bias[j]
+			if f.Extra != nil {
+				v += f.Extra[at]
+			}
+			if f.Mask != nil && !(f.Mask[at] > 0) {
+				v = 0
+			}
+			if v < f.Floor {
+				v = f.Floor
+			}
+			f.Y[at] = v
+		}
+	}
+}
+
 func gemmGeneric(t Tiles, cols int, a, b, c []float32) {
 	for n := range t.Count {
 		a, b, c := a[n*t.AStep:], b[n*t.BStep:], c[n*t.CStep:]

@@ -13,6 +13,16 @@ package kern
 //go:noescape
 func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish1x1AVX512 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive and i = (t*1 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -21,6 +31,16 @@ func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive and i = (t*2 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive,
 //
@@ -31,6 +51,16 @@ func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive and i = (t*3 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -39,6 +69,16 @@ func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive and i = (t*4 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive,
 //
@@ -49,6 +89,16 @@ func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive and i = (t*5 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -57,6 +107,16 @@ func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive and i = (t*6 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k and count positive,
 //
@@ -67,6 +127,16 @@ func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k and count positive and i = (t*7 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -75,6 +145,16 @@ func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k and count positive and i = (t*8 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k and count positive,
 //
@@ -85,6 +165,16 @@ func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k and count positive and i = (t*9 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -93,6 +183,16 @@ func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k and count positive and i = (t*10 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k and count positive,
 //
@@ -103,6 +203,16 @@ func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int,
 //go:noescape
 func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k and count positive and i = (t*11 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -111,6 +221,16 @@ func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int,
 //
 //go:noescape
 func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k and count positive and i = (t*12 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k and count positive,
 //
@@ -121,6 +241,16 @@ func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int,
 //go:noescape
 func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k and count positive and i = (t*1 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -129,6 +259,16 @@ func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k and count positive and i = (t*2 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k and count positive,
 //
@@ -139,6 +279,16 @@ func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k and count positive and i = (t*3 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -147,6 +297,16 @@ func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k and count positive and i = (t*4 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k and count positive,
 //
@@ -157,6 +317,16 @@ func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k and count positive and i = (t*5 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -165,6 +335,16 @@ func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k and count positive and i = (t*6 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k and count positive,
 //
@@ -175,6 +355,16 @@ func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k and count positive and i = (t*7 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -183,6 +373,16 @@ func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k and count positive and i = (t*8 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k and count positive,
 //
@@ -193,6 +393,16 @@ func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //go:noescape
 func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k and count positive and i = (t*9 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -201,6 +411,16 @@ func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, 
 //
 //go:noescape
 func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k and count positive and i = (t*10 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k and count positive,
 //
@@ -211,6 +431,16 @@ func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int,
 //go:noescape
 func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k and count positive and i = (t*11 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -219,6 +449,16 @@ func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int,
 //
 //go:noescape
 func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k and count positive and i = (t*12 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k and count positive,
 //
@@ -229,6 +469,16 @@ func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int,
 //go:noescape
 func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k and count positive and i = (t*1 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -237,6 +487,16 @@ func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //
 //go:noescape
 func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k and count positive and i = (t*2 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k and count positive,
 //
@@ -247,6 +507,16 @@ func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //go:noescape
 func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k and count positive and i = (t*3 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -255,6 +525,16 @@ func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //
 //go:noescape
 func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k and count positive and i = (t*4 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k and count positive,
 //
@@ -265,6 +545,16 @@ func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //go:noescape
 func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k and count positive and i = (t*5 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -273,6 +563,16 @@ func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //
 //go:noescape
 func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k and count positive and i = (t*6 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive,
 //
@@ -283,6 +583,16 @@ func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //go:noescape
 func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive and i = (t*1 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -291,6 +601,16 @@ func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //
 //go:noescape
 func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive and i = (t*2 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive,
 //
@@ -301,6 +621,16 @@ func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //go:noescape
 func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive and i = (t*3 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -309,6 +639,16 @@ func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //
 //go:noescape
 func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive and i = (t*4 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
 
 // gemm5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive,
 //
@@ -319,6 +659,16 @@ func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //go:noescape
 func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
+// gemmFinish5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive and i = (t*5 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+
 // gemm6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]
@@ -327,3 +677,13 @@ func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c 
 //
 //go:noescape
 func gemm6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+
+// gemmFinish6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive and i = (t*6 + r)*yRow + j,
+//
+//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//
+// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
+// mask may be nil.
+//
+//go:noescape
+func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)

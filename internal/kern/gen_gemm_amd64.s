@@ -51,6 +51,87 @@ loop:
 	VZEROUPPER
 	RET
 
+// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish1x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+
+loop:
+	VMOVUPS          (R10), Z1
+	VFMADD231PS.BCST (AX), Z1, Z0
+	ADDQ             R9, AX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z1
+	VADDPS           Z1, Z0, Z0
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z1, Z1, Z1
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z2
+	VCMPPS    $0x1e, Z1, Z2, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z1
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z1, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
 // func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
 TEXT ·gemm2x1AVX512(SB), $0-104
@@ -103,6 +184,101 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish2x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+
+loop:
+	VMOVUPS          (R10), Z2
+	VFMADD231PS.BCST (AX), Z2, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
+	ADDQ             R9, AX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z2
+	VADDPS           Z2, Z0, Z0
+	VADDPS           Z2, Z1, Z1
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z2, Z2, Z2
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z3
+	VCMPPS    $0x1e, Z2, Z3, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z3
+	VCMPPS    $0x1e, Z2, Z3, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z2
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -164,6 +340,115 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish3x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+
+loop:
+	VMOVUPS          (R10), Z3
+	VFMADD231PS.BCST (AX), Z3, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z3, Z2
+	ADDQ             R9, AX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z3
+	VADDPS           Z3, Z0, Z0
+	VADDPS           Z3, Z1, Z1
+	VADDPS           Z3, Z2, Z2
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z3, Z3, Z3
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z4
+	VCMPPS    $0x1e, Z3, Z4, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z4
+	VCMPPS    $0x1e, Z3, Z4, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z4
+	VCMPPS    $0x1e, Z3, Z4, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z3
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z3, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z3, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z3, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -234,6 +519,132 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish4x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+
+loop:
+	VMOVUPS          (R10), Z4
+	VFMADD231PS.BCST (AX), Z4, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z4, Z2
+	VFMADD231PS.BCST (BX), Z4, Z3
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z4
+	VADDPS           Z4, Z0, Z0
+	VADDPS           Z4, Z1, Z1
+	VADDPS           Z4, Z2, Z2
+	VADDPS           Z4, Z3, Z3
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z4, Z4, Z4
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z5
+	VCMPPS    $0x1e, Z4, Z5, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z5
+	VCMPPS    $0x1e, Z4, Z5, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z5
+	VCMPPS    $0x1e, Z4, Z5, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z5
+	VCMPPS    $0x1e, Z4, Z5, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z4
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -310,6 +721,146 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish5x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+
+loop:
+	VMOVUPS          (R10), Z5
+	VFMADD231PS.BCST (AX), Z5, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z5, Z2
+	VFMADD231PS.BCST (BX), Z5, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z5, Z4
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z5
+	VADDPS           Z5, Z0, Z0
+	VADDPS           Z5, Z1, Z1
+	VADDPS           Z5, Z2, Z2
+	VADDPS           Z5, Z3, Z3
+	VADDPS           Z5, Z4, Z4
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z5, Z5, Z5
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z5, Z6, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z5, Z6, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z5, Z6, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z5, Z6, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z5, Z6, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z5
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z5, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z5, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z5, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z5, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z5, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -392,6 +943,160 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish6x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+
+loop:
+	VMOVUPS          (R10), Z6
+	VFMADD231PS.BCST (AX), Z6, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z6, Z2
+	VFMADD231PS.BCST (BX), Z6, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z6, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z6, Z5
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z6
+	VADDPS           Z6, Z0, Z0
+	VADDPS           Z6, Z1, Z1
+	VADDPS           Z6, Z2, Z2
+	VADDPS           Z6, Z3, Z3
+	VADDPS           Z6, Z4, Z4
+	VADDPS           Z6, Z5, Z5
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z6, Z6, Z6
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z7
+	VCMPPS    $0x1e, Z6, Z7, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z7
+	VCMPPS    $0x1e, Z6, Z7, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z7
+	VCMPPS    $0x1e, Z6, Z7, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z7
+	VCMPPS    $0x1e, Z6, Z7, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z7
+	VCMPPS    $0x1e, Z6, Z7, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z7
+	VCMPPS    $0x1e, Z6, Z7, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z6
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -483,6 +1188,177 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish7x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+
+loop:
+	VMOVUPS          (R10), Z7
+	VFMADD231PS.BCST (AX), Z7, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z7, Z2
+	VFMADD231PS.BCST (BX), Z7, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z7, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z7, Z5
+	VFMADD231PS.BCST (SI), Z7, Z6
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R9, SI
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z7
+	VADDPS           Z7, Z0, Z0
+	VADDPS           Z7, Z1, Z1
+	VADDPS           Z7, Z2, Z2
+	VADDPS           Z7, Z3, Z3
+	VADDPS           Z7, Z4, Z4
+	VADDPS           Z7, Z5, Z5
+	VADDPS           Z7, Z6, Z6
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z7, Z7, Z7
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z7, Z8, K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z7
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z7, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z7, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z7, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z7, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z7, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z7, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z7, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -580,6 +1456,191 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish8x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+
+loop:
+	VMOVUPS          (R10), Z8
+	VFMADD231PS.BCST (AX), Z8, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z8, Z2
+	VFMADD231PS.BCST (BX), Z8, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z8, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z8, Z5
+	VFMADD231PS.BCST (SI), Z8, Z6
+	VFMADD231PS.BCST (SI)(R8*1), Z8, Z7
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R9, SI
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z8
+	VADDPS           Z8, Z0, Z0
+	VADDPS           Z8, Z1, Z1
+	VADDPS           Z8, Z2, Z2
+	VADDPS           Z8, Z3, Z3
+	VADDPS           Z8, Z4, Z4
+	VADDPS           Z8, Z5, Z5
+	VADDPS           Z8, Z6, Z6
+	VADDPS           Z8, Z7, Z7
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z8, Z8, Z8
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z9
+	VCMPPS    $0x1e, Z8, Z9, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z8
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -683,6 +1744,205 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish9x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+
+loop:
+	VMOVUPS          (R10), Z9
+	VFMADD231PS.BCST (AX), Z9, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z9, Z2
+	VFMADD231PS.BCST (BX), Z9, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z9, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z9, Z5
+	VFMADD231PS.BCST (SI), Z9, Z6
+	VFMADD231PS.BCST (SI)(R8*1), Z9, Z7
+	VFMADD231PS.BCST (SI)(R8*2), Z9, Z8
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R9, SI
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z9
+	VADDPS           Z9, Z0, Z0
+	VADDPS           Z9, Z1, Z1
+	VADDPS           Z9, Z2, Z2
+	VADDPS           Z9, Z3, Z3
+	VADDPS           Z9, Z4, Z4
+	VADDPS           Z9, Z5, Z5
+	VADDPS           Z9, Z6, Z6
+	VADDPS           Z9, Z7, Z7
+	VADDPS           Z9, Z8, Z8
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z9, Z9, Z9
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z9, Z10, K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z9
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z9, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z9, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z9, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z9, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z9, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z9, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z9, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z9, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z9, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -795,6 +2055,222 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish10x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	LEAQ   (SI)(R8*2), DI
+	ADDQ   R8, DI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+
+loop:
+	VMOVUPS          (R10), Z10
+	VFMADD231PS.BCST (AX), Z10, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z10, Z2
+	VFMADD231PS.BCST (BX), Z10, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z10, Z5
+	VFMADD231PS.BCST (SI), Z10, Z6
+	VFMADD231PS.BCST (SI)(R8*1), Z10, Z7
+	VFMADD231PS.BCST (SI)(R8*2), Z10, Z8
+	VFMADD231PS.BCST (DI), Z10, Z9
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R9, SI
+	ADDQ             R9, DI
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z10
+	VADDPS           Z10, Z0, Z0
+	VADDPS           Z10, Z1, Z1
+	VADDPS           Z10, Z2, Z2
+	VADDPS           Z10, Z3, Z3
+	VADDPS           Z10, Z4, Z4
+	VADDPS           Z10, Z5, Z5
+	VADDPS           Z10, Z6, Z6
+	VADDPS           Z10, Z7, Z7
+	VADDPS           Z10, Z8, Z8
+	VADDPS           Z10, Z9, Z9
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z10, Z10, Z10
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z11
+	VCMPPS    $0x1e, Z10, Z11, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z10
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -913,6 +2389,236 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+72(FP)
 	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish11x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	LEAQ   (SI)(R8*2), DI
+	ADDQ   R8, DI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+
+loop:
+	VMOVUPS          (R10), Z11
+	VFMADD231PS.BCST (AX), Z11, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z11, Z2
+	VFMADD231PS.BCST (BX), Z11, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z5
+	VFMADD231PS.BCST (SI), Z11, Z6
+	VFMADD231PS.BCST (SI)(R8*1), Z11, Z7
+	VFMADD231PS.BCST (SI)(R8*2), Z11, Z8
+	VFMADD231PS.BCST (DI), Z11, Z9
+	VFMADD231PS.BCST (DI)(R8*1), Z11, Z10
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R9, SI
+	ADDQ             R9, DI
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z11
+	VADDPS           Z11, Z0, Z0
+	VADDPS           Z11, Z1, Z1
+	VADDPS           Z11, Z2, Z2
+	VADDPS           Z11, Z3, Z3
+	VADDPS           Z11, Z4, Z4
+	VADDPS           Z11, Z5, Z5
+	VADDPS           Z11, Z6, Z6
+	VADDPS           Z11, Z7, Z7
+	VADDPS           Z11, Z8, Z8
+	VADDPS           Z11, Z9, Z9
+	VADDPS           Z11, Z10, Z10
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	VADDPS           (BX), Z10, Z10
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z11, Z11, Z11
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z11, Z12, K2
+	VMOVAPS.Z Z10, K2, Z10
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z11
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z11, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z11, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z11, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z11, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z11, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z11, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z11, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z11, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z11, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z11, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z11, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1040,6 +2746,250 @@ loop:
 	VZEROUPPER
 	RET
 
+// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish12x1AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	LEAQ   (SI)(R8*2), DI
+	ADDQ   R8, DI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+
+loop:
+	VMOVUPS          (R10), Z12
+	VFMADD231PS.BCST (AX), Z12, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z12, Z2
+	VFMADD231PS.BCST (BX), Z12, Z3
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z4
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z5
+	VFMADD231PS.BCST (SI), Z12, Z6
+	VFMADD231PS.BCST (SI)(R8*1), Z12, Z7
+	VFMADD231PS.BCST (SI)(R8*2), Z12, Z8
+	VFMADD231PS.BCST (DI), Z12, Z9
+	VFMADD231PS.BCST (DI)(R8*1), Z12, Z10
+	VFMADD231PS.BCST (DI)(R8*2), Z12, Z11
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R9, SI
+	ADDQ             R9, DI
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	MOVQ             bias+120(FP), R13
+	VMOVUPS          (R13), Z12
+	VADDPS           Z12, Z0, Z0
+	VADDPS           Z12, Z1, Z1
+	VADDPS           Z12, Z2, Z2
+	VADDPS           Z12, Z3, Z3
+	VADDPS           Z12, Z4, Z4
+	VADDPS           Z12, Z5, Z5
+	VADDPS           Z12, Z6, Z6
+	VADDPS           Z12, Z7, Z7
+	VADDPS           Z12, Z8, Z8
+	VADDPS           Z12, Z9, Z9
+	VADDPS           Z12, Z10, Z10
+	VADDPS           Z12, Z11, Z11
+	MOVQ             yRow+112(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+128(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	VADDPS           (BX), Z10, Z10
+	ADDQ             DI, BX
+	VADDPS           (BX), Z11, Z11
+	ADDQ             DI, BX
+	MOVQ             BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z12, Z12, Z12
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z10, K2, Z10
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z13
+	VCMPPS    $0x1e, Z12, Z13, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z12
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
 // func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
 TEXT ·gemm1x2AVX512(SB), $0-104
@@ -1092,6 +3042,100 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish1x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+
+loop:
+	VMOVUPS      (R10), Z2
+	VMOVUPS      64(R10), Z3
+	VBROADCASTSS (AX), Z4
+	VFMADD231PS  Z4, Z2, Z0
+	VFMADD231PS  Z4, Z3, Z1
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z2
+	VMOVUPS      64(R13), Z3
+	VADDPS       Z2, Z0, Z0
+	VADDPS       Z3, Z1, Z1
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z2, Z2, Z2
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z4
+	VCMPPS    $0x1e, Z2, Z4, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z4
+	VCMPPS    $0x1e, Z2, Z4, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z2
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z2, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z2, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1158,6 +3202,125 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish2x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+
+loop:
+	VMOVUPS      (R10), Z4
+	VMOVUPS      64(R10), Z5
+	VBROADCASTSS (AX), Z6
+	VFMADD231PS  Z6, Z4, Z0
+	VFMADD231PS  Z6, Z5, Z1
+	VBROADCASTSS (AX)(R8*1), Z7
+	VFMADD231PS  Z7, Z4, Z2
+	VFMADD231PS  Z7, Z5, Z3
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z4
+	VMOVUPS      64(R13), Z5
+	VADDPS       Z4, Z0, Z0
+	VADDPS       Z5, Z1, Z1
+	VADDPS       Z4, Z2, Z2
+	VADDPS       Z5, Z3, Z3
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z4, Z4, Z4
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z4, Z6, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z6
+	VCMPPS    $0x1e, Z4, Z6, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z6
+	VCMPPS    $0x1e, Z4, Z6, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z6
+	VCMPPS    $0x1e, Z4, Z6, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z4
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z4, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z4, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z4, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z4, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1235,6 +3398,150 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish3x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+
+loop:
+	VMOVUPS      (R10), Z6
+	VMOVUPS      64(R10), Z7
+	VBROADCASTSS (AX), Z8
+	VFMADD231PS  Z8, Z6, Z0
+	VFMADD231PS  Z8, Z7, Z1
+	VBROADCASTSS (AX)(R8*1), Z9
+	VFMADD231PS  Z9, Z6, Z2
+	VFMADD231PS  Z9, Z7, Z3
+	VBROADCASTSS (AX)(R8*2), Z10
+	VFMADD231PS  Z10, Z6, Z4
+	VFMADD231PS  Z10, Z7, Z5
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z6
+	VMOVUPS      64(R13), Z7
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z7, Z1, Z1
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z7, Z3, Z3
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z7, Z5, Z5
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z6, Z6, Z6
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z6, Z8, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z8
+	VCMPPS    $0x1e, Z6, Z8, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z6, Z8, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z8
+	VCMPPS    $0x1e, Z6, Z8, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z8
+	VCMPPS    $0x1e, Z6, Z8, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z8
+	VCMPPS    $0x1e, Z6, Z8, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z6
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z6, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z6, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z6, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z6, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z6, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z6, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1326,6 +3633,178 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish4x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+
+loop:
+	VMOVUPS      (R10), Z8
+	VMOVUPS      64(R10), Z9
+	VBROADCASTSS (AX), Z10
+	VFMADD231PS  Z10, Z8, Z0
+	VFMADD231PS  Z10, Z9, Z1
+	VBROADCASTSS (AX)(R8*1), Z11
+	VFMADD231PS  Z11, Z8, Z2
+	VFMADD231PS  Z11, Z9, Z3
+	VBROADCASTSS (AX)(R8*2), Z12
+	VFMADD231PS  Z12, Z8, Z4
+	VFMADD231PS  Z12, Z9, Z5
+	VBROADCASTSS (BX), Z13
+	VFMADD231PS  Z13, Z8, Z6
+	VFMADD231PS  Z13, Z9, Z7
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z8
+	VMOVUPS      64(R13), Z9
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z9, Z1, Z1
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z9, Z5, Z5
+	VADDPS       Z8, Z6, Z6
+	VADDPS       Z9, Z7, Z7
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z8, Z8, Z8
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z10
+	VCMPPS    $0x1e, Z8, Z10, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z8
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z8, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z8, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z8, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z8, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z8, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z8, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z8, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z8, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1428,6 +3907,203 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish5x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+
+loop:
+	VMOVUPS      (R10), Z10
+	VMOVUPS      64(R10), Z11
+	VBROADCASTSS (AX), Z12
+	VFMADD231PS  Z12, Z10, Z0
+	VFMADD231PS  Z12, Z11, Z1
+	VBROADCASTSS (AX)(R8*1), Z13
+	VFMADD231PS  Z13, Z10, Z2
+	VFMADD231PS  Z13, Z11, Z3
+	VBROADCASTSS (AX)(R8*2), Z14
+	VFMADD231PS  Z14, Z10, Z4
+	VFMADD231PS  Z14, Z11, Z5
+	VBROADCASTSS (BX), Z15
+	VFMADD231PS  Z15, Z10, Z6
+	VFMADD231PS  Z15, Z11, Z7
+	VBROADCASTSS (BX)(R8*1), Z12
+	VFMADD231PS  Z12, Z10, Z8
+	VFMADD231PS  Z12, Z11, Z9
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z10
+	VMOVUPS      64(R13), Z11
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z11, Z1, Z1
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z11, Z3, Z3
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z11, Z5, Z5
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z11, Z7, Z7
+	VADDPS       Z10, Z8, Z8
+	VADDPS       Z11, Z9, Z9
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z10, Z10, Z10
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z12
+	VCMPPS    $0x1e, Z10, Z12, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z10
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z10, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z10, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z10, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z10, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z10, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z10, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z10, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z10, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z10, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z10, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1541,6 +4217,228 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish6x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+
+loop:
+	VMOVUPS      (R10), Z12
+	VMOVUPS      64(R10), Z13
+	VBROADCASTSS (AX), Z14
+	VFMADD231PS  Z14, Z12, Z0
+	VFMADD231PS  Z14, Z13, Z1
+	VBROADCASTSS (AX)(R8*1), Z15
+	VFMADD231PS  Z15, Z12, Z2
+	VFMADD231PS  Z15, Z13, Z3
+	VBROADCASTSS (AX)(R8*2), Z16
+	VFMADD231PS  Z16, Z12, Z4
+	VFMADD231PS  Z16, Z13, Z5
+	VBROADCASTSS (BX), Z17
+	VFMADD231PS  Z17, Z12, Z6
+	VFMADD231PS  Z17, Z13, Z7
+	VBROADCASTSS (BX)(R8*1), Z14
+	VFMADD231PS  Z14, Z12, Z8
+	VFMADD231PS  Z14, Z13, Z9
+	VBROADCASTSS (BX)(R8*2), Z15
+	VFMADD231PS  Z15, Z12, Z10
+	VFMADD231PS  Z15, Z13, Z11
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z12
+	VMOVUPS      64(R13), Z13
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z13, Z1, Z1
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z13, Z3, Z3
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z13, Z5, Z5
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z13, Z7, Z7
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z13, Z9, Z9
+	VADDPS       Z12, Z10, Z10
+	VADDPS       Z13, Z11, Z11
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z12, Z12, Z12
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z14
+	VCMPPS    $0x1e, Z12, Z14, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z12
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z12, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z12, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z12, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z12, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z12, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z12, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z12, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z12, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z12, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z12, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z12, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z12, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1668,6 +4566,256 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish7x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+
+loop:
+	VMOVUPS      (R10), Z14
+	VMOVUPS      64(R10), Z15
+	VBROADCASTSS (AX), Z16
+	VFMADD231PS  Z16, Z14, Z0
+	VFMADD231PS  Z16, Z15, Z1
+	VBROADCASTSS (AX)(R8*1), Z17
+	VFMADD231PS  Z17, Z14, Z2
+	VFMADD231PS  Z17, Z15, Z3
+	VBROADCASTSS (AX)(R8*2), Z18
+	VFMADD231PS  Z18, Z14, Z4
+	VFMADD231PS  Z18, Z15, Z5
+	VBROADCASTSS (BX), Z19
+	VFMADD231PS  Z19, Z14, Z6
+	VFMADD231PS  Z19, Z15, Z7
+	VBROADCASTSS (BX)(R8*1), Z16
+	VFMADD231PS  Z16, Z14, Z8
+	VFMADD231PS  Z16, Z15, Z9
+	VBROADCASTSS (BX)(R8*2), Z17
+	VFMADD231PS  Z17, Z14, Z10
+	VFMADD231PS  Z17, Z15, Z11
+	VBROADCASTSS (SI), Z18
+	VFMADD231PS  Z18, Z14, Z12
+	VFMADD231PS  Z18, Z15, Z13
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z14
+	VMOVUPS      64(R13), Z15
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z15, Z1, Z1
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z15, Z3, Z3
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z15, Z5, Z5
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z15, Z7, Z7
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z15, Z9, Z9
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z15, Z11, Z11
+	VADDPS       Z14, Z12, Z12
+	VADDPS       Z15, Z13, Z13
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	VADDPS       (BX), Z12, Z12
+	VADDPS       64(BX), Z13, Z13
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z14, Z14, Z14
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z12, K2, Z12
+	VMOVUPS   64(SI), Z16
+	VCMPPS    $0x1e, Z14, Z16, K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z14
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z14, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z14, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z14, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z14, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z14, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z14, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z14, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z14, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z14, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z14, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z14, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z14, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z14, Z12
+	VMOVUPS      Z12, (AX)
+	VMAXPS       Z13, Z14, Z13
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1806,6 +4954,281 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish8x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	VMOVUPS 64(R13), Z15
+
+loop:
+	VMOVUPS      (R10), Z16
+	VMOVUPS      64(R10), Z17
+	VBROADCASTSS (AX), Z18
+	VFMADD231PS  Z18, Z16, Z0
+	VFMADD231PS  Z18, Z17, Z1
+	VBROADCASTSS (AX)(R8*1), Z19
+	VFMADD231PS  Z19, Z16, Z2
+	VFMADD231PS  Z19, Z17, Z3
+	VBROADCASTSS (AX)(R8*2), Z20
+	VFMADD231PS  Z20, Z16, Z4
+	VFMADD231PS  Z20, Z17, Z5
+	VBROADCASTSS (BX), Z21
+	VFMADD231PS  Z21, Z16, Z6
+	VFMADD231PS  Z21, Z17, Z7
+	VBROADCASTSS (BX)(R8*1), Z18
+	VFMADD231PS  Z18, Z16, Z8
+	VFMADD231PS  Z18, Z17, Z9
+	VBROADCASTSS (BX)(R8*2), Z19
+	VFMADD231PS  Z19, Z16, Z10
+	VFMADD231PS  Z19, Z17, Z11
+	VBROADCASTSS (SI), Z20
+	VFMADD231PS  Z20, Z16, Z12
+	VFMADD231PS  Z20, Z17, Z13
+	VBROADCASTSS (SI)(R8*1), Z21
+	VFMADD231PS  Z21, Z16, Z14
+	VFMADD231PS  Z21, Z17, Z15
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z16
+	VMOVUPS      64(R13), Z17
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z17, Z1, Z1
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z17, Z3, Z3
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z17, Z5, Z5
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z17, Z7, Z7
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z17, Z9, Z9
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z17, Z11, Z11
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z17, Z13, Z13
+	VADDPS       Z16, Z14, Z14
+	VADDPS       Z17, Z15, Z15
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	VADDPS       (BX), Z12, Z12
+	VADDPS       64(BX), Z13, Z13
+	ADDQ         DI, BX
+	VADDPS       (BX), Z14, Z14
+	VADDPS       64(BX), Z15, Z15
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z16, Z16, Z16
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z12, K2, Z12
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z14, K2, Z14
+	VMOVUPS   64(SI), Z18
+	VCMPPS    $0x1e, Z16, Z18, K2
+	VMOVAPS.Z Z15, K2, Z15
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z16
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, (AX)
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, (AX)
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -1955,6 +5378,306 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish9x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	VMOVUPS 64(R13), Z15
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z16
+	VMOVUPS 64(R13), Z17
+
+loop:
+	VMOVUPS      (R10), Z18
+	VMOVUPS      64(R10), Z19
+	VBROADCASTSS (AX), Z20
+	VFMADD231PS  Z20, Z18, Z0
+	VFMADD231PS  Z20, Z19, Z1
+	VBROADCASTSS (AX)(R8*1), Z21
+	VFMADD231PS  Z21, Z18, Z2
+	VFMADD231PS  Z21, Z19, Z3
+	VBROADCASTSS (AX)(R8*2), Z22
+	VFMADD231PS  Z22, Z18, Z4
+	VFMADD231PS  Z22, Z19, Z5
+	VBROADCASTSS (BX), Z23
+	VFMADD231PS  Z23, Z18, Z6
+	VFMADD231PS  Z23, Z19, Z7
+	VBROADCASTSS (BX)(R8*1), Z20
+	VFMADD231PS  Z20, Z18, Z8
+	VFMADD231PS  Z20, Z19, Z9
+	VBROADCASTSS (BX)(R8*2), Z21
+	VFMADD231PS  Z21, Z18, Z10
+	VFMADD231PS  Z21, Z19, Z11
+	VBROADCASTSS (SI), Z22
+	VFMADD231PS  Z22, Z18, Z12
+	VFMADD231PS  Z22, Z19, Z13
+	VBROADCASTSS (SI)(R8*1), Z23
+	VFMADD231PS  Z23, Z18, Z14
+	VFMADD231PS  Z23, Z19, Z15
+	VBROADCASTSS (SI)(R8*2), Z20
+	VFMADD231PS  Z20, Z18, Z16
+	VFMADD231PS  Z20, Z19, Z17
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z18
+	VMOVUPS      64(R13), Z19
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z19, Z1, Z1
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z19, Z3, Z3
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z19, Z5, Z5
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z19, Z7, Z7
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z19, Z9, Z9
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z19, Z11, Z11
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z19, Z13, Z13
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z19, Z15, Z15
+	VADDPS       Z18, Z16, Z16
+	VADDPS       Z19, Z17, Z17
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	VADDPS       (BX), Z12, Z12
+	VADDPS       64(BX), Z13, Z13
+	ADDQ         DI, BX
+	VADDPS       (BX), Z14, Z14
+	VADDPS       64(BX), Z15, Z15
+	ADDQ         DI, BX
+	VADDPS       (BX), Z16, Z16
+	VADDPS       64(BX), Z17, Z17
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z18, Z18, Z18
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z12, K2, Z12
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z14, K2, Z14
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z15, K2, Z15
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z16, K2, Z16
+	VMOVUPS   64(SI), Z20
+	VCMPPS    $0x1e, Z18, Z20, K2
+	VMOVAPS.Z Z17, K2, Z17
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z18
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z18, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z18, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z18, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z18, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z18, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z18, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z18, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z18, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z18, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z18, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z18, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z18, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z18, Z12
+	VMOVUPS      Z12, (AX)
+	VMAXPS       Z13, Z18, Z13
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z18, Z14
+	VMOVUPS      Z14, (AX)
+	VMAXPS       Z15, Z18, Z15
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z16, Z18, Z16
+	VMOVUPS      Z16, (AX)
+	VMAXPS       Z17, Z18, Z17
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2118,6 +5841,334 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish10x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	LEAQ   (SI)(R8*2), DI
+	ADDQ   R8, DI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	VMOVUPS 64(R13), Z15
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z16
+	VMOVUPS 64(R13), Z17
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z18
+	VMOVUPS 64(R13), Z19
+
+loop:
+	VMOVUPS      (R10), Z20
+	VMOVUPS      64(R10), Z21
+	VBROADCASTSS (AX), Z22
+	VFMADD231PS  Z22, Z20, Z0
+	VFMADD231PS  Z22, Z21, Z1
+	VBROADCASTSS (AX)(R8*1), Z23
+	VFMADD231PS  Z23, Z20, Z2
+	VFMADD231PS  Z23, Z21, Z3
+	VBROADCASTSS (AX)(R8*2), Z24
+	VFMADD231PS  Z24, Z20, Z4
+	VFMADD231PS  Z24, Z21, Z5
+	VBROADCASTSS (BX), Z25
+	VFMADD231PS  Z25, Z20, Z6
+	VFMADD231PS  Z25, Z21, Z7
+	VBROADCASTSS (BX)(R8*1), Z22
+	VFMADD231PS  Z22, Z20, Z8
+	VFMADD231PS  Z22, Z21, Z9
+	VBROADCASTSS (BX)(R8*2), Z23
+	VFMADD231PS  Z23, Z20, Z10
+	VFMADD231PS  Z23, Z21, Z11
+	VBROADCASTSS (SI), Z24
+	VFMADD231PS  Z24, Z20, Z12
+	VFMADD231PS  Z24, Z21, Z13
+	VBROADCASTSS (SI)(R8*1), Z25
+	VFMADD231PS  Z25, Z20, Z14
+	VFMADD231PS  Z25, Z21, Z15
+	VBROADCASTSS (SI)(R8*2), Z22
+	VFMADD231PS  Z22, Z20, Z16
+	VFMADD231PS  Z22, Z21, Z17
+	VBROADCASTSS (DI), Z23
+	VFMADD231PS  Z23, Z20, Z18
+	VFMADD231PS  Z23, Z21, Z19
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z20
+	VMOVUPS      64(R13), Z21
+	VADDPS       Z20, Z0, Z0
+	VADDPS       Z21, Z1, Z1
+	VADDPS       Z20, Z2, Z2
+	VADDPS       Z21, Z3, Z3
+	VADDPS       Z20, Z4, Z4
+	VADDPS       Z21, Z5, Z5
+	VADDPS       Z20, Z6, Z6
+	VADDPS       Z21, Z7, Z7
+	VADDPS       Z20, Z8, Z8
+	VADDPS       Z21, Z9, Z9
+	VADDPS       Z20, Z10, Z10
+	VADDPS       Z21, Z11, Z11
+	VADDPS       Z20, Z12, Z12
+	VADDPS       Z21, Z13, Z13
+	VADDPS       Z20, Z14, Z14
+	VADDPS       Z21, Z15, Z15
+	VADDPS       Z20, Z16, Z16
+	VADDPS       Z21, Z17, Z17
+	VADDPS       Z20, Z18, Z18
+	VADDPS       Z21, Z19, Z19
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	VADDPS       (BX), Z12, Z12
+	VADDPS       64(BX), Z13, Z13
+	ADDQ         DI, BX
+	VADDPS       (BX), Z14, Z14
+	VADDPS       64(BX), Z15, Z15
+	ADDQ         DI, BX
+	VADDPS       (BX), Z16, Z16
+	VADDPS       64(BX), Z17, Z17
+	ADDQ         DI, BX
+	VADDPS       (BX), Z18, Z18
+	VADDPS       64(BX), Z19, Z19
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z20, Z20, Z20
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z12, K2, Z12
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z14, K2, Z14
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z15, K2, Z15
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z16, K2, Z16
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z17, K2, Z17
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z18, K2, Z18
+	VMOVUPS   64(SI), Z22
+	VCMPPS    $0x1e, Z20, Z22, K2
+	VMOVAPS.Z Z19, K2, Z19
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z20
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z20, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z20, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z20, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z20, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z20, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z20, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z20, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z20, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z20, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z20, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z20, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z20, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z20, Z12
+	VMOVUPS      Z12, (AX)
+	VMAXPS       Z13, Z20, Z13
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z20, Z14
+	VMOVUPS      Z14, (AX)
+	VMAXPS       Z15, Z20, Z15
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z16, Z20, Z16
+	VMOVUPS      Z16, (AX)
+	VMAXPS       Z17, Z20, Z17
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z18, Z20, Z18
+	VMOVUPS      Z18, (AX)
+	VMAXPS       Z19, Z20, Z19
+	VMOVUPS      Z19, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2292,6 +6343,359 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish11x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	LEAQ   (SI)(R8*2), DI
+	ADDQ   R8, DI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	VMOVUPS 64(R13), Z15
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z16
+	VMOVUPS 64(R13), Z17
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z18
+	VMOVUPS 64(R13), Z19
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z20
+	VMOVUPS 64(R13), Z21
+
+loop:
+	VMOVUPS      (R10), Z22
+	VMOVUPS      64(R10), Z23
+	VBROADCASTSS (AX), Z24
+	VFMADD231PS  Z24, Z22, Z0
+	VFMADD231PS  Z24, Z23, Z1
+	VBROADCASTSS (AX)(R8*1), Z25
+	VFMADD231PS  Z25, Z22, Z2
+	VFMADD231PS  Z25, Z23, Z3
+	VBROADCASTSS (AX)(R8*2), Z26
+	VFMADD231PS  Z26, Z22, Z4
+	VFMADD231PS  Z26, Z23, Z5
+	VBROADCASTSS (BX), Z27
+	VFMADD231PS  Z27, Z22, Z6
+	VFMADD231PS  Z27, Z23, Z7
+	VBROADCASTSS (BX)(R8*1), Z24
+	VFMADD231PS  Z24, Z22, Z8
+	VFMADD231PS  Z24, Z23, Z9
+	VBROADCASTSS (BX)(R8*2), Z25
+	VFMADD231PS  Z25, Z22, Z10
+	VFMADD231PS  Z25, Z23, Z11
+	VBROADCASTSS (SI), Z26
+	VFMADD231PS  Z26, Z22, Z12
+	VFMADD231PS  Z26, Z23, Z13
+	VBROADCASTSS (SI)(R8*1), Z27
+	VFMADD231PS  Z27, Z22, Z14
+	VFMADD231PS  Z27, Z23, Z15
+	VBROADCASTSS (SI)(R8*2), Z24
+	VFMADD231PS  Z24, Z22, Z16
+	VFMADD231PS  Z24, Z23, Z17
+	VBROADCASTSS (DI), Z25
+	VFMADD231PS  Z25, Z22, Z18
+	VFMADD231PS  Z25, Z23, Z19
+	VBROADCASTSS (DI)(R8*1), Z26
+	VFMADD231PS  Z26, Z22, Z20
+	VFMADD231PS  Z26, Z23, Z21
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z22
+	VMOVUPS      64(R13), Z23
+	VADDPS       Z22, Z0, Z0
+	VADDPS       Z23, Z1, Z1
+	VADDPS       Z22, Z2, Z2
+	VADDPS       Z23, Z3, Z3
+	VADDPS       Z22, Z4, Z4
+	VADDPS       Z23, Z5, Z5
+	VADDPS       Z22, Z6, Z6
+	VADDPS       Z23, Z7, Z7
+	VADDPS       Z22, Z8, Z8
+	VADDPS       Z23, Z9, Z9
+	VADDPS       Z22, Z10, Z10
+	VADDPS       Z23, Z11, Z11
+	VADDPS       Z22, Z12, Z12
+	VADDPS       Z23, Z13, Z13
+	VADDPS       Z22, Z14, Z14
+	VADDPS       Z23, Z15, Z15
+	VADDPS       Z22, Z16, Z16
+	VADDPS       Z23, Z17, Z17
+	VADDPS       Z22, Z18, Z18
+	VADDPS       Z23, Z19, Z19
+	VADDPS       Z22, Z20, Z20
+	VADDPS       Z23, Z21, Z21
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	VADDPS       (BX), Z12, Z12
+	VADDPS       64(BX), Z13, Z13
+	ADDQ         DI, BX
+	VADDPS       (BX), Z14, Z14
+	VADDPS       64(BX), Z15, Z15
+	ADDQ         DI, BX
+	VADDPS       (BX), Z16, Z16
+	VADDPS       64(BX), Z17, Z17
+	ADDQ         DI, BX
+	VADDPS       (BX), Z18, Z18
+	VADDPS       64(BX), Z19, Z19
+	ADDQ         DI, BX
+	VADDPS       (BX), Z20, Z20
+	VADDPS       64(BX), Z21, Z21
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z22, Z22, Z22
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z12, K2, Z12
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z14, K2, Z14
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z15, K2, Z15
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z16, K2, Z16
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z17, K2, Z17
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z18, K2, Z18
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z19, K2, Z19
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z20, K2, Z20
+	VMOVUPS   64(SI), Z24
+	VCMPPS    $0x1e, Z22, Z24, K2
+	VMOVAPS.Z Z21, K2, Z21
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z22
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z22, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z22, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z22, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z22, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z22, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z22, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z22, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z22, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z22, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z22, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z22, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z22, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z22, Z12
+	VMOVUPS      Z12, (AX)
+	VMAXPS       Z13, Z22, Z13
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z22, Z14
+	VMOVUPS      Z14, (AX)
+	VMAXPS       Z15, Z22, Z15
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z16, Z22, Z16
+	VMOVUPS      Z16, (AX)
+	VMAXPS       Z17, Z22, Z17
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z18, Z22, Z18
+	VMOVUPS      Z18, (AX)
+	VMAXPS       Z19, Z22, Z19
+	VMOVUPS      Z19, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z20, Z22, Z20
+	VMOVUPS      Z20, (AX)
+	VMAXPS       Z21, Z22, Z21
+	VMOVUPS      Z21, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2480,6 +6884,384 @@ loop:
 	VZEROUPPER
 	RET
 
+// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, AVX512F
+TEXT ·gemmFinish12x2AVX512(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	LEAQ   (BX)(R8*2), SI
+	ADDQ   R8, SI
+	LEAQ   (SI)(R8*2), DI
+	ADDQ   R8, DI
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	VPXORD Z18, Z18, Z18
+	VPXORD Z19, Z19, Z19
+	VPXORD Z20, Z20, Z20
+	VPXORD Z21, Z21, Z21
+	VPXORD Z22, Z22, Z22
+	VPXORD Z23, Z23, Z23
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	VMOVUPS 64(R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	VMOVUPS 64(R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	VMOVUPS 64(R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	VMOVUPS 64(R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	VMOVUPS 64(R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	VMOVUPS 64(R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	VMOVUPS 64(R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	VMOVUPS 64(R13), Z15
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z16
+	VMOVUPS 64(R13), Z17
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z18
+	VMOVUPS 64(R13), Z19
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z20
+	VMOVUPS 64(R13), Z21
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z22
+	VMOVUPS 64(R13), Z23
+
+loop:
+	VMOVUPS      (R10), Z24
+	VMOVUPS      64(R10), Z25
+	VBROADCASTSS (AX), Z26
+	VFMADD231PS  Z26, Z24, Z0
+	VFMADD231PS  Z26, Z25, Z1
+	VBROADCASTSS (AX)(R8*1), Z27
+	VFMADD231PS  Z27, Z24, Z2
+	VFMADD231PS  Z27, Z25, Z3
+	VBROADCASTSS (AX)(R8*2), Z28
+	VFMADD231PS  Z28, Z24, Z4
+	VFMADD231PS  Z28, Z25, Z5
+	VBROADCASTSS (BX), Z29
+	VFMADD231PS  Z29, Z24, Z6
+	VFMADD231PS  Z29, Z25, Z7
+	VBROADCASTSS (BX)(R8*1), Z26
+	VFMADD231PS  Z26, Z24, Z8
+	VFMADD231PS  Z26, Z25, Z9
+	VBROADCASTSS (BX)(R8*2), Z27
+	VFMADD231PS  Z27, Z24, Z10
+	VFMADD231PS  Z27, Z25, Z11
+	VBROADCASTSS (SI), Z28
+	VFMADD231PS  Z28, Z24, Z12
+	VFMADD231PS  Z28, Z25, Z13
+	VBROADCASTSS (SI)(R8*1), Z29
+	VFMADD231PS  Z29, Z24, Z14
+	VFMADD231PS  Z29, Z25, Z15
+	VBROADCASTSS (SI)(R8*2), Z26
+	VFMADD231PS  Z26, Z24, Z16
+	VFMADD231PS  Z26, Z25, Z17
+	VBROADCASTSS (DI), Z27
+	VFMADD231PS  Z27, Z24, Z18
+	VFMADD231PS  Z27, Z25, Z19
+	VBROADCASTSS (DI)(R8*1), Z28
+	VFMADD231PS  Z28, Z24, Z20
+	VFMADD231PS  Z28, Z25, Z21
+	VBROADCASTSS (DI)(R8*2), Z29
+	VFMADD231PS  Z29, Z24, Z22
+	VFMADD231PS  Z29, Z25, Z23
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R9, SI
+	ADDQ         R9, DI
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Z24
+	VMOVUPS      64(R13), Z25
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z25, Z1, Z1
+	VADDPS       Z24, Z2, Z2
+	VADDPS       Z25, Z3, Z3
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z25, Z5, Z5
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z25, Z7, Z7
+	VADDPS       Z24, Z8, Z8
+	VADDPS       Z25, Z9, Z9
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z25, Z11, Z11
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z25, Z13, Z13
+	VADDPS       Z24, Z14, Z14
+	VADDPS       Z25, Z15, Z15
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z25, Z17, Z17
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z25, Z19, Z19
+	VADDPS       Z24, Z20, Z20
+	VADDPS       Z25, Z21, Z21
+	VADDPS       Z24, Z22, Z22
+	VADDPS       Z25, Z23, Z23
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Z0, Z0
+	VADDPS       64(BX), Z1, Z1
+	ADDQ         DI, BX
+	VADDPS       (BX), Z2, Z2
+	VADDPS       64(BX), Z3, Z3
+	ADDQ         DI, BX
+	VADDPS       (BX), Z4, Z4
+	VADDPS       64(BX), Z5, Z5
+	ADDQ         DI, BX
+	VADDPS       (BX), Z6, Z6
+	VADDPS       64(BX), Z7, Z7
+	ADDQ         DI, BX
+	VADDPS       (BX), Z8, Z8
+	VADDPS       64(BX), Z9, Z9
+	ADDQ         DI, BX
+	VADDPS       (BX), Z10, Z10
+	VADDPS       64(BX), Z11, Z11
+	ADDQ         DI, BX
+	VADDPS       (BX), Z12, Z12
+	VADDPS       64(BX), Z13, Z13
+	ADDQ         DI, BX
+	VADDPS       (BX), Z14, Z14
+	VADDPS       64(BX), Z15, Z15
+	ADDQ         DI, BX
+	VADDPS       (BX), Z16, Z16
+	VADDPS       64(BX), Z17, Z17
+	ADDQ         DI, BX
+	VADDPS       (BX), Z18, Z18
+	VADDPS       64(BX), Z19, Z19
+	ADDQ         DI, BX
+	VADDPS       (BX), Z20, Z20
+	VADDPS       64(BX), Z21, Z21
+	ADDQ         DI, BX
+	VADDPS       (BX), Z22, Z22
+	VADDPS       64(BX), Z23, Z23
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VPXORD    Z24, Z24, Z24
+	MOVQ      mask+136(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z0, K2, Z0
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z2, K2, Z2
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z4, K2, Z4
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z6, K2, Z6
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z8, K2, Z8
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z10, K2, Z10
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z12, K2, Z12
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z14, K2, Z14
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z15, K2, Z15
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z16, K2, Z16
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z17, K2, Z17
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z18, K2, Z18
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z19, K2, Z19
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z20, K2, Z20
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z21, K2, Z21
+	ADDQ      DI, SI
+	VMOVUPS   (SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z22, K2, Z22
+	VMOVUPS   64(SI), Z26
+	VCMPPS    $0x1e, Z24, Z26, K2
+	VMOVAPS.Z Z23, K2, Z23
+	ADDQ      DI, SI
+	MOVQ      SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Z24
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z24, Z0
+	VMOVUPS      Z0, (AX)
+	VMAXPS       Z1, Z24, Z1
+	VMOVUPS      Z1, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z24, Z2
+	VMOVUPS      Z2, (AX)
+	VMAXPS       Z3, Z24, Z3
+	VMOVUPS      Z3, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z24, Z4
+	VMOVUPS      Z4, (AX)
+	VMAXPS       Z5, Z24, Z5
+	VMOVUPS      Z5, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z24, Z6
+	VMOVUPS      Z6, (AX)
+	VMAXPS       Z7, Z24, Z7
+	VMOVUPS      Z7, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z24, Z8
+	VMOVUPS      Z8, (AX)
+	VMAXPS       Z9, Z24, Z9
+	VMOVUPS      Z9, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z24, Z10
+	VMOVUPS      Z10, (AX)
+	VMAXPS       Z11, Z24, Z11
+	VMOVUPS      Z11, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z24, Z12
+	VMOVUPS      Z12, (AX)
+	VMAXPS       Z13, Z24, Z13
+	VMOVUPS      Z13, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z24, Z14
+	VMOVUPS      Z14, (AX)
+	VMAXPS       Z15, Z24, Z15
+	VMOVUPS      Z15, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z16, Z24, Z16
+	VMOVUPS      Z16, (AX)
+	VMAXPS       Z17, Z24, Z17
+	VMOVUPS      Z17, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z18, Z24, Z18
+	VMOVUPS      Z18, (AX)
+	VMAXPS       Z19, Z24, Z19
+	VMOVUPS      Z19, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z20, Z24, Z20
+	VMOVUPS      Z20, (AX)
+	VMAXPS       Z21, Z24, Z21
+	VMOVUPS      Z21, 64(AX)
+	ADDQ         DI, AX
+	VMAXPS       Z22, Z24, Z22
+	VMOVUPS      Z22, (AX)
+	VMAXPS       Z23, Z24, Z23
+	VMOVUPS      Z23, 64(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
 // func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
 TEXT ·gemm1x1AVX2(SB), $0-104
@@ -2527,6 +7309,88 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish1x1AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+
+loop:
+	VMOVUPS      (R10), Y1
+	VBROADCASTSS (AX), Y2
+	VFMADD231PS  Y2, Y1, Y0
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y1
+	VADDPS       Y1, Y0, Y0
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y1, Y1, Y1
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y2
+	VCMPPS  $0x1e, Y1, Y2, Y2
+	VANDPS  Y2, Y0, Y0
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y1
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y1, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2584,6 +7448,103 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish2x1AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y1
+
+loop:
+	VMOVUPS      (R10), Y2
+	VBROADCASTSS (AX), Y3
+	VFMADD231PS  Y3, Y2, Y0
+	VBROADCASTSS (AX)(R8*1), Y4
+	VFMADD231PS  Y4, Y2, Y1
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y2
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y2, Y1, Y1
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	ADDQ         DI, BX
+	VADDPS       (BX), Y1, Y1
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y2, Y2, Y2
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y3
+	VCMPPS  $0x1e, Y2, Y3, Y3
+	VANDPS  Y3, Y0, Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y3
+	VCMPPS  $0x1e, Y2, Y3, Y3
+	VANDPS  Y3, Y1, Y1
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y2
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y1, Y2, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2648,6 +7609,118 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish3x1AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+
+loop:
+	VMOVUPS      (R10), Y3
+	VBROADCASTSS (AX), Y4
+	VFMADD231PS  Y4, Y3, Y0
+	VBROADCASTSS (AX)(R8*1), Y5
+	VFMADD231PS  Y5, Y3, Y1
+	VBROADCASTSS (AX)(R8*2), Y6
+	VFMADD231PS  Y6, Y3, Y2
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y3
+	VADDPS       Y3, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y3, Y2, Y2
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	ADDQ         DI, BX
+	VADDPS       (BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y3, Y3, Y3
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y4
+	VCMPPS  $0x1e, Y3, Y4, Y4
+	VANDPS  Y4, Y0, Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VCMPPS  $0x1e, Y3, Y4, Y4
+	VANDPS  Y4, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y4
+	VCMPPS  $0x1e, Y3, Y4, Y4
+	VANDPS  Y4, Y2, Y2
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y3
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y3, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y1, Y3, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y3, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2722,6 +7795,136 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish4x1AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y3
+
+loop:
+	VMOVUPS      (R10), Y4
+	VBROADCASTSS (AX), Y5
+	VFMADD231PS  Y5, Y4, Y0
+	VBROADCASTSS (AX)(R8*1), Y6
+	VFMADD231PS  Y6, Y4, Y1
+	VBROADCASTSS (AX)(R8*2), Y7
+	VFMADD231PS  Y7, Y4, Y2
+	VBROADCASTSS (BX), Y8
+	VFMADD231PS  Y8, Y4, Y3
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y4
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y4, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y4, Y3, Y3
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	ADDQ         DI, BX
+	VADDPS       (BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	ADDQ         DI, BX
+	VADDPS       (BX), Y3, Y3
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y4, Y4, Y4
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y5
+	VCMPPS  $0x1e, Y4, Y5, Y5
+	VANDPS  Y5, Y0, Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y5
+	VCMPPS  $0x1e, Y4, Y5, Y5
+	VANDPS  Y5, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y5
+	VCMPPS  $0x1e, Y4, Y5, Y5
+	VANDPS  Y5, Y2, Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y5
+	VCMPPS  $0x1e, Y4, Y5, Y5
+	VANDPS  Y5, Y3, Y3
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y4
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y4, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y1, Y4, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y4, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y3, Y4, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2803,6 +8006,151 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish5x1AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y4
+
+loop:
+	VMOVUPS      (R10), Y5
+	VBROADCASTSS (AX), Y6
+	VFMADD231PS  Y6, Y5, Y0
+	VBROADCASTSS (AX)(R8*1), Y7
+	VFMADD231PS  Y7, Y5, Y1
+	VBROADCASTSS (AX)(R8*2), Y8
+	VFMADD231PS  Y8, Y5, Y2
+	VBROADCASTSS (BX), Y9
+	VFMADD231PS  Y9, Y5, Y3
+	VBROADCASTSS (BX)(R8*1), Y6
+	VFMADD231PS  Y6, Y5, Y4
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y5
+	VADDPS       Y5, Y0, Y0
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y5, Y2, Y2
+	VADDPS       Y5, Y3, Y3
+	VADDPS       Y5, Y4, Y4
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	ADDQ         DI, BX
+	VADDPS       (BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	ADDQ         DI, BX
+	VADDPS       (BX), Y3, Y3
+	ADDQ         DI, BX
+	VADDPS       (BX), Y4, Y4
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y5, Y5, Y5
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y5, Y6, Y6
+	VANDPS  Y6, Y0, Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y5, Y6, Y6
+	VANDPS  Y6, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y5, Y6, Y6
+	VANDPS  Y6, Y2, Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y5, Y6, Y6
+	VANDPS  Y6, Y3, Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y5, Y6, Y6
+	VANDPS  Y6, Y4, Y4
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y5
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y5, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y1, Y5, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y5, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y3, Y5, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y4, Y5, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -2894,6 +8242,166 @@ loop:
 	VZEROUPPER
 	RET
 
+// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish6x1AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y5
+
+loop:
+	VMOVUPS      (R10), Y6
+	VBROADCASTSS (AX), Y7
+	VFMADD231PS  Y7, Y6, Y0
+	VBROADCASTSS (AX)(R8*1), Y8
+	VFMADD231PS  Y8, Y6, Y1
+	VBROADCASTSS (AX)(R8*2), Y9
+	VFMADD231PS  Y9, Y6, Y2
+	VBROADCASTSS (BX), Y10
+	VFMADD231PS  Y10, Y6, Y3
+	VBROADCASTSS (BX)(R8*1), Y7
+	VFMADD231PS  Y7, Y6, Y4
+	VBROADCASTSS (BX)(R8*2), Y8
+	VFMADD231PS  Y8, Y6, Y5
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y6
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y6, Y5, Y5
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	ADDQ         DI, BX
+	VADDPS       (BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	ADDQ         DI, BX
+	VADDPS       (BX), Y3, Y3
+	ADDQ         DI, BX
+	VADDPS       (BX), Y4, Y4
+	ADDQ         DI, BX
+	VADDPS       (BX), Y5, Y5
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y6, Y6, Y6
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y7
+	VCMPPS  $0x1e, Y6, Y7, Y7
+	VANDPS  Y7, Y0, Y0
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y7
+	VCMPPS  $0x1e, Y6, Y7, Y7
+	VANDPS  Y7, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y7
+	VCMPPS  $0x1e, Y6, Y7, Y7
+	VANDPS  Y7, Y2, Y2
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y7
+	VCMPPS  $0x1e, Y6, Y7, Y7
+	VANDPS  Y7, Y3, Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y7
+	VCMPPS  $0x1e, Y6, Y7, Y7
+	VANDPS  Y7, Y4, Y4
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y7
+	VCMPPS  $0x1e, Y6, Y7, Y7
+	VANDPS  Y7, Y5, Y5
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y6
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y6, Y0
+	VMOVUPS      Y0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y1, Y6, Y1
+	VMOVUPS      Y1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y6, Y2
+	VMOVUPS      Y2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y3, Y6, Y3
+	VMOVUPS      Y3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y4, Y6, Y4
+	VMOVUPS      Y4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Y5, Y6, Y5
+	VMOVUPS      Y5, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
 // func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
 TEXT ·gemm1x2AVX2(SB), $0-104
@@ -2946,6 +8454,100 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish1x2AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	VMOVUPS 32(R13), Y1
+
+loop:
+	VMOVUPS      (R10), Y2
+	VMOVUPS      32(R10), Y3
+	VBROADCASTSS (AX), Y4
+	VFMADD231PS  Y4, Y2, Y0
+	VFMADD231PS  Y4, Y3, Y1
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y2
+	VMOVUPS      32(R13), Y3
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	VADDPS       32(BX), Y1, Y1
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y2, Y2, Y2
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y4
+	VCMPPS  $0x1e, Y2, Y4, Y4
+	VANDPS  Y4, Y0, Y0
+	VMOVUPS 32(SI), Y4
+	VCMPPS  $0x1e, Y2, Y4, Y4
+	VANDPS  Y4, Y1, Y1
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y2
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y2, Y0
+	VMOVUPS      Y0, (AX)
+	VMAXPS       Y1, Y2, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -3012,6 +8614,125 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish2x2AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	VMOVUPS 32(R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	VMOVUPS 32(R13), Y3
+
+loop:
+	VMOVUPS      (R10), Y4
+	VMOVUPS      32(R10), Y5
+	VBROADCASTSS (AX), Y6
+	VFMADD231PS  Y6, Y4, Y0
+	VFMADD231PS  Y6, Y5, Y1
+	VBROADCASTSS (AX)(R8*1), Y7
+	VFMADD231PS  Y7, Y4, Y2
+	VFMADD231PS  Y7, Y5, Y3
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y4
+	VMOVUPS      32(R13), Y5
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y5, Y1, Y1
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y5, Y3, Y3
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	VADDPS       32(BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	VADDPS       32(BX), Y3, Y3
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y4, Y4, Y4
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y4, Y6, Y6
+	VANDPS  Y6, Y0, Y0
+	VMOVUPS 32(SI), Y6
+	VCMPPS  $0x1e, Y4, Y6, Y6
+	VANDPS  Y6, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y6
+	VCMPPS  $0x1e, Y4, Y6, Y6
+	VANDPS  Y6, Y2, Y2
+	VMOVUPS 32(SI), Y6
+	VCMPPS  $0x1e, Y4, Y6, Y6
+	VANDPS  Y6, Y3, Y3
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y4
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y4, Y0
+	VMOVUPS      Y0, (AX)
+	VMAXPS       Y1, Y4, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y4, Y2
+	VMOVUPS      Y2, (AX)
+	VMAXPS       Y3, Y4, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -3089,6 +8810,150 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish3x2AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	VMOVUPS 32(R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	VMOVUPS 32(R13), Y3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y4
+	VMOVUPS 32(R13), Y5
+
+loop:
+	VMOVUPS      (R10), Y6
+	VMOVUPS      32(R10), Y7
+	VBROADCASTSS (AX), Y8
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y8, Y7, Y1
+	VBROADCASTSS (AX)(R8*1), Y9
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y9, Y7, Y3
+	VBROADCASTSS (AX)(R8*2), Y10
+	VFMADD231PS  Y10, Y6, Y4
+	VFMADD231PS  Y10, Y7, Y5
+	ADDQ         R9, AX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y6
+	VMOVUPS      32(R13), Y7
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y7, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y7, Y3, Y3
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y7, Y5, Y5
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	VADDPS       32(BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	VADDPS       32(BX), Y3, Y3
+	ADDQ         DI, BX
+	VADDPS       (BX), Y4, Y4
+	VADDPS       32(BX), Y5, Y5
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y6, Y6, Y6
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y8
+	VCMPPS  $0x1e, Y6, Y8, Y8
+	VANDPS  Y8, Y0, Y0
+	VMOVUPS 32(SI), Y8
+	VCMPPS  $0x1e, Y6, Y8, Y8
+	VANDPS  Y8, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y8
+	VCMPPS  $0x1e, Y6, Y8, Y8
+	VANDPS  Y8, Y2, Y2
+	VMOVUPS 32(SI), Y8
+	VCMPPS  $0x1e, Y6, Y8, Y8
+	VANDPS  Y8, Y3, Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y8
+	VCMPPS  $0x1e, Y6, Y8, Y8
+	VANDPS  Y8, Y4, Y4
+	VMOVUPS 32(SI), Y8
+	VCMPPS  $0x1e, Y6, Y8, Y8
+	VANDPS  Y8, Y5, Y5
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y6
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y6, Y0
+	VMOVUPS      Y0, (AX)
+	VMAXPS       Y1, Y6, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y6, Y2
+	VMOVUPS      Y2, (AX)
+	VMAXPS       Y3, Y6, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y4, Y6, Y4
+	VMOVUPS      Y4, (AX)
+	VMAXPS       Y5, Y6, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -3180,6 +9045,178 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish4x2AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	VMOVUPS 32(R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	VMOVUPS 32(R13), Y3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y4
+	VMOVUPS 32(R13), Y5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y6
+	VMOVUPS 32(R13), Y7
+
+loop:
+	VMOVUPS      (R10), Y8
+	VMOVUPS      32(R10), Y9
+	VBROADCASTSS (AX), Y10
+	VFMADD231PS  Y10, Y8, Y0
+	VFMADD231PS  Y10, Y9, Y1
+	VBROADCASTSS (AX)(R8*1), Y11
+	VFMADD231PS  Y11, Y8, Y2
+	VFMADD231PS  Y11, Y9, Y3
+	VBROADCASTSS (AX)(R8*2), Y12
+	VFMADD231PS  Y12, Y8, Y4
+	VFMADD231PS  Y12, Y9, Y5
+	VBROADCASTSS (BX), Y13
+	VFMADD231PS  Y13, Y8, Y6
+	VFMADD231PS  Y13, Y9, Y7
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y8
+	VMOVUPS      32(R13), Y9
+	VADDPS       Y8, Y0, Y0
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y8, Y2, Y2
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y8, Y4, Y4
+	VADDPS       Y9, Y5, Y5
+	VADDPS       Y8, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	VADDPS       32(BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	VADDPS       32(BX), Y3, Y3
+	ADDQ         DI, BX
+	VADDPS       (BX), Y4, Y4
+	VADDPS       32(BX), Y5, Y5
+	ADDQ         DI, BX
+	VADDPS       (BX), Y6, Y6
+	VADDPS       32(BX), Y7, Y7
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y8, Y8, Y8
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y0, Y0
+	VMOVUPS 32(SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y2, Y2
+	VMOVUPS 32(SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y3, Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y4, Y4
+	VMOVUPS 32(SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y5, Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y6, Y6
+	VMOVUPS 32(SI), Y10
+	VCMPPS  $0x1e, Y8, Y10, Y10
+	VANDPS  Y10, Y7, Y7
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y8
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y8, Y0
+	VMOVUPS      Y0, (AX)
+	VMAXPS       Y1, Y8, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y8, Y2
+	VMOVUPS      Y2, (AX)
+	VMAXPS       Y3, Y8, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y4, Y8, Y4
+	VMOVUPS      Y4, (AX)
+	VMAXPS       Y5, Y8, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y6, Y8, Y6
+	VMOVUPS      Y6, (AX)
+	VMAXPS       Y7, Y8, Y7
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -3282,6 +9319,203 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish5x2AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	VMOVUPS 32(R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	VMOVUPS 32(R13), Y3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y4
+	VMOVUPS 32(R13), Y5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y6
+	VMOVUPS 32(R13), Y7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y8
+	VMOVUPS 32(R13), Y9
+
+loop:
+	VMOVUPS      (R10), Y10
+	VMOVUPS      32(R10), Y11
+	VBROADCASTSS (AX), Y12
+	VFMADD231PS  Y12, Y10, Y0
+	VFMADD231PS  Y12, Y11, Y1
+	VBROADCASTSS (AX)(R8*1), Y13
+	VFMADD231PS  Y13, Y10, Y2
+	VFMADD231PS  Y13, Y11, Y3
+	VBROADCASTSS (AX)(R8*2), Y14
+	VFMADD231PS  Y14, Y10, Y4
+	VFMADD231PS  Y14, Y11, Y5
+	VBROADCASTSS (BX), Y15
+	VFMADD231PS  Y15, Y10, Y6
+	VFMADD231PS  Y15, Y11, Y7
+	VBROADCASTSS (BX)(R8*1), Y12
+	VFMADD231PS  Y12, Y10, Y8
+	VFMADD231PS  Y12, Y11, Y9
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y10
+	VMOVUPS      32(R13), Y11
+	VADDPS       Y10, Y0, Y0
+	VADDPS       Y11, Y1, Y1
+	VADDPS       Y10, Y2, Y2
+	VADDPS       Y11, Y3, Y3
+	VADDPS       Y10, Y4, Y4
+	VADDPS       Y11, Y5, Y5
+	VADDPS       Y10, Y6, Y6
+	VADDPS       Y11, Y7, Y7
+	VADDPS       Y10, Y8, Y8
+	VADDPS       Y11, Y9, Y9
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	VADDPS       32(BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	VADDPS       32(BX), Y3, Y3
+	ADDQ         DI, BX
+	VADDPS       (BX), Y4, Y4
+	VADDPS       32(BX), Y5, Y5
+	ADDQ         DI, BX
+	VADDPS       (BX), Y6, Y6
+	VADDPS       32(BX), Y7, Y7
+	ADDQ         DI, BX
+	VADDPS       (BX), Y8, Y8
+	VADDPS       32(BX), Y9, Y9
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y10, Y10, Y10
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y0, Y0
+	VMOVUPS 32(SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y2, Y2
+	VMOVUPS 32(SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y3, Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y4, Y4
+	VMOVUPS 32(SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y5, Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y6, Y6
+	VMOVUPS 32(SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y7, Y7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y8, Y8
+	VMOVUPS 32(SI), Y12
+	VCMPPS  $0x1e, Y10, Y12, Y12
+	VANDPS  Y12, Y9, Y9
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y10
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y10, Y0
+	VMOVUPS      Y0, (AX)
+	VMAXPS       Y1, Y10, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y10, Y2
+	VMOVUPS      Y2, (AX)
+	VMAXPS       Y3, Y10, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y4, Y10, Y4
+	VMOVUPS      Y4, (AX)
+	VMAXPS       Y5, Y10, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y6, Y10, Y6
+	VMOVUPS      Y6, (AX)
+	VMAXPS       Y7, Y10, Y7
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y8, Y10, Y8
+	VMOVUPS      Y8, (AX)
+	VMAXPS       Y9, Y10, Y9
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET
 
@@ -3395,5 +9629,227 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+72(FP)
 	JNE          tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// Requires: AVX, FMA3
+TEXT ·gemmFinish6x2AVX2(SB), $0-148
+	MOVQ aRow+16(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+24(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+40(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+56(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+48(FP), DX
+
+tile:
+	MOVQ   a+8(FP), AX
+	LEAQ   (AX)(R8*2), BX
+	ADDQ   R8, BX
+	MOVQ   b+32(FP), R10
+	MOVQ   k+0(FP), CX
+	CMPQ   accumulate+64(FP), $0x00
+	JNE    load
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	VXORPS Y4, Y4, Y4
+	VXORPS Y5, Y5, Y5
+	VXORPS Y6, Y6, Y6
+	VXORPS Y7, Y7, Y7
+	VXORPS Y8, Y8, Y8
+	VXORPS Y9, Y9, Y9
+	VXORPS Y10, Y10, Y10
+	VXORPS Y11, Y11, Y11
+	JMP    loop
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Y0
+	VMOVUPS 32(R13), Y1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y2
+	VMOVUPS 32(R13), Y3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y4
+	VMOVUPS 32(R13), Y5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y6
+	VMOVUPS 32(R13), Y7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y8
+	VMOVUPS 32(R13), Y9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Y10
+	VMOVUPS 32(R13), Y11
+
+loop:
+	VMOVUPS      (R10), Y12
+	VMOVUPS      32(R10), Y13
+	VBROADCASTSS (AX), Y14
+	VFMADD231PS  Y14, Y12, Y0
+	VFMADD231PS  Y14, Y13, Y1
+	VBROADCASTSS (AX)(R8*1), Y15
+	VFMADD231PS  Y15, Y12, Y2
+	VFMADD231PS  Y15, Y13, Y3
+	VBROADCASTSS (AX)(R8*2), Y14
+	VFMADD231PS  Y14, Y12, Y4
+	VFMADD231PS  Y14, Y13, Y5
+	VBROADCASTSS (BX), Y15
+	VFMADD231PS  Y15, Y12, Y6
+	VFMADD231PS  Y15, Y13, Y7
+	VBROADCASTSS (BX)(R8*1), Y14
+	VFMADD231PS  Y14, Y12, Y8
+	VFMADD231PS  Y14, Y13, Y9
+	VBROADCASTSS (BX)(R8*2), Y15
+	VFMADD231PS  Y15, Y12, Y10
+	VFMADD231PS  Y15, Y13, Y11
+	ADDQ         R9, AX
+	ADDQ         R9, BX
+	ADDQ         R11, R10
+	DECQ         CX
+	JNE          loop
+	MOVQ         bias+120(FP), R13
+	VMOVUPS      (R13), Y12
+	VMOVUPS      32(R13), Y13
+	VADDPS       Y12, Y0, Y0
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y12, Y2, Y2
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y12, Y4, Y4
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y12, Y6, Y6
+	VADDPS       Y13, Y7, Y7
+	VADDPS       Y12, Y8, Y8
+	VADDPS       Y13, Y9, Y9
+	VADDPS       Y12, Y10, Y10
+	VADDPS       Y13, Y11, Y11
+	MOVQ         yRow+112(FP), DI
+	SHLQ         $0x02, DI
+	MOVQ         extra+128(FP), BX
+	TESTQ        BX, BX
+	JE           extraDone
+	VADDPS       (BX), Y0, Y0
+	VADDPS       32(BX), Y1, Y1
+	ADDQ         DI, BX
+	VADDPS       (BX), Y2, Y2
+	VADDPS       32(BX), Y3, Y3
+	ADDQ         DI, BX
+	VADDPS       (BX), Y4, Y4
+	VADDPS       32(BX), Y5, Y5
+	ADDQ         DI, BX
+	VADDPS       (BX), Y6, Y6
+	VADDPS       32(BX), Y7, Y7
+	ADDQ         DI, BX
+	VADDPS       (BX), Y8, Y8
+	VADDPS       32(BX), Y9, Y9
+	ADDQ         DI, BX
+	VADDPS       (BX), Y10, Y10
+	VADDPS       32(BX), Y11, Y11
+	ADDQ         DI, BX
+	MOVQ         BX, extra+128(FP)
+
+extraDone:
+	VXORPS  Y12, Y12, Y12
+	MOVQ    mask+136(FP), SI
+	TESTQ   SI, SI
+	JE      maskDone
+	VMOVUPS (SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y0, Y0
+	VMOVUPS 32(SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y1, Y1
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y2, Y2
+	VMOVUPS 32(SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y3, Y3
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y4, Y4
+	VMOVUPS 32(SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y5, Y5
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y6, Y6
+	VMOVUPS 32(SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y7, Y7
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y8, Y8
+	VMOVUPS 32(SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y9, Y9
+	ADDQ    DI, SI
+	VMOVUPS (SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y10, Y10
+	VMOVUPS 32(SI), Y14
+	VCMPPS  $0x1e, Y12, Y14, Y14
+	VANDPS  Y14, Y11, Y11
+	ADDQ    DI, SI
+	MOVQ    SI, mask+136(FP)
+
+maskDone:
+	VBROADCASTSS floor+144(FP), Y12
+	MOVQ         y+104(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Y0, Y12, Y0
+	VMOVUPS      Y0, (AX)
+	VMAXPS       Y1, Y12, Y1
+	VMOVUPS      Y1, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y2, Y12, Y2
+	VMOVUPS      Y2, (AX)
+	VMAXPS       Y3, Y12, Y3
+	VMOVUPS      Y3, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y4, Y12, Y4
+	VMOVUPS      Y4, (AX)
+	VMAXPS       Y5, Y12, Y5
+	VMOVUPS      Y5, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y6, Y12, Y6
+	VMOVUPS      Y6, (AX)
+	VMAXPS       Y7, Y12, Y7
+	VMOVUPS      Y7, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y8, Y12, Y8
+	VMOVUPS      Y8, (AX)
+	VMAXPS       Y9, Y12, Y9
+	VMOVUPS      Y9, 32(AX)
+	ADDQ         DI, AX
+	VMAXPS       Y10, Y12, Y10
+	VMOVUPS      Y10, (AX)
+	VMAXPS       Y11, Y12, Y11
+	VMOVUPS      Y11, 32(AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+104(FP)
+
+yDone:
+	MOVQ aStep+80(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+8(FP)
+	MOVQ bStep+88(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+32(FP)
+	MOVQ cStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+72(FP)
+	JNE  tile
 	VZEROUPPER
 	RET

@@ -48,6 +48,7 @@ var sets = append(detect(), &Set{name: "generic", lanes: 4, rows: 4})
 // assembly is the functions of a generated set; their declarations document them.
 type assembly struct {
 	gemm          [2][]gemmFunc // by vectors and rows, less one
+	gemmFinish    [2][]gemmFinishFunc
 	finish        func(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows, cols int)
 	finishAdd     func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)
 	finishMask    func(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)
@@ -78,6 +79,9 @@ type assembly struct {
 }
 
 type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)
+
+type gemmFinishFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
+	y *float32, yRow int, bias, extra, mask *float32, floor float32)
 
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.
 func need(what string, x []float32, rows, stride, cols int) {

@@ -144,6 +144,58 @@ func TestGemm(t *testing.T) {
 	})
 }
 
+// Finishing in registers is what Gemm and the definition of Finishing make, bit for bit.
+func TestGemmFinish(t *testing.T) {
+	everySet(t, func(t *testing.T, s *Set) {
+		rnd := noise(6)
+		for rows := 1; rows <= s.MaxRows(); rows++ {
+			for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
+				for form := range 16 {
+					cols, k, count := vecs*s.Lanes(), 5, 1+form%3
+					d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: count, ARow: k + 1, ACol: 1, AStep: rows * (k + 1), BRow: cols + 3, CRow: cols + 5,
+						CStep: rows * (cols + 5), Accumulate: form&1 != 0}
+					f := Finishing{YRow: cols + 2, Floor: float32(math.Inf(-1))}
+					size := (count*rows-1)*f.YRow + cols
+					y, extra, mask, bias := newGuarded(size, nan), newGuarded(size, rnd.next), newGuarded(size, rnd.next), newGuarded(cols, rnd.next)
+					f.Bias = bias.v
+					if form&2 != 0 {
+						f.Extra = extra.v
+					}
+					if form&4 != 0 {
+						f.Mask = mask.v
+					}
+					if form&8 != 0 {
+						f.Floor = 0
+					}
+					a, b := newGuarded(count*rows*d.ARow, rnd.next), newGuarded(k*d.BRow, rnd.next)
+					c := newGuarded((count*rows-1)*d.CRow+cols, rnd.next)
+					products, want := append([]float32(nil), c.v...), make([]float32, size)
+					s.Gemm(d, a.v, b.v, products)
+					f.Y = want
+					finishGeneric(f, products, d.CRow, count*rows, cols)
+					for _, inPlace := range []bool{false, true} {
+						f.Y = y.v
+						if inPlace && f.Extra != nil {
+							f.Y = f.Extra
+						}
+						s.GemmFinish(d, a.v, b.v, append([]float32(nil), c.v...), f)
+						for _, g := range []guarded{y, extra, mask, bias, a, b} {
+							g.check(t, "GemmFinish")
+						}
+						for i := range count * rows {
+							for j := range cols {
+								if at := i*f.YRow + j; f.Y[at] != want[at] {
+									t.Fatalf("%d rows, %d vectors, form %d: y[%d,%d] = %v, want %v", rows, vecs, form, i, j, f.Y[at], want[at])
+								}
+							}
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestFinish(t *testing.T) {
 	everySet(t, func(t *testing.T, s *Set) {
 		rnd := noise(6)

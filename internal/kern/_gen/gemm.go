@@ -20,22 +20,35 @@ func gemmFile(c *build.Context) {
 	for _, g := range isas(c) {
 		for vecs := 1; vecs <= 2; vecs++ {
 			for rows := 1; rows <= maxRows(g); rows++ {
-				gemm(g, rows, vecs)
+				gemm(g, rows, vecs, false)
+				gemm(g, rows, vecs, true)
 			}
 		}
 	}
 }
 
 // gemm keeps a tile of c in registers while it walks k. A row of a is reached from one of four base pointers (rows 0, 3,
-// 6 and 9) as base, base+stride or base+2·stride, so a may be stored by rows or by columns.
-func gemm(g isa, rows, vecs int) {
-	g.fn(fmt.Sprintf("gemm%dx%d", rows, vecs),
-		"(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)",
-		fmt.Sprintf("gemm%dx%d%s computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive,", rows, vecs, g.name, rows, vecs*g.lanes),
+// 6 and 9) as base, base+stride or base+2·stride, so a may be stored by rows or by columns. With finish, what becomes of
+// the products is done while they are in registers.
+func gemm(g isa, rows, vecs int, finish bool) {
+	name, finishing := "gemm", ""
+	doc := []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive,", rows, vecs*g.lanes),
 		"",
 		"	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]",
 		"",
-		"and adds it to what is there if accumulate is not zero.")
+		"and adds it to what is there if accumulate is not zero."}
+	if finish {
+		name, finishing = "gemmFinish", ", y *float32, yRow int, bias, extra, mask *float32, floor float32"
+		doc = []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive and i = (t*%d + r)*yRow + j,", rows, vecs*g.lanes, rows),
+			"",
+			"	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])",
+			"",
+			"and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and",
+			"mask may be nil."}
+	}
+	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
+	doc[0] = full + g.name + " " + doc[0]
+	g.fn(full, "(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int"+finishing+")", doc...)
 	acc := func(r, v int) reg.VecPhysical { return g.v(r*vecs + v) }
 	bv := func(v int) reg.VecPhysical { return g.v(rows*vecs + v) }
 	scratch := rows*vecs + vecs
@@ -102,13 +115,17 @@ func gemm(g isa, rows, vecs int) {
 	g.DECQ(k)
 	g.JNE(operand.LabelRef("loop"))
 
-	g.MOVQ(c, tmp)
-	for r := range rows {
-		for v := range vecs {
-			g.VMOVUPS(acc(r, v), operand.Mem{Base: tmp, Disp: v * g.bytes()})
-		}
-		if r < rows-1 {
-			g.ADDQ(cRow, tmp)
+	if finish {
+		finishTile(g, rows, vecs, acc, bv)
+	} else {
+		g.MOVQ(c, tmp)
+		for r := range rows {
+			for v := range vecs {
+				g.VMOVUPS(acc(r, v), operand.Mem{Base: tmp, Disp: v * g.bytes()})
+			}
+			if r < rows-1 {
+				g.ADDQ(cRow, tmp)
+			}
 		}
 	}
 	for _, p := range []string{"a", "b"} {
@@ -121,4 +138,46 @@ func gemm(g isa, rows, vecs int) {
 	g.JNE(operand.LabelRef("tile"))
 	g.VZEROUPPER()
 	g.RET()
+}
+
+// finishTile adds to the products of a tile what is to be added, applies mask and floor, stores them in y and moves on to
+// the rows below.
+func finishTile(g isa, rows, vecs int, acc func(r, v int) reg.VecPhysical, free func(v int) reg.VecPhysical) {
+	y, extra, mask, yRow, bias := reg.RAX, reg.RBX, reg.RSI, reg.RDI, reg.R13
+	g.arg("bias", bias)
+	for v := range vecs {
+		g.VMOVUPS(operand.Mem{Base: bias, Disp: v * g.bytes()}, free(v))
+	}
+	for r := range rows {
+		for v := range vecs {
+			g.VADDPS(free(v), acc(r, v), acc(r, v))
+		}
+	}
+	g.floats("yRow", yRow)
+	// each visits the vectors of an array that may be nil, and leaves it at the next tile.
+	each := func(name string, p reg.GPPhysical, f func(m operand.Mem, acc reg.VecPhysical)) {
+		g.arg(name, p)
+		g.TESTQ(p, p)
+		g.JE(operand.LabelRef(name + "Done"))
+		for r := range rows {
+			for v := range vecs {
+				f(operand.Mem{Base: p, Disp: v * g.bytes()}, acc(r, v))
+			}
+			g.ADDQ(yRow, p)
+		}
+		g.MOVQ(p, g.slot(name))
+		g.Label(name + "Done")
+	}
+	each("extra", extra, func(m operand.Mem, acc reg.VecPhysical) { g.VADDPS(m, acc, acc) })
+	zero, t := free(0), free(vecs)
+	g.zero(zero)
+	each("mask", mask, func(m operand.Mem, acc reg.VecPhysical) {
+		g.VMOVUPS(m, t)
+		g.keepPositive(t, zero, acc, t)
+	})
+	g.VBROADCASTSS(g.slot("floor"), zero)
+	each("y", y, func(m operand.Mem, acc reg.VecPhysical) {
+		g.VMAXPS(acc, zero, acc)
+		g.VMOVUPS(acc, m)
+	})
 }

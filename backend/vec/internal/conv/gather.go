@@ -25,6 +25,7 @@ type gather struct {
 	taps           []tap
 	blocks         []tapBlock
 	direct         bool // rows of the input are rows of the left operand
+	whole          bool // rows of the output are rows of the products, in whole vectors
 	points         int  // in a task
 	aRow, cRow     int
 	packedSize     int // of all groups
@@ -80,6 +81,7 @@ func (g *gather) plan() {
 		}
 	}
 	g.direct = len(g.taps) == 1 && g.taps[0].dy == 0 && g.taps[0].dx == 0 && g.stepH == 1 && g.stepW == 1 && g.gh == g.inH && g.gw == g.inW
+	g.whole = g.dense() && g.groups == 1 && g.co%g.set.Lanes() == 0 && len(g.taps) > 0
 	k := 0
 	for _, b := range g.blocks {
 		k = max(k, b.k)
@@ -111,9 +113,6 @@ func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, in
 	}
 }
 
-// finisher writes rows of products to rows of the output that start at element at and are step apart.
-type finisher func(at, step int, products []float32, productRow, channel, rows, cols int)
-
 // run computes one task of the gather.
 func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) {
 	first := task * g.points
@@ -133,9 +132,15 @@ func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) 
 			} else {
 				g.gatherRows(a, g.aRow, b, first, count, in, group*g.ci)
 			}
+			if g.whole && i == len(g.blocks)-1 {
+				multiplyFinish(g.set, count, g.co, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0, finish, first*g.outC, g.outC)
+				continue
+			}
 			multiply(g.set, count, g.co, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0)
 		}
-		g.scatterRows(c, first, count, group*g.co, finish)
+		if !g.whole {
+			g.scatterRows(c, first, count, group*g.co, finish)
+		}
 	}
 }
 
@@ -177,10 +182,15 @@ func (g *gather) gatherRows(a []float32, aRow int, b tapBlock, first, count int,
 	}
 }
 
+// dense reports whether the grid is the output.
+func (g *gather) dense() bool {
+	return g.outStepH == 1 && g.outStepW == 1 && g.gh == g.outH && g.gw == g.outW
+}
+
 // scatterRows hands finished products over in pieces that are evenly spaced in the output.
 func (g *gather) scatterRows(c []float32, first, count, channel int, finish finisher) {
-	if g.outStepH == 1 && g.outStepW == 1 && g.gh == g.outH && g.gw == g.outW {
-		finish(first*g.outC+channel, g.outC, c, g.cRow, channel, count, g.co)
+	if g.dense() {
+		finish.rows(first*g.outC+channel, g.outC, c, g.cRow, channel, count, g.co)
 		return
 	}
 	for done := 0; done < count; {
@@ -188,7 +198,7 @@ func (g *gather) scatterRows(c []float32, first, count, channel int, finish fini
 		ox, oy, n := p%g.gw, p/g.gw%g.gh, p/g.gw/g.gh
 		rows := min(g.gw-ox, count-done)
 		at := ((n*g.outH+oy*g.outStepH+g.outOffH)*g.outW+ox*g.outStepW+g.outOffW)*g.outC + channel
-		finish(at, g.outStepW*g.outC, c[done*g.cRow:], g.cRow, channel, rows, g.co)
+		finish.rows(at, g.outStepW*g.outC, c[done*g.cRow:], g.cRow, channel, rows, g.co)
 		done += rows
 	}
 }
@@ -235,35 +245,52 @@ func inputGathers(s Shape, set *kern.Set) []*gather {
 
 var noFloor = float32(math.Inf(-1))
 
+// finisher makes outputs of products: y = max(floor, product + bias + extra), and 0 where mask is not above 0. extra and
+// mask, like y, may be nil.
+type finisher struct {
+	set               *kern.Set
+	y                 []float32
+	bias, extra, mask []float32
+	floor             float32
+}
+
 // finishForward is the finisher of an output y with an epilogue.
 func finishForward(set *kern.Set, y []float32, e Epilogue, zeros []float32) finisher {
-	floor := noFloor
+	f := finisher{set: set, y: y, bias: e.Bias, extra: e.Residual, floor: noFloor}
 	if e.ReLU {
-		floor = 0
+		f.floor = 0
 	}
-	bias := e.Bias
-	if bias == nil {
-		bias = zeros
+	if f.bias == nil {
+		f.bias = zeros
 	}
-	return func(at, step int, products []float32, productRow, channel, rows, cols int) {
-		var extra []float32
-		if e.Residual != nil {
-			extra = e.Residual[at:]
-		}
-		set.Finish(y[at:], step, products, productRow, bias[channel:], extra, floor, rows, cols)
-	}
+	return f
 }
 
 // finishInput is the finisher of an input gradient, to which a residual may be added before a mask is applied.
 func finishInput(set *kern.Set, dx, residual, mask, zeros []float32) finisher {
-	if mask == nil {
-		return finishForward(set, dx, Epilogue{Residual: residual}, zeros)
+	f := finishForward(set, dx, Epilogue{Residual: residual}, zeros)
+	f.mask = mask
+	return f
+}
+
+// from is an optional array from an element on.
+func from(x []float32, at int) []float32 {
+	if x == nil {
+		return nil
 	}
-	return func(at, step int, products []float32, productRow, _, rows, cols int) {
-		var extra []float32
-		if residual != nil {
-			extra = residual[at:]
-		}
-		set.FinishMask(dx[at:], step, products, productRow, extra, mask[at:], rows, cols)
+	return x[at:]
+}
+
+// rows makes rows of the output that start at element at and are step apart, of products of channels from one on.
+func (f finisher) rows(at, step int, products []float32, productRow, channel, rows, cols int) {
+	if f.mask != nil {
+		f.set.FinishMask(f.y[at:], step, products, productRow, from(f.extra, at), f.mask[at:], rows, cols)
+		return
 	}
+	f.set.Finish(f.y[at:], step, products, productRow, f.bias[channel:], from(f.extra, at), f.floor, rows, cols)
+}
+
+// at is the finishing of products whose first is at an element of the output, of a channel, with rows step apart.
+func (f finisher) at(at, channel, step int) kern.Finishing {
+	return kern.Finishing{Y: f.y[at:], YRow: step, Bias: f.bias[channel:], Extra: from(f.extra, at), Mask: from(f.mask, at), Floor: f.floor}
 }

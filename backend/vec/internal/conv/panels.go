@@ -60,6 +60,22 @@ func (r right) strip(col, width int) (data []float32, row int) {
 // multiply computes c (+)= a·b for m rows, n columns and k terms. c is row-major with room for panelCols columns, and so
 // is b if it is not in panels.
 func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool) {
+	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
+		set.Gemm(t, a, strip, c)
+	})
+}
+
+// multiplyFinish is multiply, and then finishing into whole vectors of rows that start at element at of the output and are
+// step apart. c is left with any contents.
+func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f finisher, at, step int) {
+	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, row, col int) {
+		set.GemmFinish(t, a, strip, c, f.at(at+row*step+col, col, step))
+	})
+}
+
+// forTiles calls f for the tiles of a product: those of one height below one another, where they start.
+func forTiles(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool,
+	f func(t kern.Tiles, a, strip, c []float32, row, col int)) {
 	if m == 0 || k == 0 {
 		return
 	}
@@ -71,11 +87,11 @@ func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 		strip, bRow := b.strip(col, width)
 		t := kern.Tiles{Rows: height, Vecs: vecs, K: k, Count: tall, ARow: aRow, ACol: aCol, AStep: height * aRow,
 			BRow: bRow, CRow: cRow, CStep: height * cRow, Accumulate: accumulate}
-		set.Gemm(t, a, strip, c[col:])
+		f(t, a, strip, c[col:], 0, col)
 		if others > 0 {
 			done := tall * height
 			t.Rows, t.Count, t.AStep, t.CStep = height-1, others, (height-1)*aRow, (height-1)*cRow
-			set.Gemm(t, a[done*aRow:], strip, c[done*cRow+col:])
+			f(t, a[done*aRow:], strip, c[done*cRow+col:], done, col)
 		}
 		col += width
 	}

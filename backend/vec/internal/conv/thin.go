@@ -88,7 +88,7 @@ func (t *thin) forward(par Parallel, x, w []float32, finish finisher) {
 					right{w, s.KH * terms, kh * terms}, c[r*g.gw*g.cRow:], g.cRow, kh > 0)
 			}
 		}
-		finish((n*g.gh+first)*g.gw*g.outC, g.outC, c, g.cRow, 0, rows*g.gw, g.co)
+		finish.rows((n*g.gh+first)*g.gw*g.outC, g.outC, c, g.cRow, 0, rows*g.gw, g.co)
 	})
 }
 
@@ -177,9 +177,9 @@ func (t *thin) gradInput(par Parallel, dy, w, zeros []float32, finish finisher) 
 					set.Depthwise(sum, s.Cin, p[max(0, r.base-lo*ow*t.product):], t.product, ones, r.taps, zeros, noFloor, r.count, s.Cin)
 					at := ((n*s.H+y)*s.W + r.x*s.StrideW + d.outOffW) * s.Cin
 					if s.StrideW == 1 {
-						finish(at, s.W*s.Cin, sum, s.W*s.Cin, 0, 1, r.count*s.Cin)
+						finish.rows(at, s.W*s.Cin, sum, s.W*s.Cin, 0, 1, r.count*s.Cin)
 					} else {
-						finish(at, s.StrideW*s.Cin, sum, s.Cin, 0, r.count, s.Cin)
+						finish.rows(at, s.StrideW*s.Cin, sum, s.Cin, 0, r.count, s.Cin)
 					}
 				}
 			}

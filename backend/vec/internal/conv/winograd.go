@@ -256,7 +256,7 @@ func (o *output) transform(products []float32, plane, first, count int, edge []f
 		case h < 4 || width < 4:
 			w.set.WinogradOutput(edge, 4*w.cout, w.cout, src, plane, w.zeros, nil, noFloor, vecs)
 			for r := range min(4, h) {
-				o.finish(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
+				o.finish.rows(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
 			}
 		case o.mask != nil:
 			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, extra, o.mask[at:], vecs)
