@@ -45,7 +45,7 @@ TEXT ·depthwiseAVX512(SB), $0-88
 	SHLQ         $0x04, AX
 	ADDQ         BX, AX
 	MOVQ         AX, tapCount+48(FP)
-	VBROADCASTSS floor+64(FP), Z9
+	VBROADCASTSS floor+64(FP), Z13
 	XORQ         R12, R12
 	CMPQ         R13, $0x00
 	JE           tail
@@ -58,6 +58,81 @@ vector:
 	ADDQ R12, DI
 	ADDQ R12, SI
 	ADDQ R12, DX
+	CMPQ R11, $0x08
+	JLT  whole8End
+
+whole8:
+	MOVQ    bias+56(FP), AX
+	VMOVUPS (AX)(R12*1), Z0
+	VMOVAPS Z0, Z1
+	VMOVAPS Z0, Z2
+	VMOVAPS Z0, Z3
+	VMOVAPS Z0, Z4
+	VMOVAPS Z0, Z5
+	VMOVAPS Z0, Z6
+	VMOVAPS Z0, Z7
+	MOVQ    BX, R10
+	CMPQ    R10, tapCount+48(FP)
+	JE      whole8Store
+
+whole8Tap:
+	MOVQ        (R10), AX
+	MOVQ        8(R10), CX
+	LEAQ        (SI)(AX*4), AX
+	VMOVUPS     (DX)(CX*4), Z12
+	VFMADD231PS (AX), Z12, Z0
+	VFMADD231PS (AX)(R9*1), Z12, Z1
+	LEAQ        (AX)(R9*2), AX
+	VFMADD231PS (AX), Z12, Z2
+	VFMADD231PS (AX)(R9*1), Z12, Z3
+	LEAQ        (AX)(R9*2), AX
+	VFMADD231PS (AX), Z12, Z4
+	VFMADD231PS (AX)(R9*1), Z12, Z5
+	LEAQ        (AX)(R9*2), AX
+	VFMADD231PS (AX), Z12, Z6
+	VFMADD231PS (AX)(R9*1), Z12, Z7
+	ADDQ        $0x10, R10
+	CMPQ        R10, tapCount+48(FP)
+	JNE         whole8Tap
+
+whole8Store:
+	VMAXPS  Z0, Z13, Z0
+	VMOVUPS Z0, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z1, Z13, Z1
+	VMOVUPS Z1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z2, Z13, Z2
+	VMOVUPS Z2, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z3, Z13, Z3
+	VMOVUPS Z3, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z4, Z13, Z4
+	VMOVUPS Z4, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z5, Z13, Z5
+	VMOVUPS Z5, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z6, Z13, Z6
+	VMOVUPS Z6, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z7, Z13, Z7
+	VMOVUPS Z7, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	SUBQ    $0x08, R11
+	CMPQ    R11, $0x08
+	JGE     whole8
+
+whole8End:
 	CMPQ R11, $0x04
 	JLT  whole4End
 
@@ -75,30 +150,30 @@ whole4Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMOVUPS     (DX)(CX*4), Z8
-	VFMADD231PS (AX), Z8, Z0
-	VFMADD231PS (AX)(R9*1), Z8, Z1
+	VMOVUPS     (DX)(CX*4), Z12
+	VFMADD231PS (AX), Z12, Z0
+	VFMADD231PS (AX)(R9*1), Z12, Z1
 	LEAQ        (AX)(R9*2), AX
-	VFMADD231PS (AX), Z8, Z2
-	VFMADD231PS (AX)(R9*1), Z8, Z3
+	VFMADD231PS (AX), Z12, Z2
+	VFMADD231PS (AX)(R9*1), Z12, Z3
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         whole4Tap
 
 whole4Store:
-	VMAXPS  Z0, Z9, Z0
+	VMAXPS  Z0, Z13, Z0
 	VMOVUPS Z0, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Z1, Z9, Z1
+	VMAXPS  Z1, Z13, Z1
 	VMOVUPS Z1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Z2, Z9, Z2
+	VMAXPS  Z2, Z13, Z2
 	VMOVUPS Z2, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Z3, Z9, Z3
+	VMAXPS  Z3, Z13, Z3
 	VMOVUPS Z3, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
@@ -121,14 +196,14 @@ whole1Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMOVUPS     (DX)(CX*4), Z8
-	VFMADD231PS (AX), Z8, Z0
+	VMOVUPS     (DX)(CX*4), Z12
+	VFMADD231PS (AX), Z12, Z0
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         whole1Tap
 
 whole1Store:
-	VMAXPS  Z0, Z9, Z0
+	VMAXPS  Z0, Z13, Z0
 	VMOVUPS Z0, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
@@ -151,6 +226,89 @@ tail:
 	ADDQ R12, DI
 	ADDQ R12, SI
 	ADDQ R12, DX
+	CMPQ R11, $0x08
+	JLT  tail8End
+
+tail8:
+	MOVQ      bias+56(FP), AX
+	VMOVUPS.Z (AX)(R12*1), K1, Z0
+	VMOVAPS   Z0, Z1
+	VMOVAPS   Z0, Z2
+	VMOVAPS   Z0, Z3
+	VMOVAPS   Z0, Z4
+	VMOVAPS   Z0, Z5
+	VMOVAPS   Z0, Z6
+	VMOVAPS   Z0, Z7
+	MOVQ      BX, R10
+	CMPQ      R10, tapCount+48(FP)
+	JE        tail8Store
+
+tail8Tap:
+	MOVQ        (R10), AX
+	MOVQ        8(R10), CX
+	LEAQ        (SI)(AX*4), AX
+	VMOVUPS.Z   (DX)(CX*4), K1, Z12
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z0
+	VMOVUPS.Z   (AX)(R9*1), K1, Z14
+	VFMADD231PS Z14, Z12, Z1
+	LEAQ        (AX)(R9*2), AX
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z2
+	VMOVUPS.Z   (AX)(R9*1), K1, Z14
+	VFMADD231PS Z14, Z12, Z3
+	LEAQ        (AX)(R9*2), AX
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z4
+	VMOVUPS.Z   (AX)(R9*1), K1, Z14
+	VFMADD231PS Z14, Z12, Z5
+	LEAQ        (AX)(R9*2), AX
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z6
+	VMOVUPS.Z   (AX)(R9*1), K1, Z14
+	VFMADD231PS Z14, Z12, Z7
+	ADDQ        $0x10, R10
+	CMPQ        R10, tapCount+48(FP)
+	JNE         tail8Tap
+
+tail8Store:
+	VMAXPS  Z0, Z13, Z0
+	VMOVUPS Z0, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z1, Z13, Z1
+	VMOVUPS Z1, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z2, Z13, Z2
+	VMOVUPS Z2, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z3, Z13, Z3
+	VMOVUPS Z3, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z4, Z13, Z4
+	VMOVUPS Z4, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z5, Z13, Z5
+	VMOVUPS Z5, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z6, Z13, Z6
+	VMOVUPS Z6, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Z7, Z13, Z7
+	VMOVUPS Z7, K1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	SUBQ    $0x08, R11
+	CMPQ    R11, $0x08
+	JGE     tail8
+
+tail8End:
 	CMPQ R11, $0x04
 	JLT  tail4End
 
@@ -168,34 +326,34 @@ tail4Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMOVUPS.Z   (DX)(CX*4), K1, Z8
-	VMOVUPS.Z   (AX), K1, Z10
-	VFMADD231PS Z10, Z8, Z0
-	VMOVUPS.Z   (AX)(R9*1), K1, Z10
-	VFMADD231PS Z10, Z8, Z1
+	VMOVUPS.Z   (DX)(CX*4), K1, Z12
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z0
+	VMOVUPS.Z   (AX)(R9*1), K1, Z14
+	VFMADD231PS Z14, Z12, Z1
 	LEAQ        (AX)(R9*2), AX
-	VMOVUPS.Z   (AX), K1, Z10
-	VFMADD231PS Z10, Z8, Z2
-	VMOVUPS.Z   (AX)(R9*1), K1, Z10
-	VFMADD231PS Z10, Z8, Z3
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z2
+	VMOVUPS.Z   (AX)(R9*1), K1, Z14
+	VFMADD231PS Z14, Z12, Z3
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         tail4Tap
 
 tail4Store:
-	VMAXPS  Z0, Z9, Z0
+	VMAXPS  Z0, Z13, Z0
 	VMOVUPS Z0, K1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Z1, Z9, Z1
+	VMAXPS  Z1, Z13, Z1
 	VMOVUPS Z1, K1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Z2, Z9, Z2
+	VMAXPS  Z2, Z13, Z2
 	VMOVUPS Z2, K1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Z3, Z9, Z3
+	VMAXPS  Z3, Z13, Z3
 	VMOVUPS Z3, K1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
@@ -218,15 +376,15 @@ tail1Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMOVUPS.Z   (DX)(CX*4), K1, Z8
-	VMOVUPS.Z   (AX), K1, Z10
-	VFMADD231PS Z10, Z8, Z0
+	VMOVUPS.Z   (DX)(CX*4), K1, Z12
+	VMOVUPS.Z   (AX), K1, Z14
+	VFMADD231PS Z14, Z12, Z0
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         tail1Tap
 
 tail1Store:
-	VMAXPS  Z0, Z9, Z0
+	VMAXPS  Z0, Z13, Z0
 	VMOVUPS Z0, K1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
@@ -696,7 +854,7 @@ TEXT ·depthwiseAVX2(SB), $0-88
 	SHLQ         $0x04, AX
 	ADDQ         BX, AX
 	MOVQ         AX, tapCount+48(FP)
-	VBROADCASTSS floor+64(FP), Y9
+	VBROADCASTSS floor+64(FP), Y13
 	XORQ         R12, R12
 	CMPQ         R13, $0x00
 	JE           tail
@@ -709,6 +867,81 @@ vector:
 	ADDQ R12, DI
 	ADDQ R12, SI
 	ADDQ R12, DX
+	CMPQ R11, $0x08
+	JLT  whole8End
+
+whole8:
+	MOVQ    bias+56(FP), AX
+	VMOVUPS (AX)(R12*1), Y0
+	VMOVAPS Y0, Y1
+	VMOVAPS Y0, Y2
+	VMOVAPS Y0, Y3
+	VMOVAPS Y0, Y4
+	VMOVAPS Y0, Y5
+	VMOVAPS Y0, Y6
+	VMOVAPS Y0, Y7
+	MOVQ    BX, R10
+	CMPQ    R10, tapCount+48(FP)
+	JE      whole8Store
+
+whole8Tap:
+	MOVQ        (R10), AX
+	MOVQ        8(R10), CX
+	LEAQ        (SI)(AX*4), AX
+	VMOVUPS     (DX)(CX*4), Y12
+	VFMADD231PS (AX), Y12, Y0
+	VFMADD231PS (AX)(R9*1), Y12, Y1
+	LEAQ        (AX)(R9*2), AX
+	VFMADD231PS (AX), Y12, Y2
+	VFMADD231PS (AX)(R9*1), Y12, Y3
+	LEAQ        (AX)(R9*2), AX
+	VFMADD231PS (AX), Y12, Y4
+	VFMADD231PS (AX)(R9*1), Y12, Y5
+	LEAQ        (AX)(R9*2), AX
+	VFMADD231PS (AX), Y12, Y6
+	VFMADD231PS (AX)(R9*1), Y12, Y7
+	ADDQ        $0x10, R10
+	CMPQ        R10, tapCount+48(FP)
+	JNE         whole8Tap
+
+whole8Store:
+	VMAXPS  Y0, Y13, Y0
+	VMOVUPS Y0, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y1, Y13, Y1
+	VMOVUPS Y1, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y2, Y13, Y2
+	VMOVUPS Y2, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y3, Y13, Y3
+	VMOVUPS Y3, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y4, Y13, Y4
+	VMOVUPS Y4, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y5, Y13, Y5
+	VMOVUPS Y5, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y6, Y13, Y6
+	VMOVUPS Y6, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	VMAXPS  Y7, Y13, Y7
+	VMOVUPS Y7, (DI)
+	ADDQ    R8, DI
+	ADDQ    R9, SI
+	SUBQ    $0x08, R11
+	CMPQ    R11, $0x08
+	JGE     whole8
+
+whole8End:
 	CMPQ R11, $0x04
 	JLT  whole4End
 
@@ -726,30 +959,30 @@ whole4Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMOVUPS     (DX)(CX*4), Y8
-	VFMADD231PS (AX), Y8, Y0
-	VFMADD231PS (AX)(R9*1), Y8, Y1
+	VMOVUPS     (DX)(CX*4), Y12
+	VFMADD231PS (AX), Y12, Y0
+	VFMADD231PS (AX)(R9*1), Y12, Y1
 	LEAQ        (AX)(R9*2), AX
-	VFMADD231PS (AX), Y8, Y2
-	VFMADD231PS (AX)(R9*1), Y8, Y3
+	VFMADD231PS (AX), Y12, Y2
+	VFMADD231PS (AX)(R9*1), Y12, Y3
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         whole4Tap
 
 whole4Store:
-	VMAXPS  Y0, Y9, Y0
+	VMAXPS  Y0, Y13, Y0
 	VMOVUPS Y0, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Y1, Y9, Y1
+	VMAXPS  Y1, Y13, Y1
 	VMOVUPS Y1, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Y2, Y9, Y2
+	VMAXPS  Y2, Y13, Y2
 	VMOVUPS Y2, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
-	VMAXPS  Y3, Y9, Y3
+	VMAXPS  Y3, Y13, Y3
 	VMOVUPS Y3, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
@@ -772,14 +1005,14 @@ whole1Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMOVUPS     (DX)(CX*4), Y8
-	VFMADD231PS (AX), Y8, Y0
+	VMOVUPS     (DX)(CX*4), Y12
+	VFMADD231PS (AX), Y12, Y0
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         whole1Tap
 
 whole1Store:
-	VMAXPS  Y0, Y9, Y0
+	VMAXPS  Y0, Y13, Y0
 	VMOVUPS Y0, (DI)
 	ADDQ    R8, DI
 	ADDQ    R9, SI
@@ -802,6 +1035,89 @@ tail:
 	ADDQ R12, DI
 	ADDQ R12, SI
 	ADDQ R12, DX
+	CMPQ R11, $0x08
+	JLT  tail8End
+
+tail8:
+	MOVQ       bias+56(FP), AX
+	VMASKMOVPS (AX)(R12*1), Y15, Y0
+	VMOVAPS    Y0, Y1
+	VMOVAPS    Y0, Y2
+	VMOVAPS    Y0, Y3
+	VMOVAPS    Y0, Y4
+	VMOVAPS    Y0, Y5
+	VMOVAPS    Y0, Y6
+	VMOVAPS    Y0, Y7
+	MOVQ       BX, R10
+	CMPQ       R10, tapCount+48(FP)
+	JE         tail8Store
+
+tail8Tap:
+	MOVQ        (R10), AX
+	MOVQ        8(R10), CX
+	LEAQ        (SI)(AX*4), AX
+	VMASKMOVPS  (DX)(CX*4), Y15, Y12
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y0
+	VMASKMOVPS  (AX)(R9*1), Y15, Y14
+	VFMADD231PS Y14, Y12, Y1
+	LEAQ        (AX)(R9*2), AX
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y2
+	VMASKMOVPS  (AX)(R9*1), Y15, Y14
+	VFMADD231PS Y14, Y12, Y3
+	LEAQ        (AX)(R9*2), AX
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y4
+	VMASKMOVPS  (AX)(R9*1), Y15, Y14
+	VFMADD231PS Y14, Y12, Y5
+	LEAQ        (AX)(R9*2), AX
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y6
+	VMASKMOVPS  (AX)(R9*1), Y15, Y14
+	VFMADD231PS Y14, Y12, Y7
+	ADDQ        $0x10, R10
+	CMPQ        R10, tapCount+48(FP)
+	JNE         tail8Tap
+
+tail8Store:
+	VMAXPS     Y0, Y13, Y0
+	VMASKMOVPS Y0, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y1, Y13, Y1
+	VMASKMOVPS Y1, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y2, Y13, Y2
+	VMASKMOVPS Y2, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y3, Y13, Y3
+	VMASKMOVPS Y3, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y4, Y13, Y4
+	VMASKMOVPS Y4, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y5, Y13, Y5
+	VMASKMOVPS Y5, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y6, Y13, Y6
+	VMASKMOVPS Y6, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	VMAXPS     Y7, Y13, Y7
+	VMASKMOVPS Y7, Y15, (DI)
+	ADDQ       R8, DI
+	ADDQ       R9, SI
+	SUBQ       $0x08, R11
+	CMPQ       R11, $0x08
+	JGE        tail8
+
+tail8End:
 	CMPQ R11, $0x04
 	JLT  tail4End
 
@@ -819,34 +1135,34 @@ tail4Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMASKMOVPS  (DX)(CX*4), Y15, Y8
-	VMASKMOVPS  (AX), Y15, Y10
-	VFMADD231PS Y10, Y8, Y0
-	VMASKMOVPS  (AX)(R9*1), Y15, Y10
-	VFMADD231PS Y10, Y8, Y1
+	VMASKMOVPS  (DX)(CX*4), Y15, Y12
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y0
+	VMASKMOVPS  (AX)(R9*1), Y15, Y14
+	VFMADD231PS Y14, Y12, Y1
 	LEAQ        (AX)(R9*2), AX
-	VMASKMOVPS  (AX), Y15, Y10
-	VFMADD231PS Y10, Y8, Y2
-	VMASKMOVPS  (AX)(R9*1), Y15, Y10
-	VFMADD231PS Y10, Y8, Y3
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y2
+	VMASKMOVPS  (AX)(R9*1), Y15, Y14
+	VFMADD231PS Y14, Y12, Y3
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         tail4Tap
 
 tail4Store:
-	VMAXPS     Y0, Y9, Y0
+	VMAXPS     Y0, Y13, Y0
 	VMASKMOVPS Y0, Y15, (DI)
 	ADDQ       R8, DI
 	ADDQ       R9, SI
-	VMAXPS     Y1, Y9, Y1
+	VMAXPS     Y1, Y13, Y1
 	VMASKMOVPS Y1, Y15, (DI)
 	ADDQ       R8, DI
 	ADDQ       R9, SI
-	VMAXPS     Y2, Y9, Y2
+	VMAXPS     Y2, Y13, Y2
 	VMASKMOVPS Y2, Y15, (DI)
 	ADDQ       R8, DI
 	ADDQ       R9, SI
-	VMAXPS     Y3, Y9, Y3
+	VMAXPS     Y3, Y13, Y3
 	VMASKMOVPS Y3, Y15, (DI)
 	ADDQ       R8, DI
 	ADDQ       R9, SI
@@ -869,15 +1185,15 @@ tail1Tap:
 	MOVQ        (R10), AX
 	MOVQ        8(R10), CX
 	LEAQ        (SI)(AX*4), AX
-	VMASKMOVPS  (DX)(CX*4), Y15, Y8
-	VMASKMOVPS  (AX), Y15, Y10
-	VFMADD231PS Y10, Y8, Y0
+	VMASKMOVPS  (DX)(CX*4), Y15, Y12
+	VMASKMOVPS  (AX), Y15, Y14
+	VFMADD231PS Y14, Y12, Y0
 	ADDQ        $0x10, R10
 	CMPQ        R10, tapCount+48(FP)
 	JNE         tail1Tap
 
 tail1Store:
-	VMAXPS     Y0, Y9, Y0
+	VMAXPS     Y0, Y13, Y0
 	VMASKMOVPS Y0, Y15, (DI)
 	ADDQ       R8, DI
 	ADDQ       R9, SI

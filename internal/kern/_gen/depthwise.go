@@ -91,7 +91,7 @@ func depthwise(g isa, tails operand.Mem) {
 	g.SHLQ(operand.Imm(4), reg.RAX)
 	g.ADDQ(taps, reg.RAX)
 	g.MOVQ(reg.RAX, g.slot("tapCount"))
-	weight, floor, t := g.v(8), g.v(9), g.v(10)
+	weight, floor, t := g.v(12), g.v(13), g.v(14)
 	g.VBROADCASTSS(g.slot("floor"), floor)
 	g.byVector(off, whole, total, func(l lane, prefix string) {
 		g.MOVQ(g.slot("y"), y)
@@ -101,7 +101,7 @@ func depthwise(g isa, tails operand.Mem) {
 		g.ADDQ(off, y)
 		g.ADDQ(off, x)
 		g.ADDQ(off, w)
-		for _, pixels := range []int{4, 1} {
+		for _, pixels := range []int{8, 4, 1} {
 			name := fmt.Sprintf("%s%d", prefix, pixels)
 			g.CMPQ(count, operand.Imm(uint64(pixels)))
 			g.JLT(operand.LabelRef(name + "End"))

@@ -26,7 +26,7 @@ type gather struct {
 	blocks         []tapBlock
 	direct         bool // rows of the input are rows of the left operand
 	whole          bool // rows of the output are rows of the products, in whole vectors
-	points         int  // in a task
+	points, cols   int  // in a task
 	aRow, cRow     int
 	packedSize     int // of all groups
 }
@@ -56,6 +56,7 @@ const (
 	maxTerms      = 784
 	blockElements = 96 << 10
 	minTasks      = 16
+	minProducts   = 500e3 // of a task that does some of the columns only
 )
 
 // plan completes a gather whose geometry and taps are set.
@@ -94,11 +95,18 @@ func (g *gather) plan() {
 	for g.points > 2*rows && divUp(g.total(), g.points) < minTasks {
 		g.points -= rows
 	}
+	// A few points of a single image are shared out by columns.
+	g.cols = panelCols(g.set, g.co)
+	if blocks := divUp(g.total(), g.points); blocks < minTasks && g.groups == 1 && g.total() > 0 {
+		products := float64(g.total()) * float64(len(g.taps)*g.ci) * float64(g.co)
+		parts := max(1, min(minTasks, int(products/minProducts))/blocks)
+		g.cols = roundUp(divUp(g.co, parts), g.set.MaxVecs()*g.set.Lanes())
+	}
 }
 
 func (g *gather) total() int { return g.n * g.gh * g.gw }
 
-func (g *gather) tasks() int { return divUp(g.total(), g.points) }
+func (g *gather) tasks() int { return divUp(g.total(), g.points) * divUp(g.co, g.cols) }
 
 func (g *gather) scratchSize() int { return g.points*(g.aRow+g.cRow) + 2*line }
 
@@ -115,13 +123,14 @@ func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, in
 
 // run computes one task of the gather.
 func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) {
-	first := task * g.points
-	count := min(g.points, g.total()-first)
+	parts := divUp(g.co, g.cols)
+	first, col := task/parts*g.points, task%parts*g.cols
+	count, width := min(g.points, g.total()-first), min(g.cols, g.co-col)
 	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
 	k := len(g.taps) * g.ci
 	size := k * panelCols(g.set, g.co)
 	for group := range g.groups {
-		w := w[group*size : (group+1)*size]
+		w := w[group*size : (group+1)*size][col*k:]
 		if k == 0 {
 			clear(c)
 		}
@@ -133,13 +142,13 @@ func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) 
 				g.gatherRows(a, g.aRow, b, first, count, in, group*g.ci)
 			}
 			if g.whole && i == len(g.blocks)-1 {
-				multiplyFinish(g.set, count, g.co, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0, finish, first*g.outC, g.outC)
+				multiplyFinish(g.set, count, width, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0, finish, first*g.outC, col, g.outC)
 				continue
 			}
-			multiply(g.set, count, g.co, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0)
+			multiply(g.set, count, width, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0)
 		}
 		if !g.whole {
-			g.scatterRows(c, first, count, group*g.co, finish)
+			g.scatterRows(c, first, count, group*g.co+col, width, finish)
 		}
 	}
 }
@@ -188,9 +197,9 @@ func (g *gather) dense() bool {
 }
 
 // scatterRows hands finished products over in pieces that are evenly spaced in the output.
-func (g *gather) scatterRows(c []float32, first, count, channel int, finish finisher) {
+func (g *gather) scatterRows(c []float32, first, count, channel, cols int, finish finisher) {
 	if g.dense() {
-		finish.rows(first*g.outC+channel, g.outC, c, g.cRow, channel, count, g.co)
+		finish.rows(first*g.outC+channel, g.outC, c, g.cRow, channel, count, cols)
 		return
 	}
 	for done := 0; done < count; {
@@ -198,7 +207,7 @@ func (g *gather) scatterRows(c []float32, first, count, channel int, finish fini
 		ox, oy, n := p%g.gw, p/g.gw%g.gh, p/g.gw/g.gh
 		rows := min(g.gw-ox, count-done)
 		at := ((n*g.outH+oy*g.outStepH+g.outOffH)*g.outW+ox*g.outStepW+g.outOffW)*g.outC + channel
-		finish.rows(at, g.outStepW*g.outC, c[done*g.cRow:], g.cRow, channel, rows, g.co)
+		finish.rows(at, g.outStepW*g.outC, c[done*g.cRow:], g.cRow, channel, rows, cols)
 		done += rows
 	}
 }

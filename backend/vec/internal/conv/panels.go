@@ -65,11 +65,11 @@ func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 	})
 }
 
-// multiplyFinish is multiply, and then finishing into whole vectors of rows that start at element at of the output and are
-// step apart. c is left with any contents.
-func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f finisher, at, step int) {
+// multiplyFinish is multiply, and then finishing into whole vectors of output rows that are step apart, the first at element
+// at, from a channel on. c is left with any contents.
+func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f finisher, at, channel, step int) {
 	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, row, col int) {
-		set.GemmFinish(t, a, strip, c, f.at(at+row*step+col, col, step))
+		set.GemmFinish(t, a, strip, c, f.at(at+row*step+channel+col, channel+col, step))
 	})
 }
 
