@@ -28,8 +28,8 @@ func TestDepthwise(t *testing.T) {
 					}
 					dw := newGuarded(len(w.v), rnd.next)
 					oldY, oldW := append([]float32(nil), y.v...), append([]float32(nil), dw.v...)
-					s.DepthwiseGrad(dw.v, x.v, xStep, y.v, yStep, taps, count, cols)
-					s.Depthwise(y.v, yStep, x.v, xStep, w.v, taps, bias.v, floor, count, cols)
+					s.DepthwiseGrad(dw.v, x.v, xStep, y.v, yStep, NewTaps(taps), count, cols)
+					s.Depthwise(y.v, yStep, x.v, xStep, w.v, NewTaps(taps), bias.v, floor, count, cols)
 					for _, g := range []guarded{x, w, y, bias, dw} {
 						g.check(t, "Depthwise")
 					}

@@ -317,12 +317,12 @@ func FuzzDepthwise(f *testing.F) {
 			}
 		}
 		if len(taps) > 0 && count > 0 {
-			refuses(t, what, func() { s.DepthwiseGrad(dw.v[1:], x.v, xStep, y.v, yStep, taps, count, cols) }, dw)
-			refuses(t, what, func() { s.Depthwise(y.v, yStep, x.v[1:], xStep, w.v, taps, bias.v, floor, count, cols) }, y)
+			refuses(t, what, func() { s.DepthwiseGrad(dw.v[1:], x.v, xStep, y.v, yStep, NewTaps(taps), count, cols) }, dw)
+			refuses(t, what, func() { s.Depthwise(y.v, yStep, x.v[1:], xStep, w.v, NewTaps(taps), bias.v, floor, count, cols) }, y)
 		}
-		s.DepthwiseGrad(dw.v, x.v, xStep, y.v, yStep, taps, count, cols)
+		s.DepthwiseGrad(dw.v, x.v, xStep, y.v, yStep, NewTaps(taps), count, cols)
 		grad.check(t, what+", gradient", dw.v)
-		s.Depthwise(y.v, yStep, x.v, xStep, w.v, taps, bias.v, floor, count, cols)
+		s.Depthwise(y.v, yStep, x.v, xStep, w.v, NewTaps(taps), bias.v, floor, count, cols)
 		forward.check(t, what, y.v)
 		for _, g := range []guarded{x, y, w, dw, bias} {
 			g.check(t, what)

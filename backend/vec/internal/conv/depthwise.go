@@ -14,18 +14,20 @@ type depthwise struct {
 // is at element base of an image.
 type depthwiseRun struct {
 	x, count, base int
-	taps           []kern.Tap
+	taps           kern.Taps
 }
 
 const (
 	depthwiseElements = 32 << 10 // of output, in a task
+	depthwiseLeast    = 4 << 10  // worth sharing out
 	depthwiseChunks   = 16       // that the weights' gradient is summed in
 )
 
 // newDepthwise cuts the rows of a gather whose input has inC channels; place says which channel a tap's inputs start at,
 // and where its weights do, i being its position among the taps.
 func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights int)) *depthwise {
-	d := &depthwise{gather: g, rows: max(1, depthwiseElements/max(1, g.gw*g.outC))}
+	row := max(1, g.gw*g.outC)
+	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(depthwiseLeast/row, divUp(g.n*g.gh, minTasks))))}
 	for oy := range g.gh {
 		var runs []depthwiseRun
 		var last uint64 // set of taps of the run before
@@ -50,7 +52,7 @@ func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights
 				runs[len(runs)-1].count++
 				continue
 			}
-			runs = append(runs, depthwiseRun{ox, 1, base, taps})
+			runs = append(runs, depthwiseRun{ox, 1, base, kern.NewTaps(taps)})
 			last = set
 		}
 		d.runs = append(d.runs, runs)
