@@ -57,7 +57,7 @@ const mostTargets = 9
 func (a APGD) Name() string { return a.Label }
 
 func (a APGD) String() string {
-	s := fmt.Sprintf("%s %s eps %s, %d steps, %s", a.Label, a.Norm, threat.Format(a.Epsilon), a.Steps, a.Loss)
+	s := fmt.Sprintf("%s eps %s, %d steps, %s", a.Norm, threat.Format(a.Epsilon), a.Steps, a.Loss)
 	if a.Targets > 0 {
 		s += fmt.Sprintf(", %d targets", a.Targets)
 	}
@@ -201,16 +201,18 @@ func (a APGD) search(im *Image, goal Goal, r *rand.Rand) (found, error) {
 				grad = bestGrad
 			}
 			valueThen, rises = bestValue, 0
-			gap = max(gap-max(a.Steps*3/100, 1), max(a.Steps*6/100, 1))
+			gap = a.gap(gap)
 			checkpoint += gap
 		}
 	}
 	return best, nil
 }
 
-// first is the first checkpoint: after 22% of the steps. The distance to the next falls by 3% of the steps each time, down
-// to 6%: with 100 steps they come after 22, 41, 57, 70, 80, 87, 93 and 99.
+// first is the first checkpoint, after 22% of the steps, and gap the distance from one to the next after another: 3% of the
+// steps less, but at least 6%. With 100 steps they come after 22, 41, 57, 70, 80, 87, 93 and 99.
 func (a APGD) first() int { return max(a.Steps*22/100, 1) }
+
+func (a APGD) gap(last int) int { return max(last-max(a.Steps*3/100, 1), max(a.Steps*6/100, 1)) }
 
 // sphere is a random point on the sphere around x, clipped to [0,1]: x + radius t/|t| with t from U(-1,1) for Linf and
 // from N(0,1) for L2.

@@ -45,6 +45,9 @@ func (s Suite) String() string {
 	parts := make([]string, len(s.Attacks))
 	for i, a := range s.Attacks {
 		parts[i] = a.String()
+		if len(s.Attacks) > 1 {
+			parts[i] = a.Name() + " " + parts[i]
+		}
 	}
 	return s.Name + ": " + strings.Join(parts, "; ")
 }
@@ -108,7 +111,7 @@ func Parse(names string, power threat.Model, surrogate *Surrogate) ([]Suite, err
 		if slices.ContainsFunc(suites, func(s Suite) bool { return s.Name == name }) {
 			return nil, fmt.Errorf("attack %q is named twice", name)
 		}
-		suite, err := parse(name, power, surrogate)
+		suite, err := parseOne(name, power, surrogate)
 		if err != nil {
 			return nil, err
 		}
@@ -117,8 +120,8 @@ func Parse(names string, power threat.Model, surrogate *Surrogate) ([]Suite, err
 	return suites, nil
 }
 
-// parse reads one name.
-func parse(name string, power threat.Model, surrogate *Surrogate) (Suite, error) {
+// parseOne reads one name.
+func parseOne(name string, power threat.Model, surrogate *Surrogate) (Suite, error) {
 	norm, eps := power.Norm, power.Epsilon
 	step := func(m threat.Model) threat.Model {
 		if power.StepSize != 0 {

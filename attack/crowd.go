@@ -150,23 +150,21 @@ func (c *Crowd) Run(ctx context.Context, n int) error {
 			if len(images) == 0 {
 				return failed
 			}
+			var batch []*question
 			if failed == nil {
 				failed = ctx.Err()
 			}
-			batch := c.pick(kinds, waiting)
+			if failed == nil {
+				batch = c.pick(kinds, waiting)
+				failed = c.call(ctx, batch)
+			}
 			if failed != nil {
-				batch = nil
 				for _, k := range kinds {
 					batch = append(batch, waiting[k]...)
 					waiting[k] = nil
 				}
 				for _, q := range batch {
 					q.image.answer <- answer{err: failed}
-				}
-			} else if err := c.call(ctx, batch); err != nil {
-				failed = err
-				for _, q := range batch {
-					q.image.answer <- answer{err: err}
 				}
 			}
 			busy = len(batch)

@@ -36,7 +36,7 @@ func NewCWL2(eps float64) CWL2 { return CWL2{eps, 0.1, 1000, 0.01} }
 func (a CWL2) Name() string { return "cw-l2" }
 
 func (a CWL2) String() string {
-	return fmt.Sprintf("cw-l2 eps %s, c %g, %d steps, rate %g", threat.Format(a.Epsilon), a.C, a.Steps, a.Rate)
+	return fmt.Sprintf("L2 eps %s, c %g, %d steps, rate %g", threat.Format(a.Epsilon), a.C, a.Steps, a.Rate)
 }
 
 // Cost is a gradient for every step.

@@ -47,7 +47,7 @@ func NewFAB(norm threat.Norm, eps float64) FAB {
 func (a FAB) Name() string { return a.Label }
 
 func (a FAB) String() string {
-	s := fmt.Sprintf("%s %s eps %s, %d steps", a.Label, a.Norm, threat.Format(a.Epsilon), a.Steps)
+	s := fmt.Sprintf("%s eps %s, %d steps", a.Norm, threat.Format(a.Epsilon), a.Steps)
 	if a.Targets > 0 {
 		s += fmt.Sprintf(", %d targets", a.Targets)
 	}

@@ -25,7 +25,7 @@ func NewSquare(norm threat.Norm, eps float64) Square { return Square{norm, eps, 
 func (a Square) Name() string { return "square" }
 
 func (a Square) String() string {
-	return fmt.Sprintf("square %s eps %s, %d queries", a.Norm, threat.Format(a.Epsilon), a.Queries)
+	return fmt.Sprintf("%s eps %s, %d queries", a.Norm, threat.Format(a.Epsilon), a.Queries)
 }
 
 // Cost is a forward pass for the start and for every query.
@@ -34,8 +34,8 @@ func (a Square) Cost(int) Cost { return Cost{Forwards: a.Queries + 1} }
 // halvings are the numbers of queries after which the window's area is halved, for any number of queries.
 var halvings = []int{10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000}
 
-// side is that of the window of a query, at least least.
-func side(query, h, w, least int) int {
+// windowSide is that of the window of a query, at least least.
+func windowSide(query, h, w, least int) int {
 	area := 0.8 * float64(h*w)
 	for _, n := range halvings {
 		if query > n {
@@ -108,7 +108,7 @@ func (p picture) stripes() []float32 {
 
 // recolour puts a window of adv at the image ± eps, with a sign for each channel, and says whether that changed anything.
 func (p picture) recolour(adv []float32, query int) bool {
-	s := side(query, p.h, p.w, 1)
+	s := windowSide(query, p.h, p.w, 1)
 	top, left := p.window(s)
 	changed := false
 	for channel := range p.c {
@@ -146,7 +146,7 @@ func (p picture) tiles() []float32 {
 // shift moves the perturbation of adv from one window to another, where it adds a bump to what is there (Algorithm 3 of
 // the paper), and brings the whole to norm eps.
 func (p picture) shift(adv []float32, query int) bool {
-	s := side(query, p.h, p.w, 3)
+	s := windowSide(query, p.h, p.w, 3)
 	if s%2 == 0 && s < min(p.h, p.w) {
 		s++
 	}
