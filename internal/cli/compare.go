@@ -55,7 +55,7 @@ func (c *compareCmd) Run(g *globals) error {
 	if len(results) == 2 {
 		diff := eval.Diff(results[0], results[1])
 		comparison.Differ = diff.Images
-		table := &report.Table{Columns: []report.Column{{Name: "image by image"}, {Name: "right in both", Align: report.Right},
+		table := &report.Table{Title: "Image by image", Columns: []report.Column{{Name: "attack"}, {Name: "right in both", Align: report.Right},
 			{Name: "only in " + models[0].Name, Align: report.Right}, {Name: "only in " + models[1].Name, Align: report.Right},
 			{Name: "in neither", Align: report.Right}}}
 		for _, d := range diff.Suites {
