@@ -33,6 +33,8 @@ var allowed = map[string][]string{
 	"internal/cli": {"attack", "classifier", "data", "distill", "eval", "recipe", "report", "threat", "train", "weights", "zoo",
 		"internal/rng"},
 	"cmd/adaad": {"internal/cli", "backend/vec"},
+
+	"bench/autoattack": {"attack", "backend/vec", "classifier", "data", "eval", "threat", "weights"},
 }
 
 // backends may be imported by cmd and by a backend that builds on another, nowhere else.
