@@ -189,27 +189,26 @@ func (a FAB) toPlane(p, w []float32, value float64) []float32 {
 	if value > 0 {
 		s = -1
 	}
-	rate, room := make([]float64, len(p)), make([]float64, len(p))
+	size := func(v float32) (size, rate float64) {
+		if size = math.Abs(float64(v)); a.Norm == threat.L2 {
+			return size, size
+		}
+		return size, 1
+	}
+	d := make([]float32, len(p)) // at first the room
 	for i, v := range w {
-		switch {
-		case s*v > 0:
-			rate[i], room[i] = 1, 1-float64(p[i])
-		case s*v < 0:
-			rate[i], room[i] = 1, float64(p[i])
-		}
-		if a.Norm == threat.L2 {
-			rate[i] *= math.Abs(float64(v))
-		}
+		upDown := [2]float32{1 - p[i], p[i]}
+		d[i] = upDown[math.Float32bits(s*v)>>31]
 	}
 	lambda := 0.0
 	for range mostSteps {
 		reached, slope := 0.0, 0.0
 		for i, v := range w {
-			size := math.Abs(float64(v))
-			if rate[i]*lambda < room[i] {
-				reached, slope = reached+size*rate[i]*lambda, slope+size*rate[i]
+			size, rate := size(v)
+			if move, room := rate*lambda, float64(d[i]); move < room {
+				reached, slope = reached+size*move, slope+size*rate
 			} else {
-				reached += size * room[i]
+				reached += size * room
 			}
 		}
 		if slope == 0 {
@@ -221,13 +220,13 @@ func (a FAB) toPlane(p, w []float32, value float64) []float32 {
 		}
 		lambda = next
 	}
-	d := make([]float32, len(p))
 	for i, v := range w {
-		move := float32(min(rate[i]*lambda, room[i]))
-		if s*v < 0 {
-			move = -move
+		_, rate := size(v)
+		move := float32(min(rate*lambda, float64(d[i])))
+		if v == 0 {
+			move = 0
 		}
-		d[i] = move
+		d[i] = float32(math.Copysign(float64(move), float64(s*v)))
 	}
 	return d
 }
