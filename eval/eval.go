@@ -13,6 +13,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"math/bits"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -40,7 +41,7 @@ type Evaluation struct {
 	// reach no further than this share from it; 0 takes all images. It asks for images in random order.
 	Until float64
 
-	BatchSize int    // images at once; 0 takes 16, which suits CPUs. It changes speed, not results
+	BatchSize int    // images at once, down to a power of two; 0 takes 16, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
 
 	Ledger string // the file that the record is written to as it grows, one line of JSON per image; "" writes none
@@ -158,11 +159,12 @@ func (e Evaluation) classifier() attack.Classifier {
 	return e.Other.Classifier
 }
 
+// batchSize is the number of images at once: a power of two, as a victim takes, of at most n.
 func batchSize(n int) int {
 	if n == 0 {
 		return defaultBatch
 	}
-	return n
+	return 1 << (bits.Len(uint(n)) - 1)
 }
 
 func (e Evaluation) ball() threat.Model { return threat.Model{Norm: e.Norm, Epsilon: e.Epsilon} }

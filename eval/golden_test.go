@@ -159,7 +159,9 @@ func TestAttacksAgreeWithTheReferenceImageByImage(t *testing.T) {
 		"pgd-trades, from other starts": {want.PGDTrades, 3, 3},
 	} {
 		got := flags(r, func(row Row) bool { return row.Prediction == row.Label && (c.at < 0 || !row.Attacks[c.at].Broken) })
-		if d := differences(got, c.want); d > c.slack {
+		d := differences(got, c.want)
+		t.Logf("%s: %d of %d images differ", name, d, n)
+		if d > c.slack {
 			t.Errorf("%s differs from the reference at %d images of %d, want at most %d", name, d, n, c.slack)
 		}
 	}

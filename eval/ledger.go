@@ -1,6 +1,7 @@
 package eval
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
@@ -82,6 +83,16 @@ func Read(path string) (*Result, error) {
 		return nil, fmt.Errorf("%s: expected a ledger, found no whole line", path)
 	}
 	return &Result{Header: *header, Rows: rows}, nil
+}
+
+// Write writes the whole ledger.
+func (r *Result) Write(w io.Writer) error {
+	buffered := bufio.NewWriter(w)
+	err := line(buffered, r.Header)
+	for _, row := range r.Rows {
+		err = errors.Join(err, line(buffered, row))
+	}
+	return errors.Join(err, buffered.Flush())
 }
 
 // parseLedger reads whole lines and says how many bytes they take. What follows the last line break was cut off while
@@ -266,20 +277,11 @@ func (l *ledger) finish(r *Result) error {
 	if l.file == nil {
 		return nil
 	}
-	var text bytes.Buffer
-	err := line(&text, r.Header)
-	for _, row := range r.Rows {
-		err = errors.Join(err, line(&text, row))
-	}
-	if err != nil {
-		return err
-	}
 	whole, err := os.CreateTemp(filepath.Dir(l.path), filepath.Base(l.path)+".*")
 	if err != nil {
 		return err
 	}
-	_, err = whole.Write(text.Bytes())
-	err = errors.Join(err, whole.Chmod(0o644), whole.Sync(), whole.Close(), l.close())
+	err = errors.Join(r.Write(whole), whole.Chmod(0o644), whole.Sync(), whole.Close(), l.close())
 	if err == nil {
 		err = os.Rename(whole.Name(), l.path)
 	}

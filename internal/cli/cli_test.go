@@ -125,7 +125,12 @@ func TestEvaluateInOtherWays(t *testing.T) {
 	if errA != nil || errB != nil || !bytes.Equal(a, b) {
 		t.Errorf("batch sizes 1 and 7 wrote different records (%v, %v)", errA, errB)
 	}
-	out, err := adaad(t, t.Context(), "compare", records[0], records[1], "--json", "-")
+	out, err := adaad(t, t.Context(), "evaluate", "--model", model, "--samples", "12", "--norm", "l2", "--eps", "0.02",
+		"--attacks", "apgd-ce,transfer", "--surrogate", model, "--json", "-", "--seed", "3")
+	if err != nil || out != string(a) {
+		t.Errorf("on standard output the record is %s (%v)", out, err)
+	}
+	out, err = adaad(t, t.Context(), "compare", records[0], records[1], "--json", "-")
 	var comparison struct {
 		Models []any
 		Differ []any

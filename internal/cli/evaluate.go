@@ -35,7 +35,7 @@ type evaluateCmd struct {
 	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
 	StepSize  recipe.Radius `help:"Step of iterated attacks; by default a quarter of the radius." default:"0" placeholder:"R"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
-	BatchSize int           `help:"Images at once; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
+	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 }
 
@@ -73,7 +73,7 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return usage(err)
 	}
-	if e.Ledger != g.JSON && !c.Resume {
+	if g.JSON == "" && !c.Resume {
 		// A run folder holds one evaluation, the newest.
 		if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
@@ -96,6 +96,12 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	}
 	for _, w := range result.Warnings {
 		fmt.Fprintln(g.env.Stderr, "warning:", w)
+	}
+	if len(result.Warnings) > 0 {
+		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
+	}
+	if g.JSON == "-" {
+		return result.Write(g.env.Stdout)
 	}
 	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
 	return table.Text(g.env.Stdout)
@@ -148,6 +154,9 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	e := &eval.Evaluation{
 		Model: model, Set: set, Norm: search.Norm, Epsilon: search.Epsilon, Suites: suites, Until: float64(c.Until),
 		Seed: g.seed(), BatchSize: c.BatchSize, Selection: card.Selection, Ledger: g.JSON, Resume: c.Resume,
+	}
+	if g.JSON == "-" {
+		e.Ledger = ""
 	}
 	if err := e.Validate(); err != nil {
 		return nil, err
