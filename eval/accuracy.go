@@ -90,7 +90,7 @@ func (r *Result) Stages(suite int) []Accuracy {
 	h := r.Header.Attacks[suite]
 	var columns []Accuracy
 	for k := range max(len(h.Stages)-1, 0) {
-		a := Accuracy{Name: h.Name + " after " + h.Stages[k], Classes: make([]Rate, len(r.Header.Classes))}
+		a := Accuracy{Name: "after " + h.Stages[k], Classes: make([]Rate, len(r.Header.Classes))}
 		for _, row := range r.Rows {
 			stands := row.Prediction == row.Label
 			if stands {

@@ -275,7 +275,7 @@ func TestSuitesStopAtTheFirstSuccess(t *testing.T) {
 		t.Errorf("%d images came to the last attack, want the %d that stood", seen, robust)
 	}
 	stages := r.Stages(0)
-	if len(stages) != 2 || stages[0].Name != "joint after first" || stages[0].Hits != right || stages[1].Hits != robust || r.Stages(1) != nil {
+	if len(stages) != 2 || stages[0].Name != "after first" || stages[0].Hits != right || stages[1].Hits != robust || r.Stages(1) != nil {
 		t.Errorf("the stages are %+v, want %d and %d right", stages, right, robust)
 	}
 }
