@@ -160,7 +160,7 @@ func (a APGD) search(im *Image, goal Goal, r *rand.Rand) (found, error) {
 	if best.fooled {
 		return best, nil
 	}
-	bestValue, bestGrad := value, grad
+	bestValue, bestGrad := value, slices.Clone(grad)
 	eta, rises, halved := 2*a.Epsilon, 0, true
 	checkpoint, gap, valueThen := a.first(), a.first(), bestValue
 	before, next := slices.Clone(adv), make([]float32, len(adv))
@@ -191,7 +191,8 @@ func (a APGD) search(im *Image, goal Goal, r *rand.Rand) (found, error) {
 		}
 		if value > bestValue {
 			copy(best.x, adv)
-			best.margin, bestValue, bestGrad = f.margin, value, grad
+			copy(bestGrad, grad)
+			best.margin, bestValue = f.margin, value
 		}
 		if step == checkpoint {
 			stuck := !halved && bestValue <= valueThen

@@ -7,7 +7,7 @@ import (
 
 // Classifier is what can be attacked: a program of this process, a model behind a network, anything that answers
 // images with one number for each class, of which the highest is its prediction. An image is its pixels in [0,1], laid out
-// height, width, channels. No two calls are under way at a time.
+// height, width, channels. No two calls are under way at a time. Implementations can be compared with ==, as pointers can.
 type Classifier interface {
 	Input() (height, width, channels int)
 	Classes() int
