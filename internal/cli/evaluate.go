@@ -33,7 +33,7 @@ type evaluateCmd struct {
 	Until     percent       `help:"Stop when no 95% interval reaches further than this from its accuracy, such as 0.5%; takes the images at random." placeholder:"P"`
 	Norm      string        `help:"Norm of the attacks: linf or l2." enum:"linf,l2" default:"linf" placeholder:"NAME"`
 	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
-	StepSize  recipe.Radius `help:"Step of iterated attacks; by default a quarter of the radius." default:"0" placeholder:"R"`
+	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
 	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
