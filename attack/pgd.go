@@ -1,14 +1,11 @@
 package attack
 
 import (
-	"context"
 	"fmt"
+	"slices"
 	"strconv"
 
-	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/threat"
-	. "github.com/gomlx/gomlx/core/graph"
-	"github.com/gomlx/gomlx/core/tensors"
 )
 
 // PGD is projected gradient ascent on a loss (Madry et al., ICLR 2018, section 2.1): from a start in the ball,
@@ -43,24 +40,20 @@ func (a PGD) Name() string { return a.Label }
 
 func (a PGD) String() string { return fmt.Sprintf("%s, %s", a.Threat, a.Loss) }
 
-// Perturb runs the search on a batch.
-func (a PGD) Perturb(ctx context.Context, v *Victim, b *Batch) (*tensors.Tensor, error) {
-	adv := b.Start(a.Threat, a.Label, 0)
+// Cost is a gradient for every step.
+func (a PGD) Cost(int) Cost { return Cost{Gradients: a.Threat.Steps} }
+
+// Perturb runs the search on an image.
+func (a PGD) Perturb(im *Image) ([]float32, error) {
+	adv := slices.Clone(im.X)
+	a.Threat.Begin(im.Rand(a.Label, 0), im.X, adv)
 	for range a.Threat.Steps {
-		next, err := v.Run(ctx, a, a.step, b.X, adv, b.Y)
-		adv.MustFinalizeAll()
+		_, grad, err := im.Gradient(adv, Goal{Loss: a.Loss, Label: im.Label})
 		if err != nil {
 			return nil, err
 		}
-		adv = next[0]
+		a.Threat.Norm.AscendPoint(adv, grad, a.Threat.StepSize)
+		a.Threat.Norm.ProjectPoint(im.X, adv, a.Threat.Epsilon)
 	}
 	return adv, nil
-}
-
-// step is the graph of one step. The losses of the images are summed, so that no image's gradient depends on how many
-// there are.
-func (a PGD) step(net *classifier.Bound, in []*Node) []*Node {
-	x, adv, y := in[0], in[1], in[2]
-	loss := ReduceAllSum(a.Loss.PerImage(net.Logits(adv, classifier.Eval), y))
-	return []*Node{a.Threat.Ascend(x, adv, Gradient(loss, adv)[0])}
 }

@@ -3,103 +3,123 @@ package attack
 import (
 	"context"
 	"fmt"
-	"math/rand/v2"
 
 	"github.com/adaad-go/adaad/classifier"
-	"github.com/adaad-go/adaad/internal/rng"
-	"github.com/adaad-go/adaad/threat"
 	"github.com/gomlx/compute"
-	. "github.com/gomlx/gomlx/core/graph"
+	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
-// Program builds the graph of something computed on a batch: from the network, bound to its parameters, and the inputs.
-type Program func(net *classifier.Bound, in []*Node) []*Node
-
-// Victim is a classifier under attack: graphs over it, compiled on one backend for one batch size. Its parameters are
-// inputs of the graphs, so that new values need no new compilation. It is not safe for concurrent use.
+// Victim is a network of this program as a Differentiable: graphs over it, compiled on one backend. Its parameters are
+// inputs of the graphs, so that new values need no new compilation. Calls are made up to one of a few batch sizes, the
+// powers of two, so that few graphs are compiled. It is not safe for concurrent use.
 type Victim struct {
 	backend  compute.Backend
 	net      classifier.Network
 	state    []*tensors.Tensor
-	size     int
-	programs map[any]*Exec
+	programs map[program]*graph.Exec
 }
 
-// NewVictim makes a victim that takes batchSize images at a time.
-func NewVictim(backend compute.Backend, model *classifier.Model, batchSize int) (*Victim, error) {
-	if batchSize < 1 {
-		return nil, fmt.Errorf("batch size is %d, expected at least 1", batchSize)
-	}
-	return &Victim{backend, model.Network, model.State, batchSize, map[any]*Exec{}}, nil
+// program is a compiled graph: the logits, or the gradient of a loss too.
+type program struct {
+	size     int
+	gradient bool
+	loss     Loss
+}
+
+// NewVictim makes a victim of a model.
+func NewVictim(backend compute.Backend, model *classifier.Model) *Victim {
+	return &Victim{backend, model.Network, model.State, map[program]*graph.Exec{}}
 }
 
 // SetState gives the network other values for its parameters, in the order of its Params.
 func (v *Victim) SetState(state []*tensors.Tensor) { v.state = state }
 
-// Network is the architecture under attack.
-func (v *Victim) Network() classifier.Network { return v.net }
+// Input is the size of the images the network takes.
+func (v *Victim) Input() (height, width, channels int) { return v.net.Input() }
 
-// BatchSize is how many images go through at once.
-func (v *Victim) BatchSize() int { return v.size }
+// Classes is the number of logits.
+func (v *Victim) Classes() int { return v.net.Classes() }
 
-// Run computes a program on inputs, and compiles it where none was compiled under this key before. The key holds
-// every setting that the program depends on: the attack's own value serves. The caller finalizes what comes back.
-// Run fails once the context is done, which makes every attack that loops over it stop.
-func (v *Victim) Run(ctx context.Context, key any, p Program, inputs ...*tensors.Tensor) ([]*tensors.Tensor, error) {
+// Logits implements Classifier.
+func (v *Victim) Logits(ctx context.Context, images []float32) ([]float32, error) {
+	out, err := v.run(ctx, program{}, images, nil)
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// Gradient implements Differentiable.
+func (v *Victim) Gradient(ctx context.Context, images []float32, goals []Goal) (logits, gradient []float32, err error) {
+	out, err := v.run(ctx, program{gradient: true, loss: goals[0].Loss}, images, goals)
+	if err != nil {
+		return nil, nil, err
+	}
+	return out[0], out[1], nil
+}
+
+// run pads a batch by repeating its last image, computes a program on it and returns what belongs to the images.
+func (v *Victim) run(ctx context.Context, p program, images []float32, goals []Goal) ([][]float32, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	exec := v.programs[key]
+	h, w, c := v.net.Input()
+	n := len(images) / (h * w * c)
+	for p.size = 1; p.size < n; p.size *= 2 {
+	}
+	for range p.size - n {
+		images = append(images, images[(n-1)*h*w*c:n*h*w*c]...)
+	}
+	inputs := []*tensors.Tensor{tensors.FromFlatDataAndDimensions(images, p.size, h, w, c)}
+	if p.gradient {
+		labels, targets := make([]int32, p.size), make([]int32, p.size)
+		for i, goal := range goals {
+			labels[i], targets[i] = int32(goal.Label), int32(goal.Target)
+		}
+		inputs = append(inputs, tensors.FromFlatDataAndDimensions(labels, p.size), tensors.FromFlatDataAndDimensions(targets, p.size))
+	}
+	exec := v.programs[p]
 	if exec == nil {
-		n := len(inputs)
 		var err error
-		exec, err = NewExec(v.backend, func(args []*Node) []*Node {
-			return p(classifier.Bind(v.net, args[n:]), args[:n])
-		})
-		if err != nil {
+		if exec, err = graph.NewExec(v.backend, func(args []*graph.Node) []*graph.Node { return v.build(p, args) }); err != nil {
 			return nil, fmt.Errorf("preparing a graph over %s: %w", v.net.Name(), err)
 		}
-		v.programs[key] = exec
+		v.programs[p] = exec
 	}
-	args := make([]any, 0, len(inputs)+len(v.state))
-	for _, t := range inputs {
-		args = append(args, t)
-	}
-	for _, t := range v.state {
+	var args []any
+	for _, t := range append(inputs, v.state...) {
 		args = append(args, t)
 	}
 	out, err := exec.Call(args...)
+	for _, t := range inputs {
+		t.MustFinalizeAll()
+	}
 	if err != nil {
 		return nil, fmt.Errorf("attacking %s: %w", v.net.Name(), err)
 	}
-	return out, nil
+	results := make([][]float32, len(out))
+	for i, t := range out {
+		flat, err := tensors.CopyFlatData[float32](t)
+		t.MustFinalizeAll()
+		if err != nil {
+			return nil, fmt.Errorf("reading results: %w", err)
+		}
+		results[i] = flat[:len(flat)/p.size*n]
+	}
+	return results, nil
 }
 
-// Logits are the victim's answers to float32 [N,H,W,C] images, [N, classes], image by image.
-func (v *Victim) Logits(ctx context.Context, x *tensors.Tensor) ([][]float32, error) {
-	out, err := v.Run(ctx, "logits", func(net *classifier.Bound, in []*Node) []*Node {
-		return []*Node{net.Logits(in[0], classifier.Eval)}
-	}, x)
-	if err != nil {
-		return nil, err
+// build is the graph of a program. The losses of the images are summed, so that no image's gradient depends on how many
+// there are.
+func (v *Victim) build(p program, args []*graph.Node) []*graph.Node {
+	x := args[0]
+	if !p.gradient {
+		return []*graph.Node{classifier.Bind(v.net, args[1:]).Logits(x, classifier.Eval)}
 	}
-	return Rows(out[0])
-}
-
-// Rows copies a float32 [N, values] tensor, row by row, and finalizes it.
-func Rows(t *tensors.Tensor) ([][]float32, error) {
-	defer t.MustFinalizeAll()
-	flat, err := tensors.CopyFlatData[float32](t)
-	if err != nil {
-		return nil, fmt.Errorf("reading results: %w", err)
-	}
-	dims := t.Shape().Dimensions
-	rows := make([][]float32, dims[0])
-	for i := range rows {
-		rows[i] = flat[i*dims[1] : (i+1)*dims[1] : (i+1)*dims[1]]
-	}
-	return rows, nil
+	logits := classifier.Bind(v.net, args[3:]).Logits(x, classifier.Eval)
+	loss := graph.ReduceAllSum(p.loss.PerImage(logits, args[1], args[2]))
+	return []*graph.Node{logits, graph.Gradient(loss, x)[0]}
 }
 
 // Finalize frees what was compiled.
@@ -108,60 +128,4 @@ func (v *Victim) Finalize() {
 		exec.Finalize()
 		delete(v.programs, key)
 	}
-}
-
-// Batch is images under attack. It always holds as many as the victim takes at once; those beyond the keys are blank
-// and what is computed for them is ignored.
-type Batch struct {
-	X    *tensors.Tensor // clean images, float32 [N,H,W,C] in [0,1]
-	Y    *tensors.Tensor // labels, int32 [N]
-	Keys []int           // each image's index in its data set: what its random draws are keyed by
-	Seed uint64
-
-	pixels []float32 // what is in X
-}
-
-// NewBatch makes a batch of up to BatchSize images: pixels in [0,1], laid out N,H,W,C, a label and a key for each.
-func (v *Victim) NewBatch(pixels []float32, labels []int32, keys []int, seed uint64) (*Batch, error) {
-	h, w, c := v.net.Input()
-	switch n := len(keys); {
-	case n > v.size:
-		return nil, fmt.Errorf("%d images in a batch of %d", n, v.size)
-	case len(labels) != n || len(pixels) != n*h*w*c:
-		return nil, fmt.Errorf("%d images of %dx%dx%d need %d labels and %d values, found %d and %d",
-			n, h, w, c, n, n*h*w*c, len(labels), len(pixels))
-	}
-	padded := make([]float32, v.size*h*w*c)
-	copy(padded, pixels)
-	y := make([]int32, v.size)
-	copy(y, labels)
-	return &Batch{
-		X:      tensors.FromFlatDataAndDimensions(padded, v.size, h, w, c),
-		Y:      tensors.FromFlatDataAndDimensions(y, v.size),
-		Keys:   keys,
-		Seed:   seed,
-		pixels: padded,
-	}, nil
-}
-
-// Rand is the stream of random numbers of the batch's i-th image for one restart of one attack.
-func (b *Batch) Rand(attack string, i, restart int) *rand.Rand {
-	return rng.New(b.Seed, rng.Attack, rng.Key(attack), uint64(b.Keys[i]), uint64(restart))
-}
-
-// Start is where the search m of an attack begins, float32 [N,H,W,C], in a new tensor.
-func (b *Batch) Start(m threat.Model, attack string, restart int) *tensors.Tensor {
-	dims := b.X.Shape().Dimensions
-	size := len(b.pixels) / dims[0]
-	start := make([]float32, len(b.pixels))
-	for i := range b.Keys {
-		m.Begin(b.Rand(attack, i, restart), b.pixels[i*size:(i+1)*size], start[i*size:(i+1)*size])
-	}
-	return tensors.FromFlatDataAndDimensions(start, dims...)
-}
-
-// Finalize frees the batch's tensors.
-func (b *Batch) Finalize() {
-	b.X.MustFinalizeAll()
-	b.Y.MustFinalizeAll()
 }

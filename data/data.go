@@ -62,6 +62,14 @@ func (s *Set) Subset(n int, seed uint64) *Set {
 	if n <= 0 || n >= s.Len() {
 		return s
 	}
+	return s.pick(s.takeTurns(n, seed))
+}
+
+// Balanced returns all the images in the order in which Subset takes them: at random, the classes taking turns.
+func (s *Set) Balanced(seed uint64) *Set { return s.pick(s.takeTurns(s.Len(), seed)) }
+
+// takeTurns returns the places of n images: one of each class after the other, each class in random order.
+func (s *Set) takeTurns(n int, seed uint64) []int {
 	byClass := s.drawLots(seed, "subset")
 	turns := rng.New(seed, rng.Split, rng.Key("turns")).Perm(len(byClass))
 	rows := make([]int, 0, n)
@@ -72,7 +80,7 @@ func (s *Set) Subset(n int, seed uint64) *Set {
 			}
 		}
 	}
-	return s.pick(rows)
+	return rows
 }
 
 // HoldOut divides the set in two, both in the set's own order: held has the nearest whole number to that fraction of

@@ -139,3 +139,20 @@ func TestChoicesFollowTheImage(t *testing.T) {
 		}
 	}
 }
+
+// Balanced holds every image once, and begins with every subset.
+func TestBalanced(t *testing.T) {
+	s, err := Open("shapes", "", Test, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	all := s.Balanced(3)
+	for _, n := range []int{1, 17, s.Len() - 1} {
+		if subset := s.Subset(n, 3); !slices.Equal(subset.Index, all.Index[:n]) {
+			t.Errorf("a subset of %d images is not the beginning of all of them", n)
+		}
+	}
+	if index := slices.Sorted(slices.Values(all.Index)); !slices.Equal(index, s.Index) {
+		t.Error("the images are not those of the set")
+	}
+}

@@ -1,6 +1,9 @@
 package eval
 
-import "math"
+import (
+	"math"
+	"slices"
+)
 
 // Rate is how many of how many.
 type Rate struct {
@@ -75,6 +78,29 @@ func (r *Result) Accuracies() []Accuracy {
 			columns[i].count(right)
 			columns[i].Classes[row.Label].count(right)
 		}
+	}
+	return columns
+}
+
+// Stages are the accuracies after each attack of a suite but the last, none for a suite of one. Suites count from 0.
+func (r *Result) Stages(suite int) []Accuracy {
+	if suite < 0 || suite >= len(r.Header.Attacks) {
+		return nil
+	}
+	h := r.Header.Attacks[suite]
+	var columns []Accuracy
+	for k := range max(len(h.Stages)-1, 0) {
+		a := Accuracy{Name: "after " + h.Stages[k], Classes: make([]Rate, len(r.Header.Classes))}
+		for _, row := range r.Rows {
+			stands := row.Prediction == row.Label
+			if stands {
+				o := row.Attacks[suite]
+				stands = !o.Broken || slices.Index(h.Stages, o.Attack) > k
+			}
+			a.count(stands)
+			a.Classes[row.Label].count(stands)
+		}
+		columns = append(columns, a)
 	}
 	return columns
 }

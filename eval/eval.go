@@ -11,7 +11,9 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/hex"
+	"errors"
 	"fmt"
+	"math/bits"
 	"runtime/debug"
 	"strings"
 	"time"
@@ -26,14 +28,20 @@ import (
 
 // Evaluation says what to measure.
 type Evaluation struct {
-	Model   *classifier.Model
+	Model *classifier.Model // a network of this program, run on the backend, or
+	Other *Other            // any other classifier, where Model is nil
+
 	Set     *data.Set      // its images, in its order
 	Norm    threat.Norm    // the ball that every attack has to stay in
 	Epsilon float64        // its radius, in [0,1] pixels
 	Suites  []attack.Suite // one column each; every suite attacks every image that is right when clean
 	Seed    uint64         // of the attacks' random draws
 
-	BatchSize int    // images at once; 0 takes 32, which suits CPUs. It changes speed, not results
+	// Until ends the evaluation after the first images of the set whose 95% intervals of the accuracy under every suite
+	// reach no further than this share from it; 0 takes all images. It asks for images in random order.
+	Until float64
+
+	BatchSize int    // images at once, down to a power of two; 0 takes 16, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
 
 	Ledger string // the file that the record is written to as it grows, one line of JSON per image; "" writes none
@@ -42,10 +50,18 @@ type Evaluation struct {
 	Progress func(Progress) // called after every batch, or nil
 }
 
+// Other is a classifier that is no network of this program, and its name in the record.
+type Other struct {
+	attack.Classifier
+	Label string
+}
+
+// Name is what the record calls it.
+func (o *Other) Name() string { return o.Label }
+
 // Progress is how far an evaluation is.
 type Progress struct {
 	Done, Total int           // images
-	Attack      string        // what just ran; "clean" before any attack
 	Elapsed     time.Duration // in this process
 	Remaining   time.Duration // at the pace so far; 0 while there is none
 }
@@ -58,8 +74,20 @@ type Result struct {
 	Elapsed  time.Duration // in this process
 }
 
+// Cost is the most that an evaluation asks of the classifier.
+func (e Evaluation) Cost() attack.Cost {
+	h := harness{classifier: e.Other, suites: e.Suites}
+	if e.Model != nil {
+		h.classifier = attack.NewVictim(nil, e.Model)
+	}
+	return h.cost().Times(e.Set.Len())
+}
+
+// errEnough ends a run whose intervals are as tight as was asked for.
+var errEnough = errors.New("the intervals are tight enough")
+
 // Run measures. A context that is done ends it with the context's error; the images finished by then are in the result
-// and in the ledger, where a later Run with Resume takes up.
+// and in the ledger, where a later Run with Resume takes up. The backend is for a Model alone.
 func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, error) {
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -75,36 +103,68 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 		return nil, err
 	}
 	defer log.close()
-	result.Rows = log.rows
 
-	h, err := newHarness(backend, e.Model, e.Set, e.ball(), e.Suites, e.Seed, e.BatchSize)
-	if err != nil {
-		return nil, err
+	h := &harness{e.classifier(), e.Set, e.ball(), e.Suites, e.Seed, batchSize(e.BatchSize)}
+	if e.Model != nil {
+		victim := attack.NewVictim(backend, e.Model)
+		defer victim.Finalize()
+		h.classifier = victim
 	}
-	defer h.victim.Finalize()
 	if result.Warnings, err = h.check(ctx); err != nil {
 		return result, err
 	}
-	resumed := len(result.Rows)
-	err = h.run(ctx, resumed, func(r Row) error {
-		result.Rows = append(result.Rows, r)
-		return log.write(r)
-	}, func(finished int, name string) {
-		if e.Progress == nil {
-			return
-		}
-		p := Progress{Done: resumed + finished, Total: e.Set.Len(), Attack: name, Elapsed: time.Since(started)}
-		if finished > 0 {
-			p.Remaining = time.Duration(float64(p.Elapsed) / float64(finished) * float64(p.Total-p.Done))
-		}
-		e.Progress(p)
-	})
-	result.Warnings = append(result.Warnings, h.warnings(result.Rows)...)
+	rows := newRows(e.Set.Len(), header)
+	for at, r := range log.rows {
+		rows.add(at, r)
+	}
+	left := rows.missing()
+	p := &pace{started: time.Now(), full: h.cost().Work(), images: len(left), flight: attack.InFlight * h.batch}
+	outside := outsiders{}
+	if !rows.enough {
+		err = h.run(ctx, left, func(at int, r record) error {
+			p.finished(r.spent)
+			outside.add(r)
+			if err := log.write(r.row); err != nil {
+				return err
+			}
+			if rows.add(at, r.row); rows.enough {
+				return errEnough
+			}
+			return nil
+		}, func(c attack.Cost) {
+			if p.called(c); e.Progress != nil {
+				e.Progress(Progress{rows.count, e.Set.Len(), time.Since(started), p.remaining()})
+			}
+		})
+	}
+	if errors.Is(err, errEnough) {
+		err = nil
+	}
+	result.Rows = rows.known()
+	result.Warnings = append(result.Warnings, warnings(outside, result)...)
 	result.Elapsed = time.Since(started)
 	if err != nil {
 		return result, fmt.Errorf("after %d of %d images: %w", len(result.Rows), e.Set.Len(), err)
 	}
-	return result, log.close()
+	if e.Progress != nil {
+		e.Progress(Progress{len(result.Rows), len(result.Rows), result.Elapsed, 0})
+	}
+	return result, log.finish(result)
+}
+
+func (e Evaluation) classifier() attack.Classifier {
+	if e.Other == nil {
+		return nil
+	}
+	return e.Other.Classifier
+}
+
+// batchSize is the number of images at once: a power of two, as a victim takes, of at most n.
+func batchSize(n int) int {
+	if n == 0 {
+		return defaultBatch
+	}
+	return 1 << (bits.Len(uint(n)) - 1)
 }
 
 func (e Evaluation) ball() threat.Model { return threat.Model{Norm: e.Norm, Epsilon: e.Epsilon} }
@@ -117,11 +177,24 @@ func (e Evaluation) Validate() error {
 	if e.BatchSize < 0 {
 		return fmt.Errorf("batch size is %d, expected at least 1, or 0 for the default", e.BatchSize)
 	}
+	if !(e.Until >= 0 && e.Until < 1) {
+		return fmt.Errorf("until is %g, expected a share of at least 0 and below 1, such as 0.005", e.Until)
+	}
+	if e.Model == nil {
+		return Fits(e.Other, e.Set)
+	}
 	return Fits(e.Model.Network, e.Set)
 }
 
+// Sized is what has a name, takes images of one size and tells a number of classes apart.
+type Sized interface {
+	Name() string
+	Input() (height, width, channels int)
+	Classes() int
+}
+
 // Fits refuses images that a network cannot take.
-func Fits(net classifier.Network, set *data.Set) error {
+func Fits(net Sized, set *data.Set) error {
 	h, w, c := net.Input()
 	switch {
 	case set.Len() == 0:
@@ -136,11 +209,8 @@ func Fits(net classifier.Network, set *data.Set) error {
 }
 
 func (e Evaluation) header(backend compute.Backend) (Header, error) {
-	weights, err := hashState(e.Model)
 	h := Header{
 		Format:    ledgerFormat,
-		Model:     e.Model.Name(),
-		Weights:   weights,
 		Selection: e.Selection,
 		Data:      e.Set.Name,
 		Classes:   e.Set.Classes,
@@ -150,18 +220,30 @@ func (e Evaluation) header(backend compute.Backend) (Header, error) {
 		Epsilon:   e.Epsilon,
 		Seed:      e.Seed,
 		Attacks:   make([]AttackHeader, len(e.Suites)),
-		Backend:   backend.Name(),
+		Until:     e.Until,
 		Versions:  versions(),
 	}
 	for i, s := range e.Suites {
-		h.Attacks[i] = AttackHeader{s.Name, s.String()}
+		h.Attacks[i] = AttackHeader{s.Name, s.String(), nil}
+		if len(s.Attacks) > 1 {
+			for _, a := range s.Attacks {
+				h.Attacks[i].Stages = append(h.Attacks[i].Stages, a.Name())
+			}
+		}
 	}
+	if e.Model == nil {
+		h.Model = e.Other.Name()
+		return h, nil
+	}
+	h.Model, h.Backend = e.Model.Name(), backend.Name()
+	var err error
+	h.Weights, err = Fingerprint(e.Model)
 	return h, err
 }
 
-// hashState is the SHA-256 of a model's parameters: name, then float32 values, in order. It tells weights apart
+// Fingerprint is the SHA-256 of a model's parameters: name, then float32 values, in order. It tells weights apart
 // whatever file format they came in.
-func hashState(m *classifier.Model) (string, error) {
+func Fingerprint(m *classifier.Model) (string, error) {
 	sum := sha256.New()
 	for i, p := range m.Params() {
 		sum.Write(append([]byte(p.Name), 0))

@@ -14,9 +14,11 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/adaad-go/adaad/attack"
+	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/internal/golden"
@@ -93,7 +95,7 @@ func images(n, size, classes int) *data.Set {
 
 func suites(t testing.TB, names string, eps float64) []attack.Suite {
 	t.Helper()
-	s, err := attack.Parse(names, threat.Model{Epsilon: eps})
+	s, err := attack.Parse(names, threat.Model{Epsilon: eps}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -179,24 +181,21 @@ func TestLinearModelsHaveTheirClosedFormAccuracy(t *testing.T) {
 	}
 }
 
-// script is an attack that does as it is told, and remembers which images it was given.
+// script is an attack that does as it is told.
 type script struct {
 	name    string
 	propose func(pixel float32) float32
-	seen    *[][]int
 }
 
-func (s script) Name() string   { return s.name }
-func (s script) String() string { return "scripted" }
-func (s script) Perturb(_ context.Context, _ *attack.Victim, b *attack.Batch) (*tensors.Tensor, error) {
-	if s.seen != nil {
-		*s.seen = append(*s.seen, slices.Clone(b.Keys))
+func (s script) Name() string         { return s.name }
+func (s script) String() string       { return "scripted" }
+func (s script) Cost(int) attack.Cost { return attack.Cost{} }
+func (s script) Perturb(im *attack.Image) ([]float32, error) {
+	adv := slices.Clone(im.X)
+	for i, p := range adv {
+		adv[i] = s.propose(p)
 	}
-	flat, err := tensors.CopyFlatData[float32](b.X)
-	for i, p := range flat {
-		flat[i] = s.propose(p)
-	}
-	return tensors.FromFlatDataAndDimensions(flat, b.X.Shape().Dimensions...), err
+	return adv, nil
 }
 
 func same(p float32) float32 { return p }
@@ -211,10 +210,10 @@ func TestCheatsGainNothing(t *testing.T) {
 	clean, reach := margins(model, set, eps)
 	nan := float32(math.NaN())
 	r := mustRun(t, Evaluation{Model: model, Set: set, Epsilon: eps, BatchSize: 16, Suites: []attack.Suite{
-		one(script{name: "negative", propose: func(p float32) float32 { return 1 - p }}),
-		one(script{name: "bright", propose: func(float32) float32 { return 1e9 }}),
-		one(script{name: "nan", propose: func(float32) float32 { return nan }}),
-		one(script{name: "honest", propose: same}),
+		one(script{"negative", func(p float32) float32 { return 1 - p }}),
+		one(script{"bright", func(float32) float32 { return 1e9 }}),
+		one(script{"nan", func(float32) float32 { return nan }}),
+		one(script{"honest", same}),
 	}})
 	for i, row := range r.Rows {
 		if clean[i] > reach && row.BrokenBy != "" {
@@ -240,48 +239,44 @@ func TestCheatsGainNothing(t *testing.T) {
 	}
 }
 
-func TestSurvivorsArePackedAndSuitesStopAtTheFirstSuccess(t *testing.T) {
-	const eps, batch = 8. / 255, 4
+// An image meets the attacks of a suite in order, until one breaks it, and every suite.
+func TestSuitesStopAtTheFirstSuccess(t *testing.T) {
+	const eps = 8. / 255
 	model, set := weigh(linear{classes: 2}, normal(1)), images(45, side, 2)
-	var plain, first, second [][]int
 	fgsm := attack.FGSM(threat.Linf, eps)
-	r := mustRun(t, Evaluation{Model: model, Set: set, Epsilon: eps, BatchSize: batch, Suites: []attack.Suite{
-		{Name: "joint", Attacks: []attack.Attack{
-			script{name: "first", propose: same, seen: &first}, fgsm, script{name: "second", propose: same, seen: &second}}},
-		one(script{name: "plain", propose: same, seen: &plain}),
+	var second atomic.Int64 // images that the second script saw
+	counting := func(p float32) float32 { second.Add(1); return p }
+	r := mustRun(t, Evaluation{Model: model, Set: set, Epsilon: eps, BatchSize: 4, Suites: []attack.Suite{
+		{Name: "joint", Attacks: []attack.Attack{script{"first", same}, fgsm, script{"second", counting}}},
+		one(script{"plain", same}),
 	}})
-	var right, robust []int
+	right, robust := 0, 0
 	for _, row := range r.Rows {
 		if row.Prediction != row.Label {
 			continue
 		}
-		right = append(right, row.Index)
+		right++
 		if o := row.Attacks[0]; !o.Broken {
-			robust = append(robust, row.Index)
+			robust++
 			if o.Attack != "fgsm" {
 				t.Errorf("image %d came closest to falling under %s, want fgsm", row.Index, o.Attack)
 			}
-		} else if o.Attack != "fgsm" || row.BrokenBy != "fgsm" {
-			t.Errorf("image %d fell to %s and %s, want fgsm", row.Index, o.Attack, row.BrokenBy)
+		} else if o.Attack != "fgsm" || row.BrokenBy != "fgsm" || o.Step != 1 {
+			t.Errorf("image %d fell to %s and %s in step %d, want fgsm in step 1", row.Index, o.Attack, row.BrokenBy, o.Step)
 		}
 		if row.Attacks[1].Broken {
 			t.Errorf("image %d fell to its own self", row.Index)
 		}
 	}
-	if len(robust) == 0 || len(robust) == len(right) {
-		t.Fatalf("the test shows nothing: %d right, %d robust", len(right), len(robust))
+	if robust == 0 || robust == right {
+		t.Fatalf("the test shows nothing: %d right, %d robust", right, robust)
 	}
-	for name, c := range map[string]struct {
-		seen [][]int
-		want []int
-	}{"first": {first, right}, "plain": {plain, right}, "second": {second, robust}} {
-		got := slices.Sorted(slices.Values(slices.Concat(c.seen...)))
-		if !slices.Equal(got, slices.Sorted(slices.Values(c.want))) {
-			t.Errorf("%s saw images %v, want %v", name, got, c.want)
-		}
-		if batches := (len(c.want) + batch - 1) / batch; len(c.seen) != batches {
-			t.Errorf("%s ran %d batches for %d images, want %d", name, len(c.seen), len(c.want), batches)
-		}
+	if seen := int(second.Load()) / pixels; seen != robust {
+		t.Errorf("%d images came to the last attack, want the %d that stood", seen, robust)
+	}
+	stages := r.Stages(0)
+	if len(stages) != 2 || stages[0].Name != "after first" || stages[0].Hits != right || stages[1].Hits != robust || r.Stages(1) != nil {
+		t.Errorf("the stages are %+v, want %d and %d right", stages, right, robust)
 	}
 }
 
@@ -327,6 +322,64 @@ func TestTheLedgerDoesNotDependOnTheBatch(t *testing.T) {
 		}
 		if a := r.Accuracies(); a[2].Hits == 0 || a[2].Hits == a[0].Hits {
 			t.Fatalf("the test shows nothing: accuracies are %v", a)
+		}
+	}
+}
+
+// The same on backend/vec, for both norms, with all of AutoAttack's attacks, any number of threads and resumes.
+func TestAutoAttackLedgersAreTheSameBitForBit(t *testing.T) {
+	for norm, eps := range map[threat.Norm]float64{threat.Linf: 2. / 255, threat.L2: 0.1} {
+		e := small(t)
+		e.Norm, e.Epsilon = norm, eps
+		pgd := attack.NewPGD(norm, eps, 3)
+		e.Suites = []attack.Suite{quick(attack.AutoAttack(norm, eps)), one(pgd)}
+		var want []byte
+		for _, c := range []struct {
+			config string
+			batch  int
+			cuts   int // times that it is stopped on the way
+		}{{"", 16, 0}, {"", 1, 0}, {"threads=1", 5, 0}, {"threads=1", 64, 0}, {"", 3, 3}, {"threads=1", 2, 2}} {
+			backend, err := vec.New(c.config)
+			if err != nil {
+				t.Fatal(err)
+			}
+			e.Model = &classifier.Model{Network: e.Model.Network, State: golden.State(e.Model.Network, "small.", 6)} // a tensor has one backend
+			e.BatchSize, e.Ledger, e.Resume = c.batch, filepath.Join(t.TempDir(), "ledger.jsonl"), true
+			for cut := range c.cuts {
+				ctx, cancel := context.WithCancel(t.Context())
+				e.Progress = func(p Progress) {
+					if p.Done > (cut+1)*4 {
+						cancel()
+					}
+				}
+				if _, err := Run(ctx, backend, e); !errors.Is(err, context.Canceled) {
+					t.Errorf("stopping %s after %d images gave %v", c.config, 4*cut, err)
+				}
+				cancel()
+			}
+			e.Progress = nil
+			r, err := Run(t.Context(), backend, e)
+			if err != nil {
+				t.Fatal(err)
+			}
+			backend.Finalize()
+			got, err := os.ReadFile(e.Ledger)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want == nil {
+				want = got
+				breakers := map[string]bool{}
+				for _, row := range r.Rows {
+					breakers[row.BrokenBy] = true
+				}
+				if len(breakers) < 3 || !breakers[""] {
+					t.Fatalf("the test shows little: images are broken by %v", breakers)
+				}
+			}
+			if !bytes.Equal(got, want) {
+				t.Errorf("%s: %+v wrote another ledger:\n%s\n%s", norm, c, got, want)
+			}
 		}
 	}
 }
@@ -391,7 +444,7 @@ func TestAKilledEvaluationResumes(t *testing.T) {
 		e.Ledger, e.Resume, e.BatchSize = path, true, 2
 		batches := 0
 		e.Progress = func(Progress) {
-			if batches++; batches == 8 {
+			if batches++; batches == 10 {
 				self, err := os.FindProcess(os.Getpid())
 				if err == nil {
 					err = self.Kill()
@@ -420,7 +473,12 @@ func TestAKilledEvaluationResumes(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if !bytes.HasPrefix(want, text) || len(text) <= size || len(text) == len(want) {
+		for line := range bytes.Lines(text) {
+			if !bytes.Contains(want, line) {
+				t.Errorf("the killed ledger has the line %s, which the whole one lacks", line)
+			}
+		}
+		if len(text) <= size || len(text) >= len(want) {
 			t.Fatalf("killed with the ledger at\n%s\nwant more than %d bytes of, but not all of\n%s", text, size, want)
 		}
 		size = len(text)
@@ -451,8 +509,17 @@ func TestACancelledEvaluationKeepsWhatItHas(t *testing.T) {
 	if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), "of 20 images") {
 		t.Errorf("a cancelled evaluation returned the error %v", err)
 	}
-	if n := len(r.Rows); n == 0 || n == 20 || !reflect.DeepEqual(r.Rows, want.Rows[:n]) {
-		t.Errorf("a cancelled evaluation returned %d rows: %v", n, r.Rows)
+	byIndex := map[int]Row{}
+	for _, row := range want.Rows {
+		byIndex[row.Index] = row
+	}
+	for _, row := range r.Rows {
+		if !reflect.DeepEqual(row, byIndex[row.Index]) {
+			t.Errorf("a cancelled evaluation returned %+v, want %+v", row, byIndex[row.Index])
+		}
+	}
+	if n := len(r.Rows); n == 0 || n == 20 {
+		t.Errorf("a cancelled evaluation returned %d rows", n)
 	}
 	if last.Total != 20 || last.Remaining <= 0 {
 		t.Errorf("the last progress was %+v", last)
@@ -500,25 +567,24 @@ func TestResumingSomethingElseIsRefused(t *testing.T) {
 		t.Errorf("a refused evaluation changed the ledger: %v", err)
 	}
 	// Rows that are not the set's, under the right header.
-	lines := bytes.SplitAfter(before, []byte("\n"))
-	lines[1], lines[2] = lines[2], lines[1]
-	if err := os.WriteFile(e.Ledger, bytes.Join(lines, nil), 0o666); err != nil {
+	other := bytes.Replace(before, []byte(`{"index":1000,`), []byte(`{"index":1001,`), 1)
+	if err := os.WriteFile(e.Ledger, other, 0o666); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Run(t.Context(), backend, e); err == nil || !strings.Contains(err.Error(), "line 2 is image 993") {
-		t.Errorf("rows in another order: %v", err)
+	if _, err := Run(t.Context(), backend, e); err == nil || !strings.Contains(err.Error(), "line 2 is image 1001, which is not") {
+		t.Errorf("a row of another image: %v", err)
 	}
 }
 
 func TestEvaluationsThatCannotBeAreRefused(t *testing.T) {
 	for want, change := range map[string]func(e *Evaluation){
-		"takes images of 2x2x3, but those of noise are 3x3x3":   func(e *Evaluation) { e.Set = images(2, 3, 2) },
-		"linear tells 2 classes apart, but noise has 3":         func(e *Evaluation) { e.Set = images(2, side, 3) },
-		"noise holds no images":                                 func(e *Evaluation) { e.Set = images(0, side, 2) },
-		"was 8/255 meant":                                       func(e *Evaluation) { e.Epsilon = 8 },
-		"batch size is -1":                                      func(e *Evaluation) { e.BatchSize = -1 },
-		"no such file":                                          func(e *Evaluation) { e.Ledger = filepath.Join(e.Ledger, "in", "nothing") },
-		"short proposed images of shape (Float32)[1, 2], expec": func(e *Evaluation) { e.Suites = []attack.Suite{one(short{})} },
+		"takes images of 2x2x3, but those of noise are 3x3x3": func(e *Evaluation) { e.Set = images(2, 3, 2) },
+		"linear tells 2 classes apart, but noise has 3":       func(e *Evaluation) { e.Set = images(2, side, 3) },
+		"noise holds no images":                               func(e *Evaluation) { e.Set = images(0, side, 2) },
+		"was 8/255 meant":                                     func(e *Evaluation) { e.Epsilon = 8 },
+		"batch size is -1":                                    func(e *Evaluation) { e.BatchSize = -1 },
+		"no such file":                                        func(e *Evaluation) { e.Ledger = filepath.Join(e.Ledger, "in", "nothing") },
+		"short proposed an image of 2 values, expected 12":    func(e *Evaluation) { e.Suites = []attack.Suite{one(short{})} },
 	} {
 		e := tiny(t)
 		change(&e)
@@ -529,13 +595,10 @@ func TestEvaluationsThatCannotBeAreRefused(t *testing.T) {
 }
 
 // short returns too little.
-type short struct{}
+type short struct{ script }
 
-func (short) Name() string   { return "short" }
-func (short) String() string { return "short" }
-func (short) Perturb(context.Context, *attack.Victim, *attack.Batch) (*tensors.Tensor, error) {
-	return tensors.FromValue([][]float32{{1, 2}}), nil
-}
+func (short) Name() string                             { return "short" }
+func (short) Perturb(*attack.Image) ([]float32, error) { return []float32{1, 2}, nil }
 
 func TestSelfChecks(t *testing.T) {
 	set := images(20, side, 2)
@@ -546,13 +609,190 @@ func TestSelfChecks(t *testing.T) {
 		"20 of 20 images have a gra": weigh(linear{classes: 2}, func(int) float32 { return 0 }),
 		"20 of 20 images have logit": weigh(linear{classes: 2}, func(int) float32 { return inf }),
 	} {
-		r := mustRun(t, Evaluation{Model: model, Set: set})
+		r := mustRun(t, Evaluation{Model: model, Set: set, BatchSize: 32})
 		if got := strings.Join(r.Warnings, "\n"); (got == "") != (want == "") || !strings.Contains(got, want) {
 			t.Errorf("the warnings are %q, want %q", got, want)
 		}
 		if strings.Contains(want, "logit") && (r.Accuracies()[0].Hits != 0 || r.Rows[0].Prediction != -1) {
 			t.Errorf("logits that are not finite count as right: %+v", r.Rows[0])
 		}
+	}
+	// Too few classes for what is asked.
+	targeted := attack.APGDT(threat.Linf, 0.01)
+	targeted.Steps = 1
+	r := mustRun(t, Evaluation{Model: weigh(linear{classes: 2}, normal(1)), Set: set, Epsilon: 0.01, Suites: []attack.Suite{one(targeted)}})
+	if got := strings.Join(r.Warnings, "\n"); !strings.Contains(got, "takes more than 2 classes") {
+		t.Errorf("the warnings are %q, want one of too few classes", got)
+	}
+	// Random answers.
+	other := &Other{&coins{rand.New(rand.NewPCG(1, 1))}, "coins"}
+	r = mustRun(t, Evaluation{Other: other, Set: set})
+	if got := strings.Join(r.Warnings, "\n"); !strings.Contains(got, "answers are random") {
+		t.Errorf("the warnings are %q, want one of random answers", got)
+	}
+}
+
+// coins is a classifier that answers at random.
+type coins struct{ r *rand.Rand }
+
+func (c *coins) Input() (int, int, int) { return side, side, 3 }
+func (c *coins) Classes() int           { return 2 }
+func (c *coins) Logits(_ context.Context, images []float32) ([]float32, error) {
+	var z []float32
+	for range len(images) / pixels * 2 {
+		z = append(z, c.r.Float32()*9-4)
+	}
+	return z, nil
+}
+
+// steps is a classifier whose logits are those of a linear model rounded down, and its gradients thus 0 where they are
+// asked for: only Square gets anywhere.
+type steps struct{ w []float32 }
+
+func (s *steps) Input() (int, int, int) { return side, side, 3 }
+func (s *steps) Classes() int           { return 2 }
+func (s *steps) Logits(_ context.Context, images []float32) ([]float32, error) {
+	var z []float32
+	for x := range slices.Chunk(images, pixels) {
+		var sum float64
+		for i, p := range x {
+			sum += float64(p * s.w[i])
+		}
+		sum = math.Floor(20*sum) + 0.5
+		z = append(z, float32(sum), -float32(sum))
+	}
+	return z, nil
+}
+func (s *steps) Gradient(ctx context.Context, images []float32, _ []attack.Goal) (logits, gradient []float32, err error) {
+	logits, err = s.Logits(ctx, images)
+	return logits, make([]float32, len(images)), err
+}
+
+// A classifier that is no network of this program has a ledger and checks too.
+func TestOtherClassifiers(t *testing.T) {
+	weights := make([]float32, pixels)
+	for i, next := 0, normal(4); i < pixels; i++ {
+		weights[i] = next(i)
+	}
+	c := &steps{weights}
+	const eps = 0.05
+	suite := attack.AutoAttack(threat.Linf, eps)
+	e := Evaluation{Other: &Other{c, "steps"}, Set: images(30, side, 2), Epsilon: eps, Suites: []attack.Suite{quick(suite)}, Ledger: filepath.Join(t.TempDir(), "ledger.jsonl")}
+	for i := range e.Set.Labels {
+		x := make([]float32, pixels)
+		data.Floats(x, e.Set.Image(i))
+		z, err := c.Logits(t.Context(), x)
+		if err != nil {
+			t.Fatal(err)
+		}
+		e.Set.Labels[i], _ = attack.Answer(z, 0)
+	}
+	r, err := Run(t.Context(), nil, e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	text := strings.Join(r.Warnings, "\n")
+	for _, want := range []string{"16 of 16 images have a gradient of exactly zero", "square broke"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("the warnings are %q, want one with %q", text, want)
+		}
+	}
+	back, err := Read(e.Ledger)
+	if err != nil || !reflect.DeepEqual(back.Rows, r.Rows) || back.Header.Model != "steps" || !back.Complete() {
+		t.Errorf("the ledger says %+v (%v), the result %+v", back, err, r)
+	}
+	if _, err := Run(t.Context(), nil, Evaluation{Other: &Other{c, "steps"}, Set: images(3, 3, 2)}); err == nil ||
+		!strings.Contains(err.Error(), "steps takes images of 2x2x3") {
+		t.Errorf("images of another size: %v", err)
+	}
+}
+
+// quick is a suite with fewer steps.
+func quick(s attack.Suite) attack.Suite {
+	s.Attacks = slices.Clone(s.Attacks)
+	for i, a := range s.Attacks {
+		switch a := a.(type) {
+		case attack.APGD:
+			a.Steps = 10
+			s.Attacks[i] = a
+		case attack.FAB:
+			a.Steps = 5
+			s.Attacks[i] = a
+		case attack.Square:
+			a.Queries = 100
+			s.Attacks[i] = a
+		}
+	}
+	return s
+}
+
+// An evaluation ends at the first image after which its intervals are tight enough, whatever the batch size, and wherever
+// it was stopped before.
+func TestEvaluationsEndWhenTheirIntervalsAreTight(t *testing.T) {
+	e := tiny(t)
+	e.Set, e.Until = images(300, side, 2), 0.1
+	var want []Row
+	for _, batch := range []int{1, 7, 32} {
+		e.BatchSize, e.Ledger = batch, filepath.Join(t.TempDir(), "ledger.jsonl")
+		r := mustRun(t, e)
+		if want == nil {
+			want = r.Rows
+		}
+		if !reflect.DeepEqual(r.Rows, want) || !r.Complete() {
+			t.Errorf("batch size %d: ended after %d images, want %d", batch, len(r.Rows), len(want))
+		}
+		text, err := os.ReadFile(e.Ledger)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, cut := range []int{len(text) / 2, len(text)} {
+			if err := os.WriteFile(e.Ledger, text[:cut], 0o666); err != nil {
+				t.Fatal(err)
+			}
+			again := e
+			again.Resume = true
+			if r := mustRun(t, again); !reflect.DeepEqual(r.Rows, want) {
+				t.Errorf("batch size %d, resumed: ended after %d images, want %d", batch, len(r.Rows), len(want))
+			}
+		}
+	}
+	if len(want) < 50 || len(want) >= 300 {
+		t.Fatalf("the test shows nothing: ended after %d images", len(want))
+	}
+	reach := func(rows []Row) (far float64) {
+		r := Result{Header: Header{Classes: e.Set.Classes, Attacks: []AttackHeader{{Name: "fgsm"}, {Name: "pgd-2"}}}, Rows: rows}
+		for _, a := range r.Accuracies()[1:3] {
+			low, high := a.Wilson()
+			far = max(far, a.Value()-low, high-a.Value())
+		}
+		return far
+	}
+	if now, before := reach(want), reach(want[:len(want)-1]); now > e.Until || before <= e.Until {
+		t.Errorf("the intervals reached %g, and %g one image before; want the first below %g", now, before, e.Until)
+	}
+	e.Until = 1.5
+	if _, err := Run(t.Context(), backend, e); err == nil || !strings.Contains(err.Error(), "until is 1.5") {
+		t.Errorf("until 150%%: %v", err)
+	}
+}
+
+func TestDiff(t *testing.T) {
+	right, wrong := Row{Label: 1, Prediction: 1}, Row{Label: 1, BrokenBy: "clean"}
+	with := func(index int, r Row, outcomes ...Outcome) Row {
+		r.Index, r.Attacks = index, outcomes
+		return r
+	}
+	stands, falls := Outcome{}, Outcome{Attack: "square", Broken: true}
+	a := &Result{Header: Header{Attacks: []AttackHeader{{Name: "fgsm"}, {Name: "autoattack"}}},
+		Rows: []Row{with(1, right, stands, stands), with(2, right, stands, falls), with(3, right, stands, stands), with(4, wrong), with(9, right, stands, stands)}}
+	b := &Result{Header: Header{Attacks: []AttackHeader{{Name: "autoattack"}}},
+		Rows: []Row{with(4, wrong), with(3, wrong), with(2, right, stands), with(1, right, stands)}}
+	want := Comparison{
+		Suites: []SuiteDifference{{"clean", 2, 1, 0, 1}, {"autoattack", 1, 1, 1, 1}},
+		Images: []Difference{{2, 1, "autoattack", "square", ""}, {3, 1, "clean", "", "clean"}},
+	}
+	if got := Diff(a, b); !reflect.DeepEqual(got, want) {
+		t.Errorf("they differ in %+v, want %+v", got, want)
 	}
 }
 

@@ -4,246 +4,138 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/adaad-go/adaad/attack"
-	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/threat"
-	"github.com/gomlx/compute"
-	. "github.com/gomlx/gomlx/core/graph"
 )
 
-// defaultBatch is how many images are attacked at once where nobody says: enough to keep a CPU busy, and few enough that
-// the last batch of every attack, which is seldom full, wastes little.
-const defaultBatch = 32
+// defaultBatch is how many images are answered at once where nobody says: on a CPU, so few that what is computed for
+// them stays in its cache.
+const defaultBatch = 16
 
-// harness takes images through stages: the clean image first, then every attack of every suite. Images wait at each
-// stage until they fill a batch, so that the survivors of one attack are packed together for the next.
+// harness takes images through what is measured: the clean image, then every attack of every suite on those that stand.
 type harness struct {
-	victim *attack.Victim
-	set    *data.Set
-	ball   threat.Model
-	stages []stage // the first is the clean image
-	seed   uint64
+	classifier attack.Classifier
+	set        *data.Set
+	ball       threat.Model
+	suites     []attack.Suite
+	seed       uint64
+	batch      int
 }
 
-// stage is one attack. Nil proposes the clean image.
-type stage struct {
-	attack attack.Attack
-	suite  string
-	last   bool // of its suite
-
-	outside int     // images for which it proposed something outside of the ball
-	excess  float32 // and by how much at most
+// record is what became of one image.
+type record struct {
+	row     Row
+	outside map[string]float32 // by how much, for attacks that proposed something outside of the ball
+	spent   attack.Cost
 }
 
-func newHarness(backend compute.Backend, model *classifier.Model, set *data.Set, ball threat.Model, suites []attack.Suite,
-	seed uint64, batchSize int) (*harness, error) {
-	if batchSize == 0 {
-		batchSize = defaultBatch
-	}
-	victim, err := attack.NewVictim(backend, model, min(batchSize, set.Len()))
-	if err != nil {
-		return nil, err
-	}
-	h := &harness{victim: victim, set: set, ball: ball, stages: []stage{{}}, seed: seed}
-	for _, s := range suites {
-		for i, a := range s.Attacks {
-			h.stages = append(h.stages, stage{attack: a, suite: s.Name, last: i == len(s.Attacks)-1})
-		}
-	}
-	return h, nil
-}
-
-// run takes the images of the set from the first-th on through all stages. It gives every row to done, in the order of
-// the set, and after each batch tells progress how many images are finished and what just ran.
-func (h *harness) run(ctx context.Context, first int, done func(Row) error, progress func(finished int, name string)) error {
-	queues := make([][]int, len(h.stages)) // positions in the set
-	for i := first; i < h.set.Len(); i++ {
-		queues[0] = append(queues[0], i)
-	}
-	underWay, ready := map[int]*Row{}, map[int]Row{} // by position; ready waits for those before it
-	finished, next := 0, first
-	for {
-		k := pick(queues, h.victim.BatchSize())
-		if k < 0 {
-			return nil
-		}
-		n := min(len(queues[k]), h.victim.BatchSize())
-		images := queues[k][:n]
-		queues[k] = queues[k][n:]
-		trials, err := h.try(ctx, &h.stages[k], images)
-		if err != nil {
+// run takes the images at the given positions of the set through everything. done hears of each image that is finished,
+// called of each call of the classifier.
+func (h *harness) run(ctx context.Context, positions []int, done func(position int, r record) error, called func(attack.Cost)) error {
+	records := make([]record, len(positions))
+	crowd := attack.Crowd{
+		Classifier: h.classifier,
+		Batch:      h.batch,
+		Seed:       h.seed,
+		Called:     called,
+		Next: func(i int) ([]float32, int, int) {
+			at := positions[i]
+			pixels := make([]float32, h.set.ImageSize())
+			data.Floats(pixels, h.set.Image(at))
+			return pixels, h.set.Labels[at], h.set.Index[at]
+		},
+		Work: func(i int, im *attack.Image) (err error) {
+			records[i], err = h.attack(im)
 			return err
+		},
+		Done: func(i int, im *attack.Image) error {
+			records[i].spent = im.Spent
+			return done(positions[i], records[i])
+		},
+	}
+	return crowd.Run(ctx, len(positions))
+}
+
+// attack takes one image through everything. A suite goes on to its next attack while the image stands.
+func (h *harness) attack(im *attack.Image) (record, error) {
+	r := record{row: Row{Index: im.Key, Label: im.Label, Seed: im.Seed}, outside: map[string]float32{}}
+	clean, _, err := h.judge(im, im.X)
+	if err != nil {
+		return r, err
+	}
+	r.row.Prediction, r.row.Margin = clean.Prediction, clean.Margin
+	for _, s := range h.suites {
+		if clean.Broken {
+			break
 		}
-		for i, at := range images {
-			if k == 0 {
-				underWay[at] = &Row{Index: h.set.Index[at], Label: h.set.Labels[at], Seed: h.seed}
+		var worst Outcome
+		for i, a := range s.Attacks {
+			before := im.Spent
+			proposed, err := a.Perturb(im)
+			if err != nil {
+				return r, fmt.Errorf("%s: %w", a.Name(), err)
 			}
-			row := underWay[at]
-			if to := h.advance(row, k, trials[i]); to < len(h.stages) {
-				queues[to] = append(queues[to], at)
-				continue
+			spent := im.Spent
+			if len(proposed) != len(im.X) {
+				return r, fmt.Errorf("%s proposed an image of %d values, expected %d", a.Name(), len(proposed), len(im.X))
 			}
-			row.BrokenBy = row.breaker()
-			ready[at] = *row
-			delete(underWay, at)
-			finished++
-		}
-		for row, ok := ready[next]; ok; row, ok = ready[next] {
-			if err := done(row); err != nil {
-				return err
+			o, excess, err := h.judge(im, proposed)
+			if err != nil {
+				return r, err
 			}
-			delete(ready, next)
-			next++
+			o.Suite, o.Attack = s.Name, a.Name()
+			o.Step = spent.Gradients + spent.Forwards - before.Gradients - before.Forwards
+			if excess > tolerance {
+				r.outside[a.Name()] = max(excess, r.outside[a.Name()])
+			}
+			if i == 0 || o.Broken || o.Margin < worst.Margin {
+				worst = o
+			}
+			if o.Broken {
+				break
+			}
 		}
-		name := "clean"
-		if a := h.stages[k].attack; a != nil {
-			name = a.Name()
-		}
-		progress(finished, name)
+		r.row.Attacks = append(r.row.Attacks, worst)
 	}
-}
-
-// pick is the stage to run next: the last that has a full batch waiting, so that few images are under way at a time;
-// where none has, the first that has any, so that its survivors can fill a later batch. -1 where none waits.
-func pick(queues [][]int, batch int) int {
-	first := -1
-	for k := len(queues) - 1; k >= 0; k-- {
-		if len(queues[k]) >= batch {
-			return k
-		}
-		if len(queues[k]) > 0 {
-			first = k
-		}
-	}
-	return first
-}
-
-// advance notes in an image's row what stage k did to it and returns the stage where it goes on: the next attack of the
-// suite while it stands, the next suite once it fell, the end where the clean image is wrong already.
-func (h *harness) advance(row *Row, k int, t trial) int {
-	if k == 0 {
-		row.Prediction, row.Margin = t.prediction, t.margin
-		if t.prediction != row.Label {
-			return len(h.stages)
-		}
-		return 1
-	}
-	s := h.stages[k]
-	o := Outcome{s.suite, s.attack.Name(), t.prediction != row.Label, t.prediction, t.margin, t.norm}
-	isFirst := h.stages[k-1].attack == nil || h.stages[k-1].last
-	switch {
-	case isFirst:
-		row.Attacks = append(row.Attacks, o)
-	case o.Broken || o.Margin < row.Attacks[len(row.Attacks)-1].Margin:
-		row.Attacks[len(row.Attacks)-1] = o
-	}
-	if o.Broken {
-		for !h.stages[k].last {
-			k++
-		}
-	}
-	return k + 1
-}
-
-// trial is the decision on one proposed image.
-type trial struct {
-	prediction   int
-	margin, norm float32
-}
-
-// try attacks up to a batch of images and decides on each.
-func (h *harness) try(ctx context.Context, s *stage, images []int) ([]trial, error) {
-	b, err := h.batch(images)
-	if err != nil {
-		return nil, err
-	}
-	defer b.Finalize()
-	proposed := b.X
-	if s.attack != nil {
-		if proposed, err = s.attack.Perturb(ctx, h.victim, b); err != nil {
-			return nil, fmt.Errorf("%s: %w", s.attack.Name(), err)
-		}
-		defer proposed.MustFinalizeAll()
-	}
-	if !proposed.Shape().Equal(b.X.Shape()) {
-		return nil, fmt.Errorf("%s proposed images of shape %s, expected %s", s.attack.Name(), proposed.Shape(), b.X.Shape())
-	}
-	out, err := h.victim.Run(ctx, judgeKey{h.ball.Norm, h.ball.Epsilon}, h.judge, b.X, proposed)
-	if err != nil {
-		return nil, err
-	}
-	logits, err := attack.Rows(out[0])
-	if err != nil {
-		return nil, err
-	}
-	distances, err := attack.Rows(out[1])
-	if err != nil {
-		return nil, err
-	}
-	trials := make([]trial, len(images))
-	for i := range trials {
-		trials[i].prediction, trials[i].margin = answer(logits[i], h.set.Labels[images[i]])
-		trials[i].norm = distances[i][0]
-		if excess := distances[i][1]; excess > tolerance {
-			s.outside++
-			s.excess = max(s.excess, excess)
-		}
-	}
-	return trials, nil
+	r.row.BrokenBy = r.row.breaker()
+	return r, nil
 }
 
 // tolerance is how far outside of the ball rounding may put a point, in [0,1] pixels.
 const tolerance = 1e-5
 
-func (h *harness) batch(images []int) (*attack.Batch, error) {
-	pixels := make([]float32, len(images)*h.set.ImageSize())
-	labels, keys := make([]int32, len(images)), make([]int, len(images))
-	h.set.Batch(pixels, labels, images)
-	for i, at := range images {
-		keys[i] = h.set.Index[at]
-	}
-	return h.victim.NewBatch(pixels, labels, keys, h.seed)
-}
-
-type judgeKey struct {
-	norm    threat.Norm
-	epsilon float64
-}
-
-// judge is the graph of the decision: from images and proposals it returns the logits of the proposals clipped to the
-// ball and to [0,1], and [N,2]: the norm of the clipped perturbation, and how far any pixel was moved by the clipping.
-// A pixel that is no number is put back to the image's and counts as moved by 1.
-func (h *harness) judge(net *classifier.Bound, in []*Node) []*Node {
-	x, proposed := in[0], in[1]
-	isNumber := IsFinite(proposed)
-	valid := h.ball.Project(x, Where(isNumber, proposed, x))
-	moved := Where(isNumber, Abs(Sub(proposed, valid)), OnesLike(x))
-	var norm *Node
-	switch d := Sub(valid, x); h.ball.Norm {
-	case threat.Linf:
-		norm = ReduceMax(Abs(d), 1, 2, 3)
-	case threat.L2:
-		norm = Sqrt(ReduceSum(Square(d), 1, 2, 3))
-	}
-	return []*Node{net.Logits(valid, classifier.Eval), Stack([]*Node{norm, ReduceMax(moved, 1, 2, 3)}, 1)}
-}
-
-// answer is the prediction and the margin of one image's logits, as Row defines them. Margins stay finite, as JSON has
-// no infinity: logits that are not finite have the lowest margin there is.
-func answer(logits []float32, label int) (prediction int, margin float32) {
-	other := float32(math.Inf(-1))
-	for i, z := range logits {
-		if math.IsNaN(float64(z)) || math.IsInf(float64(z), 0) {
-			return -1, -math.MaxFloat32
-		}
-		if z > logits[prediction] {
-			prediction = i
-		}
-		if i != label {
-			other = max(other, z)
+// judge clips a proposal to the ball and to [0,1] and decides on a fresh forward pass. It says too how far the clipping
+// moved a pixel at most. A pixel that is no number is put back to the image's and counts as moved by 1.
+func (h *harness) judge(im *attack.Image, proposed []float32) (o Outcome, excess float32, err error) {
+	valid := slices.Clone(proposed)
+	for i, v := range valid {
+		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
+			valid[i], excess = im.X[i], 1
 		}
 	}
-	return prediction, max(-math.MaxFloat32, min(logits[label]-other, math.MaxFloat32))
+	h.ball.Norm.ProjectPoint(im.X, valid, h.ball.Epsilon)
+	for i, v := range valid {
+		if d := float32(math.Abs(float64(v - proposed[i]))); d > excess {
+			excess = d
+		}
+	}
+	logits, err := im.Logits(valid)
+	if err != nil {
+		return Outcome{}, 0, err
+	}
+	o.Prediction, o.Margin = attack.Answer(logits, im.Label)
+	o.Broken, o.Norm = o.Prediction != im.Label, float32(h.ball.Norm.Distance(valid, im.X))
+	return o, excess, nil
+}
+
+// cost is the most that the evaluation asks about one image: everything the attacks may, and one fresh pass for each.
+func (h *harness) cost() attack.Cost {
+	sum := attack.Cost{Forwards: 1}
+	for _, s := range h.suites {
+		sum = sum.Add(s.Cost(h.classifier.Classes())).Add(attack.Cost{Forwards: len(s.Attacks)})
+	}
+	return sum
 }

@@ -1,12 +1,15 @@
 package eval
 
 import (
+	"bufio"
 	"bytes"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
+	"path/filepath"
 	"reflect"
 	"strings"
 
@@ -21,7 +24,7 @@ const ledgerFormat = 1
 type Header struct {
 	Format    int               `json:"ledger"`
 	Model     string            `json:"model"`
-	Weights   string            `json:"weights_sha256"` // of the parameters' names and values, whatever file held them
+	Weights   string            `json:"weights_sha256,omitempty"` // of the parameters' names and values, whatever file held them
 	Selection string            `json:"selection,omitempty"`
 	Data      string            `json:"data"`
 	Classes   []string          `json:"classes"`
@@ -31,14 +34,16 @@ type Header struct {
 	Epsilon   float64           `json:"eps"`
 	Seed      uint64            `json:"seed"`
 	Attacks   []AttackHeader    `json:"attacks"`
-	Backend   string            `json:"backend"`
+	Until     float64           `json:"until,omitempty"`
+	Backend   string            `json:"backend,omitempty"`
 	Versions  map[string]string `json:"versions"`
 }
 
-// AttackHeader is a suite: its name and all its settings.
+// AttackHeader is a suite: its name, all its settings and, where it has several attacks, their names in order.
 type AttackHeader struct {
-	Name     string `json:"name"`
-	Settings string `json:"settings"`
+	Name     string   `json:"name"`
+	Settings string   `json:"settings"`
+	Stages   []string `json:"stages,omitempty"`
 }
 
 // Row is what is known of one image. A prediction is the class of the highest logit, the first of several, or -1 where
@@ -61,6 +66,7 @@ type Outcome struct {
 	Prediction int     `json:"prediction"`
 	Margin     float32 `json:"margin"`
 	Norm       float32 `json:"norm"` // of the perturbation, in the evaluation's norm
+	Step       int     `json:"step"` // gradients and forward passes that the attack had asked for when it stopped
 }
 
 // Read reads a ledger. One that is still being written, or was cut off, gives the rows that are whole.
@@ -77,6 +83,16 @@ func Read(path string) (*Result, error) {
 		return nil, fmt.Errorf("%s: expected a ledger, found no whole line", path)
 	}
 	return &Result{Header: *header, Rows: rows}, nil
+}
+
+// Write writes the whole ledger.
+func (r *Result) Write(w io.Writer) error {
+	buffered := bufio.NewWriter(w)
+	err := line(buffered, r.Header)
+	for _, row := range r.Rows {
+		err = errors.Join(err, line(buffered, row))
+	}
+	return errors.Join(err, buffered.Flush())
 }
 
 // parseLedger reads whole lines and says how many bytes they take. What follows the last line break was cut off while
@@ -163,14 +179,16 @@ func (r *Row) breaker() string {
 	return ""
 }
 
-// ledger is a ledger being written, or nothing where there is no file.
+// ledger is a ledger being written, or nothing where there is no file. While it grows, images are in the order in which
+// they were finished; a finished ledger has them in that of the set.
 type ledger struct {
-	rows []Row // what was in it when it was opened
+	rows map[int]Row // what was in it when it was opened, by position in the set
+	path string
 	file *os.File
 }
 
 // openLedger begins a ledger or, with resume, goes on with one: it must have been begun with the same header, and hold
-// the first images of the set in their order. A line that was cut off is dropped.
+// images of the set. A line that was cut off is dropped.
 func openLedger(path string, resume bool, header Header, set *data.Set) (*ledger, error) {
 	if path == "" {
 		return &ledger{}, nil
@@ -190,31 +208,30 @@ func openLedger(path string, resume bool, header Header, set *data.Set) (*ledger
 			return nil, fmt.Errorf("%s: %w", path, err)
 		}
 	}
+	l := &ledger{rows: map[int]Row{}, path: path}
 	if old != nil {
-		if err := continues(*old, header, rows, set); err != nil {
+		if err := l.take(*old, header, rows, set); err != nil {
 			return nil, fmt.Errorf("%s cannot be resumed: %w", path, err)
 		}
 	}
-	file, err := os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o666)
-	if err != nil {
+	if l.file, err = os.OpenFile(path, os.O_CREATE|os.O_WRONLY, 0o666); err != nil {
 		return nil, err
 	}
-	l := &ledger{rows: rows, file: file}
-	if err = file.Truncate(int64(size)); err == nil {
-		_, err = file.Seek(int64(size), 0)
+	if err = l.file.Truncate(int64(size)); err == nil {
+		_, err = l.file.Seek(int64(size), io.SeekStart)
 	}
 	if err == nil && old == nil {
-		err = l.line(header)
+		err = line(l.file, header)
 	}
 	if err != nil {
-		file.Close()
+		l.file.Close()
 		return nil, err
 	}
 	return l, nil
 }
 
-// continues says why rows written under one header are not the beginning of what another asks for, naming the field.
-func continues(old, now Header, rows []Row, set *data.Set) error {
+// take keeps rows written under one header for an evaluation with another, or says why it cannot, naming the field.
+func (l *ledger) take(old, now Header, rows []Row, set *data.Set) error {
 	was, is := reflect.ValueOf(old), reflect.ValueOf(now)
 	for i := range was.NumField() {
 		if a, b := was.Field(i).Interface(), is.Field(i).Interface(); !reflect.DeepEqual(a, b) {
@@ -222,14 +239,19 @@ func continues(old, now Header, rows []Row, set *data.Set) error {
 			return fmt.Errorf("its %s is %v, that of this evaluation is %v", field, a, b)
 		}
 	}
-	if len(rows) > set.Len() {
-		return fmt.Errorf("it has %d images, this evaluation has %d", len(rows), set.Len())
+	positions := make(map[int]int, set.Len())
+	for i, index := range set.Index {
+		positions[index] = i
 	}
 	for i, r := range rows {
-		if r.Index != set.Index[i] || r.Label != set.Labels[i] {
-			return fmt.Errorf("line %d is image %d of class %d, expected image %d of class %d",
-				i+2, r.Index, r.Label, set.Index[i], set.Labels[i])
+		at, ok := positions[r.Index]
+		if !ok {
+			return fmt.Errorf("line %d is image %d, which is not in this evaluation", i+2, r.Index)
 		}
+		if r.Label != set.Labels[at] {
+			return fmt.Errorf("line %d is image %d of class %d, expected class %d", i+2, r.Index, r.Label, set.Labels[at])
+		}
+		l.rows[at] = r
 	}
 	return nil
 }
@@ -238,24 +260,43 @@ func (l *ledger) write(r Row) error {
 	if l.file == nil {
 		return nil
 	}
-	return l.line(r)
+	return line(l.file, r)
 }
 
 // line hands one line to the operating system in one piece: a process killed right after has written it.
-func (l *ledger) line(v any) error {
+func line(w io.Writer, v any) error {
 	text, err := json.Marshal(v)
 	if err == nil {
-		_, err = l.file.Write(append(text, '\n'))
+		_, err = w.Write(append(text, '\n'))
 	}
 	return err
 }
 
-// close brings the ledger to the disk. Closing twice is harmless.
+// finish puts the whole ledger in the place of the one that grew.
+func (l *ledger) finish(r *Result) error {
+	if l.file == nil {
+		return nil
+	}
+	whole, err := os.CreateTemp(filepath.Dir(l.path), filepath.Base(l.path)+".*")
+	if err != nil {
+		return err
+	}
+	err = errors.Join(r.Write(whole), whole.Chmod(0o644), whole.Sync(), whole.Close(), l.close())
+	if err == nil {
+		err = os.Rename(whole.Name(), l.path)
+	}
+	if err != nil {
+		os.Remove(whole.Name())
+	}
+	return err
+}
+
+// close closes the ledger. Closing twice is harmless.
 func (l *ledger) close() error {
 	if l.file == nil {
 		return nil
 	}
-	err := errors.Join(l.file.Sync(), l.file.Close())
+	err := l.file.Close()
 	l.file = nil
 	return err
 }

@@ -84,7 +84,7 @@ func Attacks(title string, c Conditions, selection string, accuracies []Accuracy
 // Model is one line of a table of models.
 type Model struct {
 	Name       string
-	Parameters int64
+	Parameters int64         // 0 where that is not known, as the next
 	MACs       int64         // multiply-adds of one forward pass over one image
 	Accuracies []Accuracy    // clean and under attack, in any order
 	Training   time.Duration // how long training took; 0 where that is not known
@@ -115,7 +115,10 @@ func Models(title string, c Conditions, models []Model) *Table {
 	t.Columns = append(t.Columns, Column{"training", Right})
 	var widest float64
 	for _, m := range models {
-		row := []string{m.Name, Count(m.Parameters), Count(m.MACs)}
+		row := []string{m.Name, missing, missing}
+		if m.Parameters > 0 {
+			row[1], row[2] = Count(m.Parameters), Count(m.MACs)
+		}
 		for _, name := range attacks {
 			a := m.find(name)
 			row = append(row, a.percent())

@@ -2,6 +2,7 @@ package threat
 
 import (
 	"math"
+	"slices"
 	"strings"
 	"testing"
 
@@ -192,5 +193,52 @@ func TestOffsets(t *testing.T) {
 	}
 	if _, norm := moments(Model{Start: Uniform, Norm: L2, Epsilon: 0.5}); norm > 0.5 || norm < 0.45 {
 		t.Errorf("a uniform point of a ball of %d dimensions lies near its surface of 0.5, this one at %v", n, norm)
+	}
+}
+
+// The geometry of single images is that of the graphs: the same bits for Linf, and up to rounding for L2.
+func TestPointsMoveAsInGraphs(t *testing.T) {
+	backend, err := gobackend.New("ops_sequential")
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := rng.New(0, rng.Attack)
+	const n, size = 8, 4 * 4 * 3
+	x, adv, grad := make([]float32, n*size), make([]float32, n*size), make([]float32, n*size)
+	for i := range x {
+		x[i] = r.Float32()
+		adv[i] = x[i] + float32(r.NormFloat64()*0.05)
+		if r.IntN(5) > 0 {
+			grad[i] = float32(r.NormFloat64())
+		}
+	}
+	tensor := func(v []float32) *tensors.Tensor { return tensors.FromFlatDataAndDimensions(v, n, 4, 4, 3) }
+	for norm, slack := range map[Norm]float64{Linf: 0, L2: 1e-6} {
+		for _, eps := range []float64{0, 2. / 255, 0.1, 0.5} {
+			m := Model{Norm: norm, Epsilon: eps, StepSize: 0.03}
+			want, err := tensors.CopyFlatData[float32](MustExecOnce(backend, m.Ascend, tensor(x), tensor(adv), tensor(grad)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			for from := 0; from < n*size; from += size {
+				clean, got := x[from:from+size], slices.Clone(adv[from:from+size])
+				norm.AscendPoint(got, grad[from:from+size], m.StepSize)
+				norm.ProjectPoint(clean, got, eps)
+				offset := make([]float32, size)
+				for i, v := range got {
+					offset[i] = v - clean[i]
+					if d := math.Abs(float64(v - want[from+i])); d > slack {
+						t.Errorf("%s eps %g: value %d is %g, in a graph %g", norm, eps, from+i, v, want[from+i])
+					}
+				}
+				far := norm.Distance(got, clean)
+				if far > eps+1e-6 {
+					t.Errorf("%s eps %g: an image is moved by %g", norm, eps, far)
+				}
+				if length := norm.Length(offset); math.Abs(length-far) > 1e-6 {
+					t.Errorf("%s: the offset's length is %g, the distance %g", norm, length, far)
+				}
+			}
+		}
 	}
 }

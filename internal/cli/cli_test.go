@@ -84,9 +84,15 @@ func TestTrainEvaluateCompare(t *testing.T) {
 	if !strings.Contains(out, "teacher resnet8-w4 (pgd-at)") || !strings.Contains(out, "student resnet8-w4 (adaad)") {
 		t.Errorf("compare shows\n%s", out)
 	}
-	var models []any
-	if text, err := os.ReadFile(table); err != nil || json.Unmarshal(text, &models) != nil || len(models) != 2 {
-		t.Errorf("--json wrote %d models (%v)", len(models), err)
+	if !strings.Contains(out, "Image by image") || !strings.Contains(out, "pgd-2") {
+		t.Errorf("compare shows no images:\n%s", out)
+	}
+	var comparison struct {
+		Models []any
+		Differ []struct{ Under string }
+	}
+	if text, err := os.ReadFile(table); err != nil || json.Unmarshal(text, &comparison) != nil || len(comparison.Models) != 2 {
+		t.Errorf("--json wrote %d models (%v)", len(comparison.Models), err)
 	}
 	// A second evaluation that differs cannot stand beside the first.
 	if _, err := adaad(t, t.Context(), "evaluate", "--model", student, "--samples", "20", "--attacks", "clean,pgd-2"); err != nil {
@@ -94,6 +100,53 @@ func TestTrainEvaluateCompare(t *testing.T) {
 	}
 	if _, err := adaad(t, t.Context(), "compare", teacher, student); ExitCode(err) != ExitUsage {
 		t.Errorf("comparing what was measured differently gives %v", err)
+	}
+}
+
+// Evaluations outside of run folders: the other norm, a surrogate, a goal for the interval; two records compared.
+func TestEvaluateInOtherWays(t *testing.T) {
+	dir := t.TempDir()
+	model := filepath.Join(dir, "model")
+	if _, err := adaad(t, t.Context(), tiny("pgd-at", model)...); err != nil {
+		t.Fatal(err)
+	}
+	records := []string{filepath.Join(dir, "a.jsonl"), filepath.Join(dir, "b.jsonl")}
+	for i, record := range records {
+		out, err := adaad(t, t.Context(), "evaluate", "--model", model, "--samples", "12", "--norm", "l2", "--eps", "0.02",
+			"--attack", "apgd-ce,transfer", "--surrogate", model, "--json", record, "--seed", "3", "--batch-size", []string{"1", "7"}[i])
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, want := range []string{"apgd-ce eps 0.02", "transfer eps 0.02", "12 images", "L2 perturbations"} {
+			if !strings.Contains(out, want) {
+				t.Errorf("evaluate does not say %q:\n%s", want, out)
+			}
+		}
+	}
+	a, errA := os.ReadFile(records[0])
+	b, errB := os.ReadFile(records[1])
+	if errA != nil || errB != nil || !bytes.Equal(a, b) {
+		t.Errorf("batch sizes 1 and 7 wrote different records (%v, %v)", errA, errB)
+	}
+	out, err := adaad(t, t.Context(), "evaluate", "--model", model, "--samples", "12", "--norm", "l2", "--eps", "0.02",
+		"--attacks", "apgd-ce,transfer", "--surrogate", model, "--json", "-", "--seed", "3")
+	if err != nil || out != string(a) {
+		t.Errorf("on standard output the record is %s (%v)", out, err)
+	}
+	out, err = adaad(t, t.Context(), "compare", records[0], records[1], "--json", "-")
+	var comparison struct {
+		Models []any
+		Differ []any
+	}
+	if err != nil || json.Unmarshal([]byte(out), &comparison) != nil || len(comparison.Models) != 2 || len(comparison.Differ) != 0 {
+		t.Errorf("two equal records compare as %s (%v)", out, err)
+	}
+	out, err = adaad(t, t.Context(), "evaluate", "--model", model, "--attacks", "fgsm", "--until", "12%")
+	if err != nil || strings.Contains(out, " 1000 images") || !strings.Contains(out, "fgsm") {
+		t.Errorf("evaluating until an interval of 12%% gives %v and\n%s", err, out)
+	}
+	if out, err = adaad(t, t.Context(), "compare", model); err != nil || !strings.Contains(out, "fgsm") {
+		t.Errorf("what ended early cannot be shown (%v):\n%s", err, out)
 	}
 }
 
@@ -215,6 +268,11 @@ func TestMistakes(t *testing.T) {
 		"evaluate attack":  {[]string{"evaluate", "--model", teacher, "--attacks", "clean,laser"}, []string{"--attacks", "laser", "fgsm"}},
 		"evaluate grey":    {[]string{"evaluate", "--model", teacher, "--data", "mnist", "--data-dir", idx}, []string{"32x32x3", "28x28x1"}},
 		"evaluate eps":     {[]string{"evaluate", "--model", teacher, "--eps", "8"}, []string{"8/255 meant"}},
+		"evaluate until":   {[]string{"evaluate", "--model", teacher, "--until", "3"}, []string{`"3"`, "0.5%"}},
+		"evaluate norm":    {[]string{"evaluate", "--model", teacher, "--norm", "l7"}, []string{"--norm", "linf", "l2"}},
+		"evaluate cw-l2":   {[]string{"evaluate", "--model", teacher, "--attacks", "cw-l2"}, []string{"cw-l2", "Linf"}},
+		"no surrogate":     {[]string{"evaluate", "--model", teacher, "--attacks", "transfer"}, []string{"transfer", "surrogate"}},
+		"absent surrogate": {[]string{"evaluate", "--model", teacher, "--surrogate", page}, []string{"--surrogate", page}},
 		"evaluate samples": {[]string{"evaluate", "--model", teacher, "--samples=-1"}, []string{"--samples is -1"}},
 		"compare nothing":  {[]string{"compare", dir}, []string{dir, "run.json"}},
 		"compare raw":      {[]string{"compare", teacher}, []string{"adaad evaluate --model " + teacher}},

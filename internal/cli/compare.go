@@ -3,7 +3,9 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
+	"os"
 	"path/filepath"
 	"strings"
 	"time"
@@ -17,48 +19,78 @@ import (
 )
 
 type compareCmd struct {
-	Runs   []string `arg:"" help:"Run folders that were evaluated." name:"run"`
+	Runs   []string `arg:"" help:"Run folders that were evaluated, or records of evaluations (.jsonl)." name:"run"`
 	Format string   `help:"How to write the table: text, markdown or csv." enum:"text,markdown,csv" default:"text"`
 }
 
 func (compareCmd) Help() string {
-	return "Examples:\n  adaad compare runs/teacher runs/student\n  adaad compare runs/* --format markdown > table.md"
+	return `Two of them are compared image by image too; --json lists the images that differ.
+
+Examples:
+  adaad compare runs/teacher runs/student
+  adaad compare first.jsonl second.jsonl
+  adaad compare runs/* --format markdown > table.md`
 }
 
 func (c *compareCmd) Run(g *globals) error {
 	var models []report.Model
-	var first *eval.Result
-	for _, dir := range c.Runs {
-		model, result, err := readRun(dir)
+	var results []*eval.Result
+	for _, path := range c.Runs {
+		model, result, err := readRun(path)
 		if err != nil {
 			return usage(err)
 		}
-		if first == nil {
-			first = result
+		if len(results) > 0 {
+			if err := sameConditions(results[0], result); err != nil {
+				return usage(fmt.Errorf("%s and %s cannot stand in one table: %w", c.Runs[0], path, err))
+			}
 		}
-		if err := sameConditions(first, result); err != nil {
-			return usage(fmt.Errorf("%s and %s cannot stand in one table: %w", c.Runs[0], dir, err))
-		}
-		models = append(models, *model)
+		models, results = append(models, *model), append(results, result)
 	}
-	table := report.Models("", conditions(first), models)
-	write := table.Text
-	switch c.Format {
-	case "markdown":
-		write = table.Markdown
-	case "csv":
-		write = table.CSV
+	comparison := struct {
+		Models []report.Model    `json:"models"`
+		Differ []eval.Difference `json:"differ,omitempty"` // images, of two evaluations
+	}{Models: models}
+	tables := []*report.Table{report.Models("", conditions(results[0]), models)}
+	if len(results) == 2 {
+		diff := eval.Diff(results[0], results[1])
+		comparison.Differ = diff.Images
+		table := &report.Table{Title: "Image by image", Columns: []report.Column{{Name: "attack"}, {Name: "right in both", Align: report.Right},
+			{Name: "only in " + models[0].Name, Align: report.Right}, {Name: "only in " + models[1].Name, Align: report.Right},
+			{Name: "in neither", Align: report.Right}}}
+		for _, d := range diff.Suites {
+			table.Add(d.Name, fmt.Sprint(d.Both), fmt.Sprint(d.First), fmt.Sprint(d.Second), fmt.Sprint(d.Neither))
+		}
+		tables = append(tables, table)
 	}
 	if g.JSON != "-" {
-		if err := write(g.env.Stdout); err != nil {
-			return err
+		for i, t := range tables {
+			if i > 0 {
+				fmt.Fprintln(g.env.Stdout)
+			}
+			write := map[string]func(io.Writer) error{"text": t.Text, "markdown": t.Markdown, "csv": t.CSV}[c.Format]
+			if err := write(g.env.Stdout); err != nil {
+				return err
+			}
 		}
 	}
-	return g.writeJSON(models)
+	return g.writeJSON(comparison)
 }
 
-// readRun reads what a run folder says of its model.
+// readRun reads what a run folder, or a record alone, says of a model.
 func readRun(dir string) (*report.Model, *eval.Result, error) {
+	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
+		result, err := eval.Read(dir)
+		if err != nil {
+			return nil, nil, err
+		}
+		if !result.Complete() {
+			return nil, nil, fmt.Errorf("%s stopped after %d of %d images; go on with its command and --resume",
+				dir, len(result.Rows), result.Header.Images)
+		}
+		name := fmt.Sprintf("%s (%s)", filepath.Base(dir), result.Header.Model)
+		return &report.Model{Name: name, Accuracies: accuracies(result), Selection: result.Header.Selection}, result, nil
+	}
 	record, err := train.ReadRecord(dir)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, fmt.Errorf("%s is no run folder: it has no %s", dir, train.RunFile)
@@ -81,7 +113,7 @@ func readRun(dir string) (*report.Model, *eval.Result, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	if len(result.Rows) < result.Header.Images {
+	if !result.Complete() {
 		return nil, nil, fmt.Errorf("the evaluation of %s stopped after %d of %d images; run: adaad evaluate --model %s --resume",
 			dir, len(result.Rows), result.Header.Images, dir)
 	}

@@ -132,12 +132,12 @@ func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir str
 	if err != nil {
 		return nil, err
 	}
-	suites, err := attack.Parse("clean,pgd-20", threat.Model{Epsilon: 8.0 / 255})
+	suites, err := attack.Parse("clean,pgd-20", threat.Model{Epsilon: 8.0 / 255}, nil)
 	if err != nil {
 		return nil, err
 	}
 	e := eval.Evaluation{
-		Model: model, Set: test, Epsilon: 8.0 / 255, Suites: suites, Seed: g.seed(), BatchSize: 100,
+		Model: model, Set: test, Epsilon: 8.0 / 255, Suites: suites, Seed: g.seed(),
 		Selection: selection, Ledger: filepath.Join(dir, ledgerName),
 	}
 	progress, end := g.attackProgress()

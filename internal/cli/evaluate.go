@@ -7,14 +7,18 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 
 	"github.com/adaad-go/adaad/attack"
+	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/eval"
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/adaad-go/adaad/weights"
+	"github.com/gomlx/compute"
 )
 
 // ledgerName is the file in a run folder that holds its evaluation.
@@ -24,38 +28,61 @@ type evaluateCmd struct {
 	Model     string        `help:"Model file or run folder." placeholder:"FILE" required:""`
 	Data      string        `help:"Data set to test on; by default the one the model was trained on." placeholder:"NAME"`
 	DataDir   string        `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
-	Attacks   string        `help:"Attacks, with commas between; see adaad attacks." default:"clean,fgsm,pgd-20" placeholder:"NAMES"`
+	Attacks   string        `help:"Attacks, with commas between; see adaad attacks." default:"clean,fgsm,pgd-20" placeholder:"NAMES" aliases:"attack"`
 	Samples   int           `help:"Test on a class-balanced subset of so many images; 0 takes all." placeholder:"N"`
-	Eps       recipe.Radius `help:"Radius of the attacks." default:"8/255" placeholder:"R"`
-	StepSize  recipe.Radius `help:"Step of iterated attacks; by default a quarter of the radius." default:"0" placeholder:"R"`
-	BatchSize int           `help:"Images at once; changes speed, not results." default:"128" placeholder:"N"`
+	Until     percent       `help:"Stop when no 95% interval reaches further than this from its accuracy, such as 0.5%; takes the images at random." placeholder:"P"`
+	Norm      string        `help:"Norm of the attacks: linf or l2." enum:"linf,l2" default:"linf" placeholder:"NAME"`
+	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
+	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
+	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
+	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 }
 
 func (evaluateCmd) Help() string {
 	return `Every image gets a line in a record: RUN/evaluation.jsonl for a run folder, the file that --json names
-otherwise. The record grows as images are done, and --resume goes on with it.
+otherwise. The record grows as images are done, and --resume goes on with it. adaad compare shows what two differ in.
 
 Examples:
   adaad evaluate --model runs/student --data-dir data --samples 1000
-  adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl`
+  adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl
+  adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%`
+}
+
+// percent is a share that is written as a percentage: "0.5%" is 0.005.
+type percent float64
+
+// UnmarshalText reads "0.5%".
+func (p *percent) UnmarshalText(text []byte) error {
+	number, isPercent := strings.CutSuffix(string(text), "%")
+	v, err := strconv.ParseFloat(number, 64)
+	if err != nil || !isPercent || !(v > 0 && v < 100) {
+		return fmt.Errorf("%q is no percentage above 0%% and below 100%%, such as 0.5%%", text)
+	}
+	*p = percent(v / 100)
+	return nil
 }
 
 func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
-	e, err := c.prepare(g)
-	if err != nil {
-		return usage(err)
-	}
 	backend, err := g.open()
 	if err != nil {
 		return err
 	}
 	defer backend.Finalize()
-	if e.Ledger != g.JSON && !c.Resume {
+	e, err := c.prepare(g, backend)
+	if err != nil {
+		return usage(err)
+	}
+	if g.JSON == "" && !c.Resume {
 		// A run folder holds one evaluation, the newest.
 		if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
 			return err
 		}
+	}
+	if !g.Quiet {
+		cost := e.Cost()
+		fmt.Fprintf(g.env.Stderr, "%d images: at most %s gradients and %s forward passes, less for every image that falls\n",
+			e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
 	}
 	progress, end := g.attackProgress()
 	e.Progress = progress
@@ -70,12 +97,18 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	for _, w := range result.Warnings {
 		fmt.Fprintln(g.env.Stderr, "warning:", w)
 	}
-	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, accuracies(result))
+	if len(result.Warnings) > 0 {
+		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
+	}
+	if g.JSON == "-" {
+		return result.Write(g.env.Stdout)
+	}
+	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
 	return table.Text(g.env.Stdout)
 }
 
 // prepare opens what the flags name and checks that it fits together.
-func (c *evaluateCmd) prepare(g *globals) (*eval.Evaluation, error) {
+func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, error) {
 	if c.Samples < 0 {
 		return nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
 	}
@@ -97,7 +130,17 @@ func (c *evaluateCmd) prepare(g *globals) (*eval.Evaluation, error) {
 		return nil, fmt.Errorf("--data is missing, and %s has no card that names the data it was trained on", c.Model)
 	}
 	search := threat.Model{Epsilon: float64(c.Eps), StepSize: float64(c.StepSize)}
-	suites, err := attack.Parse(c.Attacks, search)
+	if c.Norm == "l2" {
+		search.Norm = threat.L2
+	}
+	if search.Epsilon == 0 {
+		search.Epsilon = map[threat.Norm]float64{threat.Linf: 8. / 255, threat.L2: 0.5}[search.Norm]
+	}
+	surrogate, err := c.surrogate(backend, model)
+	if err != nil {
+		return nil, fmt.Errorf("--surrogate: %w", err)
+	}
+	suites, err := attack.Parse(c.Attacks, search, surrogate)
 	if err != nil {
 		return nil, fmt.Errorf("--attacks: %w", err)
 	}
@@ -105,9 +148,15 @@ func (c *evaluateCmd) prepare(g *globals) (*eval.Evaluation, error) {
 	if err != nil {
 		return nil, explainData(err, c.DataDir)
 	}
+	if set = set.Subset(c.Samples, g.seed()); c.Until > 0 {
+		set = set.Balanced(g.seed())
+	}
 	e := &eval.Evaluation{
-		Model: model, Set: set.Subset(c.Samples, g.seed()), Norm: search.Norm, Epsilon: search.Epsilon, Suites: suites,
+		Model: model, Set: set, Norm: search.Norm, Epsilon: search.Epsilon, Suites: suites, Until: float64(c.Until),
 		Seed: g.seed(), BatchSize: c.BatchSize, Selection: card.Selection, Ledger: g.JSON, Resume: c.Resume,
+	}
+	if g.JSON == "-" {
+		e.Ledger = ""
 	}
 	if err := e.Validate(); err != nil {
 		return nil, err
@@ -121,6 +170,27 @@ func (c *evaluateCmd) prepare(g *globals) (*eval.Evaluation, error) {
 	return e, nil
 }
 
+// surrogate opens the model that --surrogate names, or is nil where there is none.
+func (c *evaluateCmd) surrogate(backend compute.Backend, victim *classifier.Model) (*attack.Surrogate, error) {
+	if c.Surrogate == "" {
+		return nil, nil
+	}
+	model, err := weights.Load(c.Surrogate)
+	if err != nil {
+		return nil, err
+	}
+	h, w, channels := model.Input()
+	if vh, vw, vc := victim.Input(); h != vh || w != vw || channels != vc || model.Classes() != victim.Classes() {
+		return nil, fmt.Errorf("%s takes images of %dx%dx%d and tells %d classes apart, expected %dx%dx%d and %d",
+			c.Surrogate, h, w, channels, model.Classes(), vh, vw, vc, victim.Classes())
+	}
+	hash, err := eval.Fingerprint(model)
+	if err != nil {
+		return nil, err
+	}
+	return &attack.Surrogate{Name: model.Name() + " " + hash[:12], Classifier: attack.NewVictim(backend, model)}, nil
+}
+
 // conditions and accuracies put a measurement in the words of package report.
 func conditions(r *eval.Result) report.Conditions {
 	return report.Conditions{
@@ -131,12 +201,28 @@ func conditions(r *eval.Result) report.Conditions {
 func accuracies(r *eval.Result) []report.Accuracy {
 	var all []report.Accuracy
 	for _, a := range r.Accuracies() {
-		low, high := a.Wilson()
-		out := report.Accuracy{Attack: a.Name, Hits: a.Hits, Total: a.Total, Low: low, High: high}
-		if worst := a.WorstClass(); worst >= 0 {
-			out.WorstClass, out.WorstAccuracy = r.Header.Classes[worst], a.Classes[worst].Value()
-		}
-		all = append(all, out)
+		all = append(all, accuracy(r, a))
 	}
 	return all
+}
+
+// withStages are the accuracies, and before that of every suite of several attacks those after each of them.
+func withStages(r *eval.Result) []report.Accuracy {
+	var all []report.Accuracy
+	for i, a := range r.Accuracies() {
+		for _, stage := range r.Stages(i - 1) {
+			all = append(all, accuracy(r, stage))
+		}
+		all = append(all, accuracy(r, a))
+	}
+	return all
+}
+
+func accuracy(r *eval.Result, a eval.Accuracy) report.Accuracy {
+	low, high := a.Wilson()
+	out := report.Accuracy{Attack: a.Name, Hits: a.Hits, Total: a.Total, Low: low, High: high}
+	if worst := a.WorstClass(); worst >= 0 {
+		out.WorstClass, out.WorstAccuracy = r.Header.Classes[worst], a.Classes[worst].Value()
+	}
+	return out
 }

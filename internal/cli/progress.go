@@ -26,9 +26,10 @@ func (g *globals) bar(what string, total int64, options ...progressbar.Option) *
 // attackProgress tells how far an evaluation is: a bar on a terminal, a line every ten seconds elsewhere, nothing where
 // that is not wanted. end clears the bar.
 func (g *globals) attackProgress() (progress func(eval.Progress), end func()) {
-	if bar := g.bar("attacking", -1, progressbar.OptionShowCount()); bar != nil {
+	if bar := g.bar("attacking", -1, progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(false)); bar != nil {
 		return func(p eval.Progress) {
 			bar.ChangeMax(p.Total)
+			bar.Describe("attacking, " + report.Duration(p.Remaining) + " left")
 			drawn(bar.Set(p.Done))
 		}, func() { drawn(bar.Finish()) }
 	}

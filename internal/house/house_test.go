@@ -32,9 +32,10 @@ var allowed = map[string][]string{
 	"internal/golden":           {"classifier", "weights"},
 	"internal/cli": {"attack", "classifier", "data", "distill", "eval", "recipe", "report", "threat", "train", "weights", "zoo",
 		"internal/rng"},
-	"internal/speed": {"attack", "classifier", "distill", "threat", "train", "zoo", "internal/rng"},
-	"cmd/adaad":      {"internal/cli", "backend/vec"},
-	"bench":          {"backend/vec", "classifier", "report", "weights", "zoo", "internal/speed"},
+	"internal/speed":   {"attack", "classifier", "distill", "threat", "train", "zoo", "internal/rng"},
+	"cmd/adaad":        {"internal/cli", "backend/vec"},
+	"bench":            {"backend/vec", "classifier", "report", "weights", "zoo", "internal/speed"},
+	"bench/autoattack": {"attack", "backend/vec", "classifier", "data", "eval", "threat", "weights"},
 }
 
 // backends may be imported by cmd and by a backend that builds on another, nowhere else.

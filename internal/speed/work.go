@@ -63,30 +63,28 @@ func AdaAD(backend compute.Backend, student, teacher *classifier.Model, b Images
 // PGD is an evaluation: a clean pass, a search from the images, a last pass. Its number is how many clean and how many perturbed images
 // are classified correctly, together, plus the mean cross-entropy of the perturbed ones.
 func PGD(backend compute.Backend, model *classifier.Model, b Images, steps int) (Work, error) {
-	n := b.X.Shape().Dimensions[0]
-	v, err := attack.NewVictim(backend, model, n)
-	if err != nil {
-		return nil, err
-	}
-	labels := tensors.MustCopyFlatData[int32](b.Y)
-	batch, err := v.NewBatch(tensors.MustCopyFlatData[float32](b.X), labels, make([]int, n), 1)
-	if err != nil {
-		return nil, err
-	}
+	v := attack.NewVictim(backend, model)
+	labels, pixels := tensors.MustCopyFlatData[int32](b.Y), tensors.MustCopyFlatData[float32](b.X)
+	n, size := len(labels), b.X.Shape().Size()/len(labels)
 	pgd := attack.PGD{Label: "pgd", Threat: Linf(steps)}
 	pgd.Threat.Start = threat.FromImage
-	ctx := context.Background()
 	return func() (float64, error) {
-		clean, err := v.Logits(ctx, batch.X)
-		if err != nil {
-			return 0, err
+		clean, perturbed := make([][]float32, n), make([][]float32, n)
+		crowd := attack.Crowd{Classifier: v, Batch: n, Seed: 1,
+			Next: func(i int) ([]float32, int, int) { return pixels[i*size:][:size], int(labels[i]), i },
+			Work: func(i int, im *attack.Image) (err error) {
+				if clean[i], err = im.Logits(im.X); err != nil {
+					return err
+				}
+				adv, err := pgd.Perturb(im)
+				if err == nil {
+					perturbed[i], err = im.Logits(adv)
+				}
+				return err
+			},
+			Done: func(int, *attack.Image) error { return nil },
 		}
-		adv, err := pgd.Perturb(ctx, v, batch)
-		if err != nil {
-			return 0, err
-		}
-		perturbed, err := v.Logits(ctx, adv)
-		if err != nil {
+		if err := crowd.Run(context.Background(), n); err != nil {
 			return 0, err
 		}
 		total := 0.0
