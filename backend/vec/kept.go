@@ -202,9 +202,6 @@ func (r *run) hold(p *program) {
 
 // refresh finds out what is kept from parameters that have changed since the last execution, and so must be made again.
 func (p *program) refresh(r *run, buffers []*Buffer) {
-	if len(p.watched) == 0 {
-		return
-	}
 	changed, any := make([]bool, len(buffers)), !r.full
 	for _, i := range p.watched {
 		changed[i] = r.seen[i].changed(buffers[i])

@@ -81,3 +81,34 @@ func TestProgramsSharePackedWeights(t *testing.T) {
 		}
 	}
 }
+
+// Weights that are constants are packed once and for all.
+func TestConstantWeights(t *testing.T) {
+	b := newBackend(t, "")
+	net, err := zoo.New("resnet8-w16", 10, [3]int{8, 8, 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	model := zoo.Init(net, 3)
+	x := tensors.FromScalarAndDimensions(float32(0.5), 2, 8, 8, 3)
+	args := []any{x}
+	for _, w := range model.State {
+		args = append(args, w)
+	}
+	want := graph.MustNewExec(b, func(in []*graph.Node) *graph.Node {
+		return classifier.Bind(net, in[1:]).Logits(in[0], classifier.Eval)
+	}).MustCall(args...)[0]
+	exec := graph.MustNewExec(b, func(x *graph.Node) *graph.Node {
+		var weights []*graph.Node
+		for _, w := range model.State {
+			weights = append(weights, graph.ConstTensor(x.Graph(), w))
+		}
+		return classifier.Bind(net, weights).Logits(x, classifier.Eval)
+	})
+	for call := range 3 {
+		got := exec.MustCall(x)[0]
+		if !slices.Equal(tensors.MustCopyFlatData[float32](got), tensors.MustCopyFlatData[float32](want)) {
+			t.Errorf("call %d: constant weights give other logits than the same ones as inputs", call)
+		}
+	}
+}

@@ -373,13 +373,30 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, command := range []string{"demo", "train", "evaluate", "compare", "models", "methods", "recipes", "datasets", "attacks"} {
+	for _, command := range []string{"demo", "train", "evaluate", "compare", "bench", "models", "methods", "recipes", "datasets", "attacks"} {
 		if !strings.Contains(out, "  "+command) {
 			t.Errorf("help does not name %s", command)
 		}
 		help, err := adaad(t, t.Context(), command, "--help")
 		if err != nil || !strings.Contains(help, "adaad "+command) || !strings.Contains(help, "Example") {
 			t.Errorf("adaad %s --help shows no example (%v):\n%s", command, err, help)
+		}
+	}
+}
+
+func TestBench(t *testing.T) {
+	out, err := adaad(t, t.Context(), "bench", "1x1", "160", "--seconds", "1ms")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []string{"1x1, 160 to 960 at 4x4", "forward", "input", "kernel", "GFLOP/s"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("no %q in\n%s", want, out)
+		}
+	}
+	for _, args := range [][]string{{"bench", "nosuch"}, {"bench", "--seconds", "0s"}} {
+		if _, err := adaad(t, t.Context(), args...); ExitCode(err) != ExitUsage {
+			t.Errorf("%v: %v, expected a usage error", args, err)
 		}
 	}
 }

@@ -37,9 +37,12 @@ type Kernel struct {
 	Depthwise                       bool
 }
 
-// Kernels are the layers of the networks here, images of 32x32 pixels in batches of 32, and a large matrix product.
+// Kernels are the layers of the networks here, images of 32x32 pixels in batches of 32, and large matrix products.
 func Kernels() []Kernel {
-	list := []Kernel{{Name: "matrix product 1024", M: 1024, N: 1024, K: 1024}}
+	var list []Kernel
+	for _, n := range []int{1024, 2048} {
+		list = append(list, Kernel{Name: fmt.Sprintf("matrix product %d", n), M: n, N: n, K: n})
+	}
 	layer := func(size, cin, cout, kernel, stride int, depthwise bool) {
 		for _, d := range []Direction{Forward, ByInput, ByKernel} {
 			name := fmt.Sprintf("%dx%d", kernel, kernel)
@@ -105,14 +108,18 @@ func (k Kernel) graph() (f func(in []*Node) *Node, in []shapes.Shape) {
 	}, []shapes.Shape{x, w, dy}
 }
 
-// Measure runs the work on a backend again and again for about the given time, and returns how long one run took: the
-// median.
+// Measure times the work on a backend.
 func (k Kernel) Measure(backend compute.Backend, budget time.Duration) (time.Duration, error) {
 	run, done, err := k.Prepare(backend)
 	if err != nil {
 		return 0, err
 	}
 	defer done()
+	return Time(run, budget)
+}
+
+// Time runs work again and again for about the given time and returns the median of how long a run took.
+func Time(run func() error, budget time.Duration) (time.Duration, error) {
 	// The first runs compile, allocate and wake up.
 	var took []time.Duration
 	for start := time.Now(); len(took) < 4 || time.Since(start) < budget; {

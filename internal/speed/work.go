@@ -115,23 +115,23 @@ func argmax(x []float32) int {
 	return best
 }
 
-// Logits is inference; its number is the sum of the logits' magnitudes.
+// Logits is inference with weights that never change; its number is the sum of the logits' magnitudes.
 func Logits(backend compute.Backend, model *classifier.Model, b Images) (Work, error) {
-	exec, err := NewExec(backend, func(in []*Node) *Node { return classifier.Bind(model.Network, in[1:]).Logits(in[0], classifier.Eval) })
+	exec, err := NewExec(backend, func(x *Node) *Node {
+		var weights []*Node
+		for _, t := range model.State {
+			weights = append(weights, ConstTensor(x.Graph(), t))
+		}
+		return classifier.Bind(model.Network, weights).Logits(x, classifier.Eval)
+	})
 	if err != nil {
 		return nil, err
 	}
-	args := []any{b.X}
-	for _, t := range append([]*tensors.Tensor{b.X}, model.State...) {
-		if err := t.MaterializeOnDevice(backend, false, 0); err != nil {
-			return nil, err
-		}
-	}
-	for _, t := range model.State {
-		args = append(args, t)
+	if err := b.X.MaterializeOnDevice(backend, false, 0); err != nil {
+		return nil, err
 	}
 	return func() (float64, error) {
-		outs, err := exec.Call(args...)
+		outs, err := exec.Call(b.X)
 		if err != nil {
 			return 0, fmt.Errorf("logits: %w", err)
 		}
