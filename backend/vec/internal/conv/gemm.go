@@ -10,7 +10,7 @@ type Matrix struct {
 
 // gemmTerms and gemmCols bound the part of b that is packed at once; gemmTasks asks for that many blocks of rows.
 const (
-	gemmTerms = 512
+	gemmTerms = 1024
 	gemmCols  = 512
 	gemmStrip = 128 // of them packed by one task
 	gemmTasks = 8
@@ -31,7 +31,7 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	cols := min(gemmCols, panelCols(set, n))
 	strips := sc.common(divUp(n, gemmCols) * min(k, gemmTerms) * cols)
 	rows := set.MaxRows()
-	height := min(8*rows, max(rows, roundUp(divUp(m, gemmTasks), rows)))
+	height := min(6*rows, max(rows, roundUp(divUp(m, gemmTasks), rows)))
 	aRow, cRow := oddLines(min(k, gemmTerms)), oddLines(cols)
 	zeros := make([]float32, cols)
 	direct := n%set.Lanes() == 0 // the products need no room beside c
