@@ -133,7 +133,10 @@ func rows(threads int) []row {
 			r.name += ", " + string(k.Direction)
 			r.job.Conv = &convSpec{k.N, k.Size, k.Cin, k.Cout, k.Kernel, k.Stride, groups, k.Direction, k.Depthwise}
 		}
-		r.job.Repeat = max(1, int(30e9/r.flops)) // a quarter of a second, about
+		r.job.Repeat = max(1, int(10e9/r.flops))
+		if k.Depthwise {
+			r.job.Repeat = max(1, int(1e9/r.flops)) // PyTorch is slow there
+		}
 		list = append(list, r)
 	}
 	return list

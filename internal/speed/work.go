@@ -46,9 +46,9 @@ func Linf(steps int) threat.Model {
 // Work does a piece of work once and returns a number that tells whether it did it right.
 type Work func() (float64, error)
 
-// AdaAD is a training step of AdaAD by SGD with momentum; its number is the loss.
+// AdaAD is a training step of AdaAD as its authors run it, by SGD with momentum; its number is the loss.
 func AdaAD(backend compute.Backend, student, teacher *classifier.Model, b Images, steps int) (Work, error) {
-	m := distill.AdaAD(distill.AdaADSettings{Threat: Linf(steps), SearchMode: classifier.Eval, Alpha: 1, Temperature: 1, Reduction: distill.BatchMean})
+	m := distill.AdaAD(distill.AdaADSettings{Threat: Linf(steps), SearchMode: classifier.Eval, Alpha: 1, Temperature: 1, Reduction: distill.BatchMean, ForwardClean: true})
 	objective := train.Objective{Threat: m.Threat, SearchMode: m.SearchMode, Search: m.Search, Loss: m.Loss}
 	s, err := train.NewStepper(backend, student, []*classifier.Model{teacher}, objective, train.SGD{Momentum: 0.9, WeightDecay: 5e-4}, 0, false)
 	if err != nil {
