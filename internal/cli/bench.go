@@ -15,8 +15,8 @@ import (
 )
 
 type benchCmd struct {
-	Words   []string      `arg:"" optional:"" help:"Measure only what has all these words in its line, such as 3x3 forward."`
-	Seconds time.Duration `help:"How long to measure each line, at least." default:"200ms" placeholder:"DURATION"`
+	Words []string      `arg:"" optional:"" help:"Measure only what has all these words in its line, such as 3x3 forward."`
+	Time  time.Duration `help:"How long to measure each line, at least." default:"200ms" placeholder:"DURATION"`
 }
 
 func (benchCmd) Help() string {
@@ -28,7 +28,7 @@ algorithm needs fewer operations than are counted, so it can exceed the processo
 Examples:
   adaad bench
   adaad bench 3x3 forward
-  adaad bench --threads 1 --seconds 1s`
+  adaad bench --threads 1 --time 1s`
 }
 
 // measured is a line of the bench table.
@@ -41,8 +41,8 @@ type measured struct {
 }
 
 func (c benchCmd) Run(g *globals, ctx context.Context) error {
-	if c.Seconds <= 0 || c.Seconds > time.Minute {
-		return usage(fmt.Errorf("--seconds is %s, expected more than 0s and at most 1m", c.Seconds))
+	if c.Time <= 0 || c.Time > time.Minute {
+		return usage(fmt.Errorf("--time is %s, expected more than 0s and at most 1m", c.Time))
 	}
 	backend, err := g.open()
 	if err != nil {
@@ -63,7 +63,7 @@ func (c benchCmd) Run(g *globals, ctx context.Context) error {
 	for _, k := range speed.Kernels() {
 		if wanted(k.Name + " " + string(k.Direction)) {
 			lines = append(lines, line{measured: measured{Work: k.Name, Direction: string(k.Direction)}, flops: k.FLOPs(),
-				measure: func() (time.Duration, error) { return k.Measure(backend, c.Seconds) }})
+				measure: func() (time.Duration, error) { return k.Measure(backend, c.Time) }})
 		}
 	}
 	for _, w := range []struct {
@@ -99,7 +99,7 @@ func (c benchCmd) Run(g *globals, ctx context.Context) error {
 				if err != nil {
 					return 0, err
 				}
-				return speed.Time(func() error { _, err := work(); return err }, c.Seconds)
+				return speed.Time(func() error { _, err := work(); return err }, c.Time)
 			}})
 		}
 	}

@@ -385,7 +385,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 }
 
 func TestBench(t *testing.T) {
-	out, err := adaad(t, t.Context(), "bench", "1x1", "160", "--seconds", "1ms")
+	out, err := adaad(t, t.Context(), "bench", "1x1", "160", "--time", "1ms")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -394,7 +394,7 @@ func TestBench(t *testing.T) {
 			t.Errorf("no %q in\n%s", want, out)
 		}
 	}
-	for _, args := range [][]string{{"bench", "nosuch"}, {"bench", "--seconds", "0s"}} {
+	for _, args := range [][]string{{"bench", "nosuch"}, {"bench", "--time", "0s"}} {
 		if _, err := adaad(t, t.Context(), args...); ExitCode(err) != ExitUsage {
 			t.Errorf("%v: %v, expected a usage error", args, err)
 		}

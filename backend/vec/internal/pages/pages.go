@@ -1,6 +1,6 @@
-// Package pages allocates large pieces of memory outside the garbage-collected heap, on large pages where the system has
-// them: the heap may grow to twice what lives on it, and walking over many small pages costs kernels a fifth of their
-// speed. Such memory never leaves the backend.
+// Package pages allocates large pieces of memory outside the garbage-collected heap, which may grow to twice what lives on
+// it, and on large pages where the system has them, of which a processor needs fewer addresses at hand. Such memory never
+// leaves the backend.
 package pages
 
 import (
