@@ -18,7 +18,7 @@ function read(file) {
 }
 
 async function main() {
-  const session = await ort.InferenceSession.create(job.onnx, {
+  const model = await ort.InferenceSession.create(job.onnx, {
     intraOpNumThreads: job.threads, interOpNumThreads: 1, executionMode: "sequential", graphOptimizationLevel: "all",
   });
   const x = read(job.inputs)("x");
@@ -32,7 +32,7 @@ async function main() {
   for await (const _ of readline.createInterface({ input: process.stdin })) {
     const begin = process.hrtime.bigint();
     let logits;
-    for (let i = 0; i < job.repeat; i++) logits = (await session.run(feeds)).logits.data;
+    for (let i = 0; i < job.repeat; i++) logits = (await model.run(feeds)).logits.data;
     const seconds = Number(process.hrtime.bigint() - begin) / 1e9 / job.repeat;
     const value = logits.reduce((sum, v) => sum + Math.abs(v), 0);
     console.log(JSON.stringify({ seconds, value, peak: process.resourceUsage().maxRSS * 1024 }));

@@ -2,6 +2,8 @@ package recipe
 
 import (
 	"fmt"
+
+	"github.com/adaad-go/adaad/internal/closest"
 )
 
 // Preset is a recipe: settings with a name, a source and, where a paper gives them, the numbers to expect.
@@ -45,45 +47,16 @@ func Presets() []Preset { return append(smallPresets(), paperPresets()...) }
 
 // Find returns the preset of a name.
 func Find(name string) (Preset, error) {
-	near, distance := "", 0
+	var names []string
 	for _, p := range Presets() {
 		if p.Recipe == name {
 			return p, nil
 		}
-		if d := edits(name, p.Recipe); near == "" || d < distance {
-			near, distance = p.Recipe, d
-		}
+		names = append(names, p.Recipe)
 	}
-	return Preset{}, fmt.Errorf("there is no recipe %q; the nearest is %s (adaad recipes lists them)", name, near)
-}
-
-// edits is the number of characters to insert, remove or replace between two names (Levenshtein's distance).
-func edits(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
+	hint := ""
+	if near := closest.Names(name, names, 1); len(near) > 0 {
+		hint = "; the nearest is " + near[0]
 	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			replaced := diagonal
-			if a[i] != b[j] {
-				replaced++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
-}
-
-// Defaults are the settings of a method where no recipe is named: those of its small CIFAR-10 recipe.
-func Defaults(method string) (Settings, error) {
-	if _, err := FindMethod(method); err != nil {
-		return Settings{}, err
-	}
-	s := smallSettings(method, "cifar10", "resnet20")
-	s.Recipe = ""
-	return s, nil
+	return Preset{}, fmt.Errorf("there is no recipe %q%s (adaad recipes lists them)", name, hint)
 }

@@ -7,6 +7,7 @@ import (
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/internal/closest"
 )
 
 // Entry is one architecture as a list shows it.
@@ -96,7 +97,7 @@ func parse(name string) (architecture, error) {
 	for _, l := range listed {
 		names = append(names, l.name)
 	}
-	if near := closest(name, names, 3); len(near) > 0 {
+	if near := closest.Names(name, names, 3); len(near) > 0 {
 		return nil, fmt.Errorf("unknown model %q; close names: %s", name, strings.Join(near, ", "))
 	}
 	return nil, fmt.Errorf("unknown model %q; expected one of %s", name, strings.Join(names, ", "))

@@ -1,4 +1,4 @@
-package zoo
+package closest
 
 import (
 	"slices"
@@ -19,12 +19,12 @@ func TestDistance(t *testing.T) {
 	}
 }
 
-func TestClosest(t *testing.T) {
-	got := closest("resnet21", []string{"wrn-34-10", "resnet18", "resnet20", "zzz"}, 2)
+func TestNames(t *testing.T) {
+	got := Names("resnet21", []string{"wrn-34-10", "resnet18", "resnet20", "zzz"}, 2)
 	if !slices.Equal(got, []string{"resnet20", "resnet18"}) {
 		t.Errorf("closest to resnet21: %v", got)
 	}
-	if got := closest("a", []string{"b", "c"}, 2); len(got) != 0 {
+	if got := Names("a", []string{"b", "c"}, 2); len(got) != 0 {
 		t.Errorf("nothing is close to %q, got %v", "a", got)
 	}
 }

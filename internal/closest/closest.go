@@ -1,13 +1,14 @@
-package zoo
+// Package closest finds the names that somebody may have meant.
+package closest
 
 import (
 	"cmp"
 	"slices"
 )
 
-// closest returns at most n of the candidates, those nearest to name first; candidates as far from it as it is long are
+// Names returns at most n of the candidates, those nearest to name first; candidates as far from it as it is long are
 // left out.
-func closest(name string, candidates []string, n int) []string {
+func Names(name string, candidates []string, n int) []string {
 	type scored struct {
 		name     string
 		distance int
