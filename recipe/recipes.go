@@ -60,3 +60,13 @@ func Find(name string) (Preset, error) {
 	}
 	return Preset{}, fmt.Errorf("there is no recipe %q%s (adaad recipes lists them)", name, hint)
 }
+
+// Defaults are the settings of a method where no recipe is named: those of its small CIFAR-10 recipe.
+func Defaults(method string) (Settings, error) {
+	if _, err := FindMethod(method); err != nil {
+		return Settings{}, err
+	}
+	s := smallSettings(method, "cifar10", "resnet20")
+	s.Recipe = ""
+	return s, nil
+}
