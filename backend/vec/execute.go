@@ -138,8 +138,8 @@ type run struct {
 	pool    *pool
 	mem     [][]byte      // by tensor
 	scratch [][]float32   // by worker
-	kept    *pages.Region // what is kept; nil before the first execution
-	arena   *pages.Region // during an execution
+	kept    *pages.Region // what is kept
+	arena   *pages.Region // of the last execution, or this one
 
 	// What the kept results were computed from.
 	seen    []contents // by parameter

@@ -69,13 +69,12 @@ func (p *program) keep() {
 			continue
 		}
 		for _, t := range in.out {
-			kept := func(reader *instruction) bool { return reader.kept }
 			switch {
 			case in.packs:
 				t.kind = isShared
 				p.shared = append(p.shared, t)
 				t.index = in.position
-			case slices.ContainsFunc(readers[t], func(reader *instruction) bool { return !kept(reader) }):
+			case slices.ContainsFunc(readers[t], func(reader *instruction) bool { return !reader.kept }):
 				t.kind = isKept
 			default: // only its like read it: it can go when they have
 				in.feeds = append(in.feeds, readers[t]...)
@@ -202,13 +201,13 @@ func (r *run) hold(p *program) {
 
 // refresh finds out what is kept from parameters that have changed since the last execution, and so must be made again.
 func (p *program) refresh(r *run, buffers []*Buffer) {
-	changed, any := make([]bool, len(buffers)), !r.full
+	changed, some := make([]bool, len(buffers)), !r.full
 	for _, i := range p.watched {
 		changed[i] = r.seen[i].changed(buffers[i])
-		any = any || changed[i]
+		some = some || changed[i]
 	}
 	clear(r.needed)
-	if !any {
+	if !some {
 		return
 	}
 	stale := func(in *instruction) bool {

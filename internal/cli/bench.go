@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/internal/speed"
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/zoo"
@@ -67,41 +68,34 @@ func (c benchCmd) Run(g *globals, ctx context.Context) error {
 		}
 	}
 	for _, w := range []struct {
-		name   string
-		images int
-		make   func() (speed.Work, error)
+		name, model string
+		images      int
+		make        func(net classifier.Network) (speed.Work, error)
 	}{
-		{"AdaAD step, resnet20 of resnet20, 10 search steps, batch 64", 64, func() (speed.Work, error) {
-			net, err := zoo.New("resnet20", 10, [3]int{32, 32, 3})
-			if err != nil {
-				return nil, err
-			}
+		{"AdaAD step, resnet20 of resnet20, 10 search steps, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {
 			return speed.AdaAD(backend, zoo.Init(net, 1), zoo.Init(net, 2), speed.RandomImages(64), 10)
 		}},
-		{"PGD-20 evaluation, resnet20, batch 64", 64, func() (speed.Work, error) {
-			net, err := zoo.New("resnet20", 10, [3]int{32, 32, 3})
-			if err != nil {
-				return nil, err
-			}
+		{"PGD-20 evaluation, resnet20, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {
 			return speed.PGD(backend, zoo.Init(net, 1), speed.RandomImages(64), 20)
 		}},
-		{"logits, mobilenet-v2, batch 1", 1, func() (speed.Work, error) {
-			net, err := zoo.New("mobilenet-v2", 10, [3]int{32, 32, 3})
-			if err != nil {
-				return nil, err
-			}
+		{"logits, mobilenet-v2, batch 1", "mobilenet-v2", 1, func(net classifier.Network) (speed.Work, error) {
 			return speed.Logits(backend, zoo.Init(net, 1), speed.RandomImages(1))
 		}},
 	} {
-		if wanted(w.name) {
-			lines = append(lines, line{measured: measured{Work: w.name}, images: w.images, measure: func() (time.Duration, error) {
-				work, err := w.make()
-				if err != nil {
-					return 0, err
-				}
-				return speed.Time(func() error { _, err := work(); return err }, c.Time)
-			}})
+		if !wanted(w.name) {
+			continue
 		}
+		lines = append(lines, line{measured: measured{Work: w.name}, images: w.images, measure: func() (time.Duration, error) {
+			net, err := zoo.New(w.model, 10, [3]int{32, 32, 3})
+			if err != nil {
+				return 0, err
+			}
+			work, err := w.make(net)
+			if err != nil {
+				return 0, err
+			}
+			return speed.Time(func() error { _, err := work(); return err }, c.Time)
+		}})
 	}
 	if len(lines) == 0 {
 		return usage(fmt.Errorf("nothing to measure has all of the words %s; adaad bench measures everything", strings.Join(c.Words, " ")))
