@@ -55,6 +55,8 @@ type assembly struct {
 	finishAddMask func(y *float32, yRow int, a *float32, aRow int, extra, mask *float32, rows, cols int)
 
 	depthwise                      func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
+	depthwise3x3                   func(y, x, w, bias *float32, floor float32, above, rows, below, width, cols int)
+	depthwise3x3Mask               func(y, x, w, mask *float32, above, rows, below, width, cols int)
 	depthwiseGrad1, depthwiseGrad3 func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
 
 	binary     [binaryOps]func(dst, a, b *float32, n int)

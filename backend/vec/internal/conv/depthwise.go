@@ -6,8 +6,9 @@ import "github.com/adaad-go/adaad/internal/kern"
 // into runs of points whose taps lie inside the input, mostly one between two borders.
 type depthwise struct {
 	*gather
-	runs [][]depthwiseRun // by row of the grid
-	rows int              // of all images, in a task
+	runs  [][]depthwiseRun // by row of the grid
+	rows  int              // of all images, in a task
+	plain bool             // 3x3 elements, stride 1, padding 1
 }
 
 // depthwiseRun is count grid points from x on. The input of tap t is X elements after that of the run's first tap, which
@@ -57,7 +58,18 @@ func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights
 		}
 		d.runs = append(d.runs, runs)
 	}
+	d.plain = inC == g.outC && g.plain3x3()
 	return d
+}
+
+// plain3x3 reports whether every point of the output has its own input and the eight around it as its taps, in order.
+func (g *gather) plain3x3() bool {
+	for i, t := range g.taps {
+		if t.dy != i/3-1 || t.dx != i%3-1 {
+			return false
+		}
+	}
+	return len(g.taps) == 9 && g.dense() && g.stepH == 1 && g.stepW == 1 && g.inH == g.outH && g.inW == g.outW
 }
 
 // depthwiseTaps is how many taps a set of them has room for.
@@ -88,6 +100,17 @@ func (d *depthwise) each(task, rows int, f func(out, in int, r depthwiseRun)) {
 	}
 }
 
+// eachImage calls f for every image that a task has rows of: where it starts, its size, and which rows they are.
+func (d *depthwise) eachImage(task int, f func(at, size, first, rows int)) {
+	size := d.gh * d.gw * d.outC
+	for row, end := task*d.rows, min((task+1)*d.rows, d.n*d.gh); row < end; {
+		n, first := row/d.gh, row%d.gh
+		rows := min(d.gh-first, end-row)
+		f(n*size, size, first, rows)
+		row += rows
+	}
+}
+
 // run computes a task; extra is added and mask masks in a second pass over each run, which is still in the first cache.
 func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros []float32) {
 	floor, bias := noFloor, e.Bias
@@ -96,6 +119,17 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 	}
 	if bias == nil {
 		bias = zeros
+	}
+	if d.plain && e.Residual == nil {
+		d.eachImage(task, func(at, size, first, rows int) {
+			y, x := out[at:][:size], in[at:][:size]
+			if mask != nil {
+				d.set.Depthwise3x3Mask(y, x, w, mask[at:][:size], d.gh, d.gw, d.outC, first, rows)
+				return
+			}
+			d.set.Depthwise3x3(y, x, w, bias, floor, d.gh, d.gw, d.outC, first, rows)
+		})
+		return
 	}
 	step := d.outStepW * d.outC
 	d.each(task, d.rows, func(at, from int, r depthwiseRun) {
