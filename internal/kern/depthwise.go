@@ -117,20 +117,21 @@ func (s *Set) Depthwise3x3(y, x, w, bias []float32, floor float32, height, width
 	})
 }
 
-// Depthwise3x3Mask is Depthwise3x3 without bias and floor whose result is 0 where mask, laid out like y, is not above 0.
-func (s *Set) Depthwise3x3Mask(y, x, w, mask []float32, height, width, cols, first, rows int) {
+// Depthwise3x3Mask is Depthwise3x3 without bias and floor whose result is 0 where the mask, a row for each pixel, has no bit.
+func (s *Set) Depthwise3x3Mask(y, x, w []float32, mask []uint16, height, width, cols, first, rows int) {
 	if rows == 0 || width == 0 || cols == 0 {
 		return
 	}
 	need3x3(y, x, w, height, width, cols, first, rows)
-	need("mask", mask, height*width, cols, cols)
+	words := MaskWords(cols)
+	needMask(mask, height*width, words, cols)
 	if s.asm != nil {
 		at := first * width * cols
-		s.asm.depthwise3x3Mask(&y[at], &x[at], &w[0], &mask[at], first, rows, height-first-rows, width, cols)
+		s.asm.depthwise3x3Mask(&y[at], &x[at], &w[0], &mask[first*width*words], 2*words, first, rows, height-first-rows, width, cols)
 		return
 	}
 	each3x3(y, x, w, height, width, cols, first, rows, func(at, c int, sum float32) float32 {
-		if mask[at] > 0 {
+		if bit(mask[at/cols*words:], c) {
 			return sum
 		}
 		return 0

@@ -83,7 +83,7 @@ func TestDepthwise3x3(t *testing.T) {
 				for width := 1; width <= 8; width++ {
 					size := height * width * cols
 					x, w := newGuarded(size, rnd.next), newGuarded(9*cols, rnd.next)
-					bias, mask := newGuarded(cols, rnd.next), newGuarded(size, rnd.next)
+					bias, mask := newGuarded(cols, rnd.next), newMask(height*width*MaskWords(cols), rnd.next)
 					first := width % height
 					for rows := range height - first + 1 {
 						y, gated := newGuarded(size, rnd.next), newGuarded(size, rnd.next)
@@ -93,8 +93,8 @@ func TestDepthwise3x3(t *testing.T) {
 							floor = 0
 						}
 						s.Depthwise3x3(y.v, x.v, w.v, bias.v, floor, height, width, cols, first, rows)
-						s.Depthwise3x3Mask(gated.v, x.v, w.v, mask.v, height, width, cols, first, rows)
-						for _, g := range []guarded{x, w, y, bias, mask, gated} {
+						s.Depthwise3x3Mask(gated.v, x.v, w.v, mask, height, width, cols, first, rows)
+						for _, g := range []guarded{x, w, y, bias, gated} {
 							g.check(t, "Depthwise3x3")
 						}
 						for at := range size {
@@ -120,7 +120,7 @@ func TestDepthwise3x3(t *testing.T) {
 							if got := float64(y.v[at]); !(math.Abs(got-want) <= 1e-6*mag) {
 								t.Fatalf("%dx%d, %d channels, %d rows from %d: y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, want)
 							}
-							if !(mask.v[at] > 0) {
+							if !bit(mask[at/cols*MaskWords(cols):], c) {
 								sum = 0
 							}
 							if got := float64(gated.v[at]); !(math.Abs(got-sum) <= 1e-6*mag) {

@@ -16,13 +16,13 @@ func depthwise3x3AVX512(y *float32, x *float32, w *float32, bias *float32, floor
 
 // depthwise3x3MaskAVX512 computes, for r in [0,rows), j in [0,width) and c in [0,cols), all positive,
 //
-//	y[(r*width + j)*cols + c] = s where mask[(r*width + j)*cols + c] > 0, else 0,
+//	y[(r*width + j)*cols + c] = s where bit c of the mask at byte (r*width + j)*maskStep is set, else 0,
 //
 // with s = Σ_{i,k<3} x[((r+i-1)*width + j+k-1)*cols + c] * w[(3*i+k)*cols + c] over the inputs inside the image, which has
 // above rows before the first and below rows after the last: those next to them are read where there are any.
 //
 //go:noescape
-func depthwise3x3MaskAVX512(y *float32, x *float32, w *float32, mask *float32, above int, rows int, below int, width int, cols int)
+func depthwise3x3MaskAVX512(y *float32, x *float32, w *float32, mask *uint16, maskStep int, above int, rows int, below int, width int, cols int)
 
 // depthwise3x3AVX2 computes, for r in [0,rows), j in [0,width) and c in [0,cols), all positive,
 //
@@ -36,10 +36,10 @@ func depthwise3x3AVX2(y *float32, x *float32, w *float32, bias *float32, floor f
 
 // depthwise3x3MaskAVX2 computes, for r in [0,rows), j in [0,width) and c in [0,cols), all positive,
 //
-//	y[(r*width + j)*cols + c] = s where mask[(r*width + j)*cols + c] > 0, else 0,
+//	y[(r*width + j)*cols + c] = s where bit c of the mask at byte (r*width + j)*maskStep is set, else 0,
 //
 // with s = Σ_{i,k<3} x[((r+i-1)*width + j+k-1)*cols + c] * w[(3*i+k)*cols + c] over the inputs inside the image, which has
 // above rows before the first and below rows after the last: those next to them are read where there are any.
 //
 //go:noescape
-func depthwise3x3MaskAVX2(y *float32, x *float32, w *float32, mask *float32, above int, rows int, below int, width int, cols int)
+func depthwise3x3MaskAVX2(y *float32, x *float32, w *float32, mask *uint16, maskStep int, above int, rows int, below int, width int, cols int)

@@ -22,6 +22,16 @@ DATA tails<>+56(SB)/4, $0x00000000
 DATA tails<>+60(SB)/4, $0x00000000
 GLOBL tails<>(SB), RODATA|NOPTR, $64
 
+DATA laneBits<>+0(SB)/4, $0x00000001
+DATA laneBits<>+4(SB)/4, $0x00000002
+DATA laneBits<>+8(SB)/4, $0x00000004
+DATA laneBits<>+12(SB)/4, $0x00000008
+DATA laneBits<>+16(SB)/4, $0x00000010
+DATA laneBits<>+20(SB)/4, $0x00000020
+DATA laneBits<>+24(SB)/4, $0x00000040
+DATA laneBits<>+28(SB)/4, $0x00000080
+GLOBL laneBits<>(SB), RODATA|NOPTR, $32
+
 // func depthwise3x3AVX512(y *float32, x *float32, w *float32, bias *float32, floor float32, above int, rows int, below int, width int, cols int)
 // Requires: AVX, AVX512F
 TEXT ·depthwise3x3AVX512(SB), $0-80
@@ -2914,29 +2924,28 @@ done:
 	VZEROUPPER
 	RET
 
-// func depthwise3x3MaskAVX512(y *float32, x *float32, w *float32, mask *float32, above int, rows int, below int, width int, cols int)
+// func depthwise3x3MaskAVX512(y *float32, x *float32, w *float32, mask *uint16, maskStep int, above int, rows int, below int, width int, cols int)
 // Requires: AVX, AVX512F
-TEXT ·depthwise3x3MaskAVX512(SB), $0-72
-	MOVQ   cols+64(FP), R10
-	SHLQ   $0x02, R10
-	MOVQ   R10, R15
-	MOVQ   R10, R13
-	ANDQ   $-64, R13
-	MOVQ   cols+64(FP), R11
-	MOVQ   R11, CX
-	ANDQ   $0x0f, CX
-	MOVQ   $0x00000001, AX
-	SHLQ   CL, AX
-	DECQ   AX
-	KMOVW  AX, K1
-	MOVQ   R10, R8
-	IMULQ  width+56(FP), R8
-	MOVQ   R8, R9
-	NEGQ   R9
-	VPXORD Z17, Z17, Z17
-	XORQ   R12, R12
-	CMPQ   R13, $0x00
-	JE     tail
+TEXT ·depthwise3x3MaskAVX512(SB), $0-80
+	MOVQ  cols+72(FP), R10
+	SHLQ  $0x02, R10
+	MOVQ  R10, R15
+	MOVQ  R10, R13
+	ANDQ  $-64, R13
+	MOVQ  cols+72(FP), R11
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	MOVQ  R10, R8
+	IMULQ width+64(FP), R8
+	MOVQ  R8, R9
+	NEGQ  R9
+	XORQ  R12, R12
+	CMPQ  R13, $0x00
+	JE    tail
 
 vector:
 	MOVQ    w+16(FP), AX
@@ -2964,15 +2973,16 @@ vector:
 	ADDQ    R12, DI
 	MOVQ    x+8(FP), SI
 	ADDQ    R12, SI
-	MOVQ    mask+24(FP), DX
-	ADDQ    R12, DX
-	MOVQ    rows+40(FP), BX
-	MOVQ    above+32(FP), CX
+	MOVQ    R12, DX
+	SHRQ    $0x05, DX
+	ADDQ    mask+24(FP), DX
+	MOVQ    rows+48(FP), BX
+	MOVQ    above+40(FP), CX
 
 wholeNext:
 	CMPQ BX, $0x00
 	JE   wholeEnd
-	MOVQ below+48(FP), AX
+	MOVQ below+56(FP), AX
 	ADDQ BX, AX
 	CMPQ BX, $0x01
 	JE   wholeSingle
@@ -3000,7 +3010,9 @@ wholeOneTop:
 	JMP  wholeOne
 
 wholePairAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairAboveBelowOnly
 	VMOVAPS     Z16, Z1
@@ -3053,16 +3065,14 @@ wholePairAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z4
 	VFMADD231PS Z13, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairAboveBelowLast2
 	VMOVAPS     Z16, Z0
@@ -3090,16 +3100,14 @@ wholePairAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z5
 	VFMADD231PS Z13, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairAboveBelowLast3
 	VMOVAPS     Z16, Z1
@@ -3127,16 +3135,14 @@ wholePairAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z3
 	VFMADD231PS Z13, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveBelowColumns
 
 wholePairAboveBelowLast1:
@@ -3157,26 +3163,22 @@ wholePairAboveBelowLast1:
 	VFMADD231PS Z15, Z6, Z3
 	VFMADD231PS Z14, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveBelowDone
 
 wholePairAboveBelowLast2:
@@ -3197,26 +3199,22 @@ wholePairAboveBelowLast2:
 	VFMADD231PS Z15, Z6, Z4
 	VFMADD231PS Z14, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveBelowDone
 
 wholePairAboveBelowLast3:
@@ -3237,26 +3235,22 @@ wholePairAboveBelowLast3:
 	VFMADD231PS Z15, Z6, Z5
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveBelowDone
 
 wholePairAboveBelowOnly:
@@ -3273,27 +3267,27 @@ wholePairAboveBelowOnly:
 	VMOVUPS     (SI)(R8*2), Z6
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholePairAboveBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholePairAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairAboveOnly
 	VMOVAPS     Z16, Z1
@@ -3339,16 +3333,14 @@ wholePairAboveColumns:
 	VFMADD231PS Z13, Z6, Z2
 	VFMADD231PS Z10, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairAboveLast2
 	VMOVAPS     Z16, Z0
@@ -3372,16 +3364,14 @@ wholePairAboveColumns:
 	VFMADD231PS Z13, Z6, Z0
 	VFMADD231PS Z10, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairAboveLast3
 	VMOVAPS     Z16, Z1
@@ -3405,16 +3395,14 @@ wholePairAboveColumns:
 	VFMADD231PS Z13, Z6, Z1
 	VFMADD231PS Z10, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveColumns
 
 wholePairAboveLast1:
@@ -3432,26 +3420,22 @@ wholePairAboveLast1:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z11, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveDone
 
 wholePairAboveLast2:
@@ -3469,26 +3453,22 @@ wholePairAboveLast2:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z11, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveDone
 
 wholePairAboveLast3:
@@ -3506,26 +3486,22 @@ wholePairAboveLast3:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairAboveDone
 
 wholePairAboveOnly:
@@ -3540,27 +3516,27 @@ wholePairAboveOnly:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholePairAboveDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholePairBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairBelowOnly
 	VMOVAPS     Z16, Z1
@@ -3606,16 +3582,14 @@ wholePairBelowColumns:
 	VFMADD231PS Z14, Z6, Z4
 	VFMADD231PS Z13, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairBelowLast2
 	VMOVAPS     Z16, Z0
@@ -3639,16 +3613,14 @@ wholePairBelowColumns:
 	VFMADD231PS Z14, Z6, Z5
 	VFMADD231PS Z13, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairBelowLast3
 	VMOVAPS     Z16, Z1
@@ -3672,16 +3644,14 @@ wholePairBelowColumns:
 	VFMADD231PS Z14, Z6, Z3
 	VFMADD231PS Z13, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairBelowColumns
 
 wholePairBelowLast1:
@@ -3699,26 +3669,22 @@ wholePairBelowLast1:
 	VFMADD231PS Z15, Z6, Z3
 	VFMADD231PS Z14, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairBelowDone
 
 wholePairBelowLast2:
@@ -3736,26 +3702,22 @@ wholePairBelowLast2:
 	VFMADD231PS Z15, Z6, Z4
 	VFMADD231PS Z14, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairBelowDone
 
 wholePairBelowLast3:
@@ -3773,26 +3735,22 @@ wholePairBelowLast3:
 	VFMADD231PS Z15, Z6, Z5
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairBelowDone
 
 wholePairBelowOnly:
@@ -3807,27 +3765,27 @@ wholePairBelowOnly:
 	VMOVUPS     (SI)(R8*2), Z6
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholePairBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholePair:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairOnly
 	VMOVAPS     Z16, Z1
@@ -3866,16 +3824,14 @@ wholePairColumns:
 	VFMADD231PS Z13, Z6, Z2
 	VFMADD231PS Z10, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairLast2
 	VMOVAPS     Z16, Z0
@@ -3895,16 +3851,14 @@ wholePairColumns:
 	VFMADD231PS Z13, Z6, Z0
 	VFMADD231PS Z10, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholePairLast3
 	VMOVAPS     Z16, Z1
@@ -3924,16 +3878,14 @@ wholePairColumns:
 	VFMADD231PS Z13, Z6, Z1
 	VFMADD231PS Z10, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairColumns
 
 wholePairLast1:
@@ -3948,26 +3900,22 @@ wholePairLast1:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z11, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairDone
 
 wholePairLast2:
@@ -3982,26 +3930,22 @@ wholePairLast2:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z11, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairDone
 
 wholePairLast3:
@@ -4016,26 +3960,22 @@ wholePairLast3:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholePairDone
 
 wholePairOnly:
@@ -4048,27 +3988,27 @@ wholePairOnly:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
-	VMOVUPS     (DX)(R8*1), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholePairDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholeOneAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneAboveBelowOnly
 	VMOVAPS     Z16, Z1
@@ -4101,12 +4041,11 @@ wholeOneAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z13, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneAboveBelowLast2
 	VMOVAPS     Z16, Z0
@@ -4123,12 +4062,11 @@ wholeOneAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z13, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneAboveBelowLast3
 	VMOVAPS     Z16, Z1
@@ -4145,12 +4083,11 @@ wholeOneAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z13, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveBelowColumns
 
 wholeOneAboveBelowLast1:
@@ -4164,18 +4101,16 @@ wholeOneAboveBelowLast1:
 	VFMADD231PS Z15, Z6, Z0
 	VFMADD231PS Z14, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveBelowDone
 
 wholeOneAboveBelowLast2:
@@ -4189,18 +4124,16 @@ wholeOneAboveBelowLast2:
 	VFMADD231PS Z15, Z6, Z1
 	VFMADD231PS Z14, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveBelowDone
 
 wholeOneAboveBelowLast3:
@@ -4214,18 +4147,16 @@ wholeOneAboveBelowLast3:
 	VFMADD231PS Z15, Z6, Z2
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveBelowDone
 
 wholeOneAboveBelowOnly:
@@ -4237,12 +4168,11 @@ wholeOneAboveBelowOnly:
 	VMOVUPS     (SI)(R8*1), Z6
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholeOneAboveBelowDone:
 	DECQ BX
@@ -4250,7 +4180,9 @@ wholeOneAboveBelowDone:
 	JMP  wholeNext
 
 wholeOneAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneAboveOnly
 	VMOVAPS     Z16, Z1
@@ -4276,12 +4208,11 @@ wholeOneAboveColumns:
 	VFMADD231PS Z11, Z6, Z1
 	VFMADD231PS Z10, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneAboveLast2
 	VMOVAPS     Z16, Z0
@@ -4294,12 +4225,11 @@ wholeOneAboveColumns:
 	VFMADD231PS Z11, Z6, Z2
 	VFMADD231PS Z10, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneAboveLast3
 	VMOVAPS     Z16, Z1
@@ -4312,12 +4242,11 @@ wholeOneAboveColumns:
 	VFMADD231PS Z11, Z6, Z0
 	VFMADD231PS Z10, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveColumns
 
 wholeOneAboveLast1:
@@ -4328,18 +4257,16 @@ wholeOneAboveLast1:
 	VFMADD231PS Z12, Z6, Z0
 	VFMADD231PS Z11, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveDone
 
 wholeOneAboveLast2:
@@ -4350,18 +4277,16 @@ wholeOneAboveLast2:
 	VFMADD231PS Z12, Z6, Z1
 	VFMADD231PS Z11, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveDone
 
 wholeOneAboveLast3:
@@ -4372,18 +4297,16 @@ wholeOneAboveLast3:
 	VFMADD231PS Z12, Z6, Z2
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneAboveDone
 
 wholeOneAboveOnly:
@@ -4393,12 +4316,11 @@ wholeOneAboveOnly:
 	VMOVUPS     (SI), Z6
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholeOneAboveDone:
 	DECQ BX
@@ -4406,7 +4328,9 @@ wholeOneAboveDone:
 	JMP  wholeNext
 
 wholeOneBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneBelowOnly
 	VMOVAPS     Z16, Z1
@@ -4432,12 +4356,11 @@ wholeOneBelowColumns:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z13, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneBelowLast2
 	VMOVAPS     Z16, Z0
@@ -4450,12 +4373,11 @@ wholeOneBelowColumns:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z13, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneBelowLast3
 	VMOVAPS     Z16, Z1
@@ -4468,12 +4390,11 @@ wholeOneBelowColumns:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z13, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneBelowColumns
 
 wholeOneBelowLast1:
@@ -4484,18 +4405,16 @@ wholeOneBelowLast1:
 	VFMADD231PS Z15, Z6, Z0
 	VFMADD231PS Z14, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneBelowDone
 
 wholeOneBelowLast2:
@@ -4506,18 +4425,16 @@ wholeOneBelowLast2:
 	VFMADD231PS Z15, Z6, Z1
 	VFMADD231PS Z14, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneBelowDone
 
 wholeOneBelowLast3:
@@ -4528,18 +4445,16 @@ wholeOneBelowLast3:
 	VFMADD231PS Z15, Z6, Z2
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneBelowDone
 
 wholeOneBelowOnly:
@@ -4549,12 +4464,11 @@ wholeOneBelowOnly:
 	VMOVUPS     (SI)(R8*1), Z6
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholeOneBelowDone:
 	DECQ BX
@@ -4562,7 +4476,9 @@ wholeOneBelowDone:
 	JMP  wholeNext
 
 wholeOne:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneOnly
 	VMOVAPS     Z16, Z1
@@ -4581,12 +4497,11 @@ wholeOneColumns:
 	VFMADD231PS Z11, Z6, Z1
 	VFMADD231PS Z10, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneLast2
 	VMOVAPS     Z16, Z0
@@ -4595,12 +4510,11 @@ wholeOneColumns:
 	VFMADD231PS Z11, Z6, Z2
 	VFMADD231PS Z10, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          wholeOneLast3
 	VMOVAPS     Z16, Z1
@@ -4609,12 +4523,11 @@ wholeOneColumns:
 	VFMADD231PS Z11, Z6, Z0
 	VFMADD231PS Z10, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneColumns
 
 wholeOneLast1:
@@ -4622,18 +4535,16 @@ wholeOneLast1:
 	VFMADD231PS Z12, Z6, Z0
 	VFMADD231PS Z11, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneDone
 
 wholeOneLast2:
@@ -4641,18 +4552,16 @@ wholeOneLast2:
 	VFMADD231PS Z12, Z6, Z1
 	VFMADD231PS Z11, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneDone
 
 wholeOneLast3:
@@ -4660,18 +4569,16 @@ wholeOneLast3:
 	VFMADD231PS Z12, Z6, Z2
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         wholeOneDone
 
 wholeOneOnly:
@@ -4679,12 +4586,11 @@ wholeOneOnly:
 	VMOVUPS     (SI), Z6
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS     (DX), Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 wholeOneDone:
 	DECQ BX
@@ -4724,15 +4630,16 @@ tail:
 	ADDQ      R12, DI
 	MOVQ      x+8(FP), SI
 	ADDQ      R12, SI
-	MOVQ      mask+24(FP), DX
-	ADDQ      R12, DX
-	MOVQ      rows+40(FP), BX
-	MOVQ      above+32(FP), CX
+	MOVQ      R12, DX
+	SHRQ      $0x05, DX
+	ADDQ      mask+24(FP), DX
+	MOVQ      rows+48(FP), BX
+	MOVQ      above+40(FP), CX
 
 tailNext:
 	CMPQ BX, $0x00
 	JE   tailEnd
-	MOVQ below+48(FP), AX
+	MOVQ below+56(FP), AX
 	ADDQ BX, AX
 	CMPQ BX, $0x01
 	JE   tailSingle
@@ -4760,7 +4667,9 @@ tailOneTop:
 	JMP  tailOne
 
 tailPairAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairAboveBelowOnly
 	VMOVAPS     Z16, Z1
@@ -4813,16 +4722,14 @@ tailPairAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z4
 	VFMADD231PS Z13, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairAboveBelowLast2
 	VMOVAPS     Z16, Z0
@@ -4850,16 +4757,14 @@ tailPairAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z5
 	VFMADD231PS Z13, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairAboveBelowLast3
 	VMOVAPS     Z16, Z1
@@ -4887,16 +4792,14 @@ tailPairAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z3
 	VFMADD231PS Z13, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveBelowColumns
 
 tailPairAboveBelowLast1:
@@ -4917,26 +4820,22 @@ tailPairAboveBelowLast1:
 	VFMADD231PS Z15, Z6, Z3
 	VFMADD231PS Z14, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveBelowDone
 
 tailPairAboveBelowLast2:
@@ -4957,26 +4856,22 @@ tailPairAboveBelowLast2:
 	VFMADD231PS Z15, Z6, Z4
 	VFMADD231PS Z14, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveBelowDone
 
 tailPairAboveBelowLast3:
@@ -4997,26 +4892,22 @@ tailPairAboveBelowLast3:
 	VFMADD231PS Z15, Z6, Z5
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveBelowDone
 
 tailPairAboveBelowOnly:
@@ -5033,27 +4924,27 @@ tailPairAboveBelowOnly:
 	VMOVUPS.Z   (SI)(R8*2), K1, Z6
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailPairAboveBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailPairAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairAboveOnly
 	VMOVAPS     Z16, Z1
@@ -5099,16 +4990,14 @@ tailPairAboveColumns:
 	VFMADD231PS Z13, Z6, Z2
 	VFMADD231PS Z10, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairAboveLast2
 	VMOVAPS     Z16, Z0
@@ -5132,16 +5021,14 @@ tailPairAboveColumns:
 	VFMADD231PS Z13, Z6, Z0
 	VFMADD231PS Z10, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairAboveLast3
 	VMOVAPS     Z16, Z1
@@ -5165,16 +5052,14 @@ tailPairAboveColumns:
 	VFMADD231PS Z13, Z6, Z1
 	VFMADD231PS Z10, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveColumns
 
 tailPairAboveLast1:
@@ -5192,26 +5077,22 @@ tailPairAboveLast1:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z11, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveDone
 
 tailPairAboveLast2:
@@ -5229,26 +5110,22 @@ tailPairAboveLast2:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z11, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveDone
 
 tailPairAboveLast3:
@@ -5266,26 +5143,22 @@ tailPairAboveLast3:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairAboveDone
 
 tailPairAboveOnly:
@@ -5300,27 +5173,27 @@ tailPairAboveOnly:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailPairAboveDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailPairBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairBelowOnly
 	VMOVAPS     Z16, Z1
@@ -5366,16 +5239,14 @@ tailPairBelowColumns:
 	VFMADD231PS Z14, Z6, Z4
 	VFMADD231PS Z13, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairBelowLast2
 	VMOVAPS     Z16, Z0
@@ -5399,16 +5270,14 @@ tailPairBelowColumns:
 	VFMADD231PS Z14, Z6, Z5
 	VFMADD231PS Z13, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairBelowLast3
 	VMOVAPS     Z16, Z1
@@ -5432,16 +5301,14 @@ tailPairBelowColumns:
 	VFMADD231PS Z14, Z6, Z3
 	VFMADD231PS Z13, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairBelowColumns
 
 tailPairBelowLast1:
@@ -5459,26 +5326,22 @@ tailPairBelowLast1:
 	VFMADD231PS Z15, Z6, Z3
 	VFMADD231PS Z14, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairBelowDone
 
 tailPairBelowLast2:
@@ -5496,26 +5359,22 @@ tailPairBelowLast2:
 	VFMADD231PS Z15, Z6, Z4
 	VFMADD231PS Z14, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairBelowDone
 
 tailPairBelowLast3:
@@ -5533,26 +5392,22 @@ tailPairBelowLast3:
 	VFMADD231PS Z15, Z6, Z5
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairBelowDone
 
 tailPairBelowOnly:
@@ -5567,27 +5422,27 @@ tailPairBelowOnly:
 	VMOVUPS.Z   (SI)(R8*2), K1, Z6
 	VFMADD231PS Z14, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailPairBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailPair:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairOnly
 	VMOVAPS     Z16, Z1
@@ -5626,16 +5481,14 @@ tailPairColumns:
 	VFMADD231PS Z13, Z6, Z2
 	VFMADD231PS Z10, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairLast2
 	VMOVAPS     Z16, Z0
@@ -5655,16 +5508,14 @@ tailPairColumns:
 	VFMADD231PS Z13, Z6, Z0
 	VFMADD231PS Z10, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailPairLast3
 	VMOVAPS     Z16, Z1
@@ -5684,16 +5535,14 @@ tailPairColumns:
 	VFMADD231PS Z13, Z6, Z1
 	VFMADD231PS Z10, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairColumns
 
 tailPairLast1:
@@ -5708,26 +5557,22 @@ tailPairLast1:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z11, Z6, Z4
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairDone
 
 tailPairLast2:
@@ -5742,26 +5587,22 @@ tailPairLast2:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z11, Z6, Z5
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z4, K2, Z4
 	VMOVUPS     Z4, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairDone
 
 tailPairLast3:
@@ -5776,26 +5617,22 @@ tailPairLast3:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailPairDone
 
 tailPairOnly:
@@ -5808,27 +5645,27 @@ tailPairOnly:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z11, Z6, Z3
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
-	VMOVUPS.Z   (DX)(R8*1), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX)(AX*1), K2
 	VMOVAPS.Z   Z3, K2, Z3
 	VMOVUPS     Z3, K1, (DI)(R8*1)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailPairDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailOneAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneAboveBelowOnly
 	VMOVAPS     Z16, Z1
@@ -5861,12 +5698,11 @@ tailOneAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z13, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneAboveBelowLast2
 	VMOVAPS     Z16, Z0
@@ -5883,12 +5719,11 @@ tailOneAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z13, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneAboveBelowLast3
 	VMOVAPS     Z16, Z1
@@ -5905,12 +5740,11 @@ tailOneAboveBelowColumns:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z13, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveBelowColumns
 
 tailOneAboveBelowLast1:
@@ -5924,18 +5758,16 @@ tailOneAboveBelowLast1:
 	VFMADD231PS Z15, Z6, Z0
 	VFMADD231PS Z14, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveBelowDone
 
 tailOneAboveBelowLast2:
@@ -5949,18 +5781,16 @@ tailOneAboveBelowLast2:
 	VFMADD231PS Z15, Z6, Z1
 	VFMADD231PS Z14, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveBelowDone
 
 tailOneAboveBelowLast3:
@@ -5974,18 +5804,16 @@ tailOneAboveBelowLast3:
 	VFMADD231PS Z15, Z6, Z2
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveBelowDone
 
 tailOneAboveBelowOnly:
@@ -5997,12 +5825,11 @@ tailOneAboveBelowOnly:
 	VMOVUPS.Z   (SI)(R8*1), K1, Z6
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailOneAboveBelowDone:
 	DECQ BX
@@ -6010,7 +5837,9 @@ tailOneAboveBelowDone:
 	JMP  tailNext
 
 tailOneAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneAboveOnly
 	VMOVAPS     Z16, Z1
@@ -6036,12 +5865,11 @@ tailOneAboveColumns:
 	VFMADD231PS Z11, Z6, Z1
 	VFMADD231PS Z10, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneAboveLast2
 	VMOVAPS     Z16, Z0
@@ -6054,12 +5882,11 @@ tailOneAboveColumns:
 	VFMADD231PS Z11, Z6, Z2
 	VFMADD231PS Z10, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneAboveLast3
 	VMOVAPS     Z16, Z1
@@ -6072,12 +5899,11 @@ tailOneAboveColumns:
 	VFMADD231PS Z11, Z6, Z0
 	VFMADD231PS Z10, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveColumns
 
 tailOneAboveLast1:
@@ -6088,18 +5914,16 @@ tailOneAboveLast1:
 	VFMADD231PS Z12, Z6, Z0
 	VFMADD231PS Z11, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveDone
 
 tailOneAboveLast2:
@@ -6110,18 +5934,16 @@ tailOneAboveLast2:
 	VFMADD231PS Z12, Z6, Z1
 	VFMADD231PS Z11, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveDone
 
 tailOneAboveLast3:
@@ -6132,18 +5954,16 @@ tailOneAboveLast3:
 	VFMADD231PS Z12, Z6, Z2
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneAboveDone
 
 tailOneAboveOnly:
@@ -6153,12 +5973,11 @@ tailOneAboveOnly:
 	VMOVUPS.Z   (SI), K1, Z6
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailOneAboveDone:
 	DECQ BX
@@ -6166,7 +5985,9 @@ tailOneAboveDone:
 	JMP  tailNext
 
 tailOneBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneBelowOnly
 	VMOVAPS     Z16, Z1
@@ -6192,12 +6013,11 @@ tailOneBelowColumns:
 	VFMADD231PS Z14, Z6, Z1
 	VFMADD231PS Z13, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneBelowLast2
 	VMOVAPS     Z16, Z0
@@ -6210,12 +6030,11 @@ tailOneBelowColumns:
 	VFMADD231PS Z14, Z6, Z2
 	VFMADD231PS Z13, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneBelowLast3
 	VMOVAPS     Z16, Z1
@@ -6228,12 +6047,11 @@ tailOneBelowColumns:
 	VFMADD231PS Z14, Z6, Z0
 	VFMADD231PS Z13, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneBelowColumns
 
 tailOneBelowLast1:
@@ -6244,18 +6062,16 @@ tailOneBelowLast1:
 	VFMADD231PS Z15, Z6, Z0
 	VFMADD231PS Z14, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneBelowDone
 
 tailOneBelowLast2:
@@ -6266,18 +6082,16 @@ tailOneBelowLast2:
 	VFMADD231PS Z15, Z6, Z1
 	VFMADD231PS Z14, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneBelowDone
 
 tailOneBelowLast3:
@@ -6288,18 +6102,16 @@ tailOneBelowLast3:
 	VFMADD231PS Z15, Z6, Z2
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneBelowDone
 
 tailOneBelowOnly:
@@ -6309,12 +6121,11 @@ tailOneBelowOnly:
 	VMOVUPS.Z   (SI)(R8*1), K1, Z6
 	VFMADD231PS Z14, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailOneBelowDone:
 	DECQ BX
@@ -6322,7 +6133,9 @@ tailOneBelowDone:
 	JMP  tailNext
 
 tailOne:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneOnly
 	VMOVAPS     Z16, Z1
@@ -6341,12 +6154,11 @@ tailOneColumns:
 	VFMADD231PS Z11, Z6, Z1
 	VFMADD231PS Z10, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneLast2
 	VMOVAPS     Z16, Z0
@@ -6355,12 +6167,11 @@ tailOneColumns:
 	VFMADD231PS Z11, Z6, Z2
 	VFMADD231PS Z10, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	DECQ        R11
 	JE          tailOneLast3
 	VMOVAPS     Z16, Z1
@@ -6369,12 +6180,11 @@ tailOneColumns:
 	VFMADD231PS Z11, Z6, Z0
 	VFMADD231PS Z10, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneColumns
 
 tailOneLast1:
@@ -6382,18 +6192,16 @@ tailOneLast1:
 	VFMADD231PS Z12, Z6, Z0
 	VFMADD231PS Z11, Z6, Z1
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneDone
 
 tailOneLast2:
@@ -6401,18 +6209,16 @@ tailOneLast2:
 	VFMADD231PS Z12, Z6, Z1
 	VFMADD231PS Z11, Z6, Z2
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z1, K2, Z1
 	VMOVUPS     Z1, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneDone
 
 tailOneLast3:
@@ -6420,18 +6226,16 @@ tailOneLast3:
 	VFMADD231PS Z12, Z6, Z2
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z2, K2, Z2
 	VMOVUPS     Z2, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	ADDQ        maskStep+32(FP), DX
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 	JMP         tailOneDone
 
 tailOneOnly:
@@ -6439,12 +6243,11 @@ tailOneOnly:
 	VMOVUPS.Z   (SI), K1, Z6
 	VFMADD231PS Z11, Z6, Z0
 	ADDQ        R10, SI
-	VMOVUPS.Z   (DX), K1, Z6
-	VCMPPS      $0x1e, Z17, Z6, K2
+	KMOVW       (DX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	VMOVUPS     Z0, K1, (DI)
 	ADDQ        R10, DI
-	ADDQ        R10, DX
+	ADDQ        maskStep+32(FP), DX
 
 tailOneDone:
 	DECQ BX
@@ -9593,15 +9396,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func depthwise3x3MaskAVX2(y *float32, x *float32, w *float32, mask *float32, above int, rows int, below int, width int, cols int)
-// Requires: AVX, FMA3
-TEXT ·depthwise3x3MaskAVX2(SB), $96-72
-	MOVQ    cols+64(FP), R10
+// func depthwise3x3MaskAVX2(y *float32, x *float32, w *float32, mask *uint16, maskStep int, above int, rows int, below int, width int, cols int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·depthwise3x3MaskAVX2(SB), $96-80
+	MOVQ    cols+72(FP), R10
 	SHLQ    $0x02, R10
 	MOVQ    R10, R15
 	MOVQ    R10, R13
 	ANDQ    $-32, R13
-	MOVQ    cols+64(FP), R11
+	MOVQ    cols+72(FP), R11
 	MOVQ    R11, CX
 	ANDQ    $0x07, CX
 	LEAQ    tails<>+32(SB), AX
@@ -9609,11 +9412,9 @@ TEXT ·depthwise3x3MaskAVX2(SB), $96-72
 	SUBQ    CX, AX
 	VMOVUPS (AX), Y15
 	MOVQ    R10, R8
-	IMULQ   width+56(FP), R8
+	IMULQ   width+64(FP), R8
 	MOVQ    R8, R9
 	NEGQ    R9
-	VXORPS  Y7, Y7, Y7
-	VMOVUPS Y7, 32(SP)
 	XORQ    R12, R12
 	CMPQ    R13, $0x00
 	JE      tail
@@ -9646,15 +9447,16 @@ vector:
 	ADDQ    R12, DI
 	MOVQ    x+8(FP), SI
 	ADDQ    R12, SI
-	MOVQ    mask+24(FP), DX
-	ADDQ    R12, DX
-	MOVQ    rows+40(FP), BX
-	MOVQ    above+32(FP), CX
+	MOVQ    R12, DX
+	SHRQ    $0x05, DX
+	ADDQ    mask+24(FP), DX
+	MOVQ    rows+48(FP), BX
+	MOVQ    above+40(FP), CX
 
 wholeNext:
 	CMPQ BX, $0x00
 	JE   wholeEnd
-	MOVQ below+48(FP), AX
+	MOVQ below+56(FP), AX
 	ADDQ BX, AX
 	CMPQ BX, $0x01
 	JE   wholeSingle
@@ -9682,7 +9484,9 @@ wholeOneTop:
 	JMP  wholeOne
 
 wholePairAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairAboveBelowOnly
 	VMOVUPS     (SP), Y1
@@ -9708,274 +9512,296 @@ wholePairAboveBelow:
 	ADDQ        R10, SI
 
 wholePairAboveBelowColumns:
-	DECQ        R11
-	JE          wholePairAboveBelowLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	VFMADD231PS Y13, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairAboveBelowLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	VFMADD231PS Y13, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairAboveBelowLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	VFMADD231PS Y13, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveBelowColumns
+	DECQ         R11
+	JE           wholePairAboveBelowLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairAboveBelowLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairAboveBelowLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveBelowColumns
 
 wholePairAboveBelowLast1:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveBelowDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveBelowDone
 
 wholePairAboveBelowLast2:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveBelowDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveBelowDone
 
 wholePairAboveBelowLast3:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveBelowDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveBelowDone
 
 wholePairAboveBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholePairAboveBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholePairAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairAboveOnly
 	VMOVUPS     (SP), Y1
@@ -9998,251 +9824,273 @@ wholePairAbove:
 	ADDQ        R10, SI
 
 wholePairAboveColumns:
-	DECQ        R11
-	JE          wholePairAboveLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairAboveLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairAboveLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveColumns
+	DECQ         R11
+	JE           wholePairAboveLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairAboveLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairAboveLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveColumns
 
 wholePairAboveLast1:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveDone
 
 wholePairAboveLast2:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveDone
 
 wholePairAboveLast3:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairAboveDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairAboveDone
 
 wholePairAboveOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholePairAboveDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholePairBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairBelowOnly
 	VMOVUPS     (SP), Y1
@@ -10265,251 +10113,273 @@ wholePairBelow:
 	ADDQ        R10, SI
 
 wholePairBelowColumns:
-	DECQ        R11
-	JE          wholePairBelowLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	VFMADD231PS Y13, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairBelowLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	VFMADD231PS Y13, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairBelowLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	VFMADD231PS Y13, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairBelowColumns
+	DECQ         R11
+	JE           wholePairBelowLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairBelowLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairBelowLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairBelowColumns
 
 wholePairBelowLast1:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairBelowDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairBelowDone
 
 wholePairBelowLast2:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairBelowDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairBelowDone
 
 wholePairBelowLast3:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairBelowDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairBelowDone
 
 wholePairBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMOVUPS     (SI)(R8*2), Y6
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMOVUPS      (SI)(R8*2), Y6
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholePairBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholePair:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholePairOnly
 	VMOVUPS     (SP), Y1
@@ -10529,228 +10399,250 @@ wholePair:
 	ADDQ        R10, SI
 
 wholePairColumns:
-	DECQ        R11
-	JE          wholePairLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholePairLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairColumns
+	DECQ         R11
+	JE           wholePairLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholePairLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairColumns
 
 wholePairLast1:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairDone
 
 wholePairLast2:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMOVUPS     Y4, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairDone
 
 wholePairLast3:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMOVUPS     Y5, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholePairDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMOVUPS      Y5, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholePairDone
 
 wholePairOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	VMOVUPS     (DX)(R8*1), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMOVUPS     Y3, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMOVUPS      Y3, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholePairDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  wholeNext
 
 wholeOneAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneAboveBelowOnly
 	VMOVUPS     (SP), Y1
@@ -10767,164 +10659,174 @@ wholeOneAboveBelow:
 	ADDQ        R10, SI
 
 wholeOneAboveBelowColumns:
-	DECQ        R11
-	JE          wholeOneAboveBelowLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y13, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneAboveBelowLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y13, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneAboveBelowLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y13, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveBelowColumns
+	DECQ         R11
+	JE           wholeOneAboveBelowLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y13, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneAboveBelowLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y13, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneAboveBelowLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y13, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveBelowColumns
 
 wholeOneAboveBelowLast1:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveBelowDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveBelowDone
 
 wholeOneAboveBelowLast2:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveBelowDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveBelowDone
 
 wholeOneAboveBelowLast3:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveBelowDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveBelowDone
 
 wholeOneAboveBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholeOneAboveBelowDone:
 	DECQ BX
@@ -10932,7 +10834,9 @@ wholeOneAboveBelowDone:
 	JMP  wholeNext
 
 wholeOneAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneAboveOnly
 	VMOVUPS     (SP), Y1
@@ -10946,141 +10850,151 @@ wholeOneAbove:
 	ADDQ        R10, SI
 
 wholeOneAboveColumns:
-	DECQ        R11
-	JE          wholeOneAboveLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneAboveLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneAboveLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveColumns
+	DECQ         R11
+	JE           wholeOneAboveLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneAboveLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneAboveLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveColumns
 
 wholeOneAboveLast1:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveDone
 
 wholeOneAboveLast2:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveDone
 
 wholeOneAboveLast3:
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneAboveDone
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneAboveDone
 
 wholeOneAboveOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI)(R9*1), Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI)(R9*1), Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholeOneAboveDone:
 	DECQ BX
@@ -11088,7 +11002,9 @@ wholeOneAboveDone:
 	JMP  wholeNext
 
 wholeOneBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneBelowOnly
 	VMOVUPS     (SP), Y1
@@ -11102,141 +11018,151 @@ wholeOneBelow:
 	ADDQ        R10, SI
 
 wholeOneBelowColumns:
-	DECQ        R11
-	JE          wholeOneBelowLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y13, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneBelowLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y13, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneBelowLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y13, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneBelowColumns
+	DECQ         R11
+	JE           wholeOneBelowLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y13, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneBelowLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y13, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneBelowLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y13, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneBelowColumns
 
 wholeOneBelowLast1:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneBelowDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneBelowDone
 
 wholeOneBelowLast2:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneBelowDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneBelowDone
 
 wholeOneBelowLast3:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneBelowDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneBelowDone
 
 wholeOneBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	VMOVUPS     (SI)(R8*1), Y6
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VMOVUPS      (SI)(R8*1), Y6
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholeOneBelowDone:
 	DECQ BX
@@ -11244,7 +11170,9 @@ wholeOneBelowDone:
 	JMP  wholeNext
 
 wholeOne:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          wholeOneOnly
 	VMOVUPS     (SP), Y1
@@ -11255,118 +11183,128 @@ wholeOne:
 	ADDQ        R10, SI
 
 wholeOneColumns:
-	DECQ        R11
-	JE          wholeOneLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          wholeOneLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneColumns
+	DECQ         R11
+	JE           wholeOneLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           wholeOneLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneColumns
 
 wholeOneLast1:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneDone
 
 wholeOneLast2:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMOVUPS     Y1, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMOVUPS      Y1, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneDone
 
 wholeOneLast3:
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMOVUPS     Y2, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         wholeOneDone
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          wholeOneDone
 
 wholeOneOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SI), Y6
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMOVUPS     (DX), Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMOVUPS     Y0, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SI), Y6
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 wholeOneDone:
 	DECQ BX
@@ -11408,15 +11346,16 @@ tail:
 	ADDQ       R12, DI
 	MOVQ       x+8(FP), SI
 	ADDQ       R12, SI
-	MOVQ       mask+24(FP), DX
-	ADDQ       R12, DX
-	MOVQ       rows+40(FP), BX
-	MOVQ       above+32(FP), CX
+	MOVQ       R12, DX
+	SHRQ       $0x05, DX
+	ADDQ       mask+24(FP), DX
+	MOVQ       rows+48(FP), BX
+	MOVQ       above+40(FP), CX
 
 tailNext:
 	CMPQ BX, $0x00
 	JE   tailEnd
-	MOVQ below+48(FP), AX
+	MOVQ below+56(FP), AX
 	ADDQ BX, AX
 	CMPQ BX, $0x01
 	JE   tailSingle
@@ -11444,7 +11383,9 @@ tailOneTop:
 	JMP  tailOne
 
 tailPairAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairAboveBelowOnly
 	VMOVUPS     (SP), Y1
@@ -11470,274 +11411,296 @@ tailPairAboveBelow:
 	ADDQ        R10, SI
 
 tailPairAboveBelowColumns:
-	DECQ        R11
-	JE          tailPairAboveBelowLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	VFMADD231PS Y13, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairAboveBelowLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	VFMADD231PS Y13, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairAboveBelowLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	VFMADD231PS Y13, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveBelowColumns
+	DECQ         R11
+	JE           tailPairAboveBelowLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairAboveBelowLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairAboveBelowLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveBelowColumns
 
 tailPairAboveBelowLast1:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveBelowDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveBelowDone
 
 tailPairAboveBelowLast2:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveBelowDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveBelowDone
 
 tailPairAboveBelowLast3:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveBelowDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveBelowDone
 
 tailPairAboveBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailPairAboveBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailPairAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairAboveOnly
 	VMOVUPS     (SP), Y1
@@ -11760,251 +11723,273 @@ tailPairAbove:
 	ADDQ        R10, SI
 
 tailPairAboveColumns:
-	DECQ        R11
-	JE          tailPairAboveLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairAboveLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairAboveLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveColumns
+	DECQ         R11
+	JE           tailPairAboveLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairAboveLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairAboveLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveColumns
 
 tailPairAboveLast1:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveDone
 
 tailPairAboveLast2:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveDone
 
 tailPairAboveLast3:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairAboveDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairAboveDone
 
 tailPairAboveOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailPairAboveDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailPairBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairBelowOnly
 	VMOVUPS     (SP), Y1
@@ -12027,251 +12012,273 @@ tailPairBelow:
 	ADDQ        R10, SI
 
 tailPairBelowColumns:
-	DECQ        R11
-	JE          tailPairBelowLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	VFMADD231PS Y13, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairBelowLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	VFMADD231PS Y13, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairBelowLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	VFMADD231PS Y13, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairBelowColumns
+	DECQ         R11
+	JE           tailPairBelowLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairBelowLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairBelowLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairBelowColumns
 
 tailPairBelowLast1:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y3
-	VFMADD231PS Y14, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairBelowDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y3
+	VFMADD231PS  Y14, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairBelowDone
 
 tailPairBelowLast2:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y4
-	VFMADD231PS Y14, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairBelowDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y4
+	VFMADD231PS  Y14, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairBelowDone
 
 tailPairBelowLast3:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y5
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairBelowDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y5
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairBelowDone
 
 tailPairBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VMASKMOVPS  (SI)(R8*2), Y15, Y6
-	VFMADD231PS Y14, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VMASKMOVPS   (SI)(R8*2), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailPairBelowDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailPair:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailPairOnly
 	VMOVUPS     (SP), Y1
@@ -12291,228 +12298,250 @@ tailPair:
 	ADDQ        R10, SI
 
 tailPairColumns:
-	DECQ        R11
-	JE          tailPairLast1
-	VMOVUPS     (SP), Y2
-	VMOVUPS     (SP), Y5
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VFMADD231PS Y10, Y6, Y2
-	VFMADD231PS Y7, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	VFMADD231PS Y13, Y6, Y2
-	VFMADD231PS Y10, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairLast2
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VFMADD231PS Y10, Y6, Y0
-	VFMADD231PS Y7, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	VFMADD231PS Y13, Y6, Y0
-	VFMADD231PS Y10, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailPairLast3
-	VMOVUPS     (SP), Y1
-	VMOVUPS     (SP), Y4
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VFMADD231PS Y10, Y6, Y1
-	VFMADD231PS Y7, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	VFMADD231PS Y13, Y6, Y1
-	VFMADD231PS Y10, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairColumns
+	DECQ         R11
+	JE           tailPairLast1
+	VMOVUPS      (SP), Y2
+	VMOVUPS      (SP), Y5
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VFMADD231PS  Y10, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	VFMADD231PS  Y13, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairLast2
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VFMADD231PS  Y10, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	VFMADD231PS  Y13, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailPairLast3
+	VMOVUPS      (SP), Y1
+	VMOVUPS      (SP), Y4
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VFMADD231PS  Y10, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	VFMADD231PS  Y13, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairColumns
 
 tailPairLast1:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y9, Y6, Y3
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y8, Y6, Y4
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y12, Y6, Y3
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y11, Y6, Y4
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y9, Y6, Y3
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y4
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y12, Y6, Y3
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y4
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairDone
 
 tailPairLast2:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y9, Y6, Y4
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y8, Y6, Y5
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y12, Y6, Y4
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y11, Y6, Y5
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y4, Y4
-	VMASKMOVPS  Y4, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y9, Y6, Y4
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y5
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y12, Y6, Y4
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y5
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VMASKMOVPS   Y4, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairDone
 
 tailPairLast3:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y9, Y6, Y5
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y12, Y6, Y5
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y5, Y5
-	VMASKMOVPS  Y5, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailPairDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y9, Y6, Y5
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y12, Y6, Y5
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	VMASKMOVPS   Y5, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailPairDone
 
 tailPairOnly:
-	VMOVUPS     (SP), Y0
-	VMOVUPS     (SP), Y3
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y8, Y6, Y3
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y11, Y6, Y3
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	VMASKMOVPS  (DX)(R8*1), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y3, Y3
-	VMASKMOVPS  Y3, Y15, (DI)(R8*1)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMOVUPS      (SP), Y3
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y3
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y3
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	VPBROADCASTB (DX)(AX*1), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	VMASKMOVPS   Y3, Y15, (DI)(R8*1)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailPairDone:
 	ADDQ R8, SI
 	ADDQ R8, DI
-	ADDQ R8, DX
+	ADDQ AX, DX
 	SUBQ $0x02, BX
 	MOVQ $0x00000001, CX
 	JMP  tailNext
 
 tailOneAboveBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneAboveBelowOnly
 	VMOVUPS     (SP), Y1
@@ -12529,164 +12558,174 @@ tailOneAboveBelow:
 	ADDQ        R10, SI
 
 tailOneAboveBelowColumns:
-	DECQ        R11
-	JE          tailOneAboveBelowLast1
-	VMOVUPS     (SP), Y2
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y13, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneAboveBelowLast2
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y13, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneAboveBelowLast3
-	VMOVUPS     (SP), Y1
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y13, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveBelowColumns
+	DECQ         R11
+	JE           tailOneAboveBelowLast1
+	VMOVUPS      (SP), Y2
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y13, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneAboveBelowLast2
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y13, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneAboveBelowLast3
+	VMOVUPS      (SP), Y1
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y13, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveBelowColumns
 
 tailOneAboveBelowLast1:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveBelowDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveBelowDone
 
 tailOneAboveBelowLast2:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveBelowDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveBelowDone
 
 tailOneAboveBelowLast3:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveBelowDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveBelowDone
 
 tailOneAboveBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailOneAboveBelowDone:
 	DECQ BX
@@ -12694,7 +12733,9 @@ tailOneAboveBelowDone:
 	JMP  tailNext
 
 tailOneAbove:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneAboveOnly
 	VMOVUPS     (SP), Y1
@@ -12708,141 +12749,151 @@ tailOneAbove:
 	ADDQ        R10, SI
 
 tailOneAboveColumns:
-	DECQ        R11
-	JE          tailOneAboveLast1
-	VMOVUPS     (SP), Y2
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VFMADD231PS Y7, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneAboveLast2
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VFMADD231PS Y7, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneAboveLast3
-	VMOVUPS     (SP), Y1
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VFMADD231PS Y7, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveColumns
+	DECQ         R11
+	JE           tailOneAboveLast1
+	VMOVUPS      (SP), Y2
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VFMADD231PS  Y7, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneAboveLast2
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VFMADD231PS  Y7, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneAboveLast3
+	VMOVUPS      (SP), Y1
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VFMADD231PS  Y7, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveColumns
 
 tailOneAboveLast1:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y0
-	VFMADD231PS Y8, Y6, Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y0
+	VFMADD231PS  Y8, Y6, Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveDone
 
 tailOneAboveLast2:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y1
-	VFMADD231PS Y8, Y6, Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y1
+	VFMADD231PS  Y8, Y6, Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveDone
 
 tailOneAboveLast3:
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y9, Y6, Y2
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneAboveDone
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y9, Y6, Y2
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneAboveDone
 
 tailOneAboveOnly:
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI)(R9*1), Y15, Y6
-	VFMADD231PS Y8, Y6, Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI)(R9*1), Y15, Y6
+	VFMADD231PS  Y8, Y6, Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailOneAboveDone:
 	DECQ BX
@@ -12850,7 +12901,9 @@ tailOneAboveDone:
 	JMP  tailNext
 
 tailOneBelow:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneBelowOnly
 	VMOVUPS     (SP), Y1
@@ -12864,141 +12917,151 @@ tailOneBelow:
 	ADDQ        R10, SI
 
 tailOneBelowColumns:
-	DECQ        R11
-	JE          tailOneBelowLast1
-	VMOVUPS     (SP), Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	VFMADD231PS Y13, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneBelowLast2
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	VFMADD231PS Y13, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneBelowLast3
-	VMOVUPS     (SP), Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	VFMADD231PS Y13, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneBelowColumns
+	DECQ         R11
+	JE           tailOneBelowLast1
+	VMOVUPS      (SP), Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	VFMADD231PS  Y13, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneBelowLast2
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	VFMADD231PS  Y13, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneBelowLast3
+	VMOVUPS      (SP), Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	VFMADD231PS  Y13, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneBelowColumns
 
 tailOneBelowLast1:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y0
-	VFMADD231PS Y14, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneBelowDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y0
+	VFMADD231PS  Y14, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneBelowDone
 
 tailOneBelowLast2:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y1
-	VFMADD231PS Y14, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneBelowDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y1
+	VFMADD231PS  Y14, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneBelowDone
 
 tailOneBelowLast3:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS 64(SP), Y6, Y2
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneBelowDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  64(SP), Y6, Y2
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneBelowDone
 
 tailOneBelowOnly:
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	VMASKMOVPS  (SI)(R8*1), Y15, Y6
-	VFMADD231PS Y14, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	VMASKMOVPS   (SI)(R8*1), Y15, Y6
+	VFMADD231PS  Y14, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailOneBelowDone:
 	DECQ BX
@@ -13006,7 +13069,9 @@ tailOneBelowDone:
 	JMP  tailNext
 
 tailOne:
-	MOVQ        width+56(FP), R11
+	MOVQ        width+64(FP), R11
+	MOVQ        R11, AX
+	IMULQ       maskStep+32(FP), AX
 	DECQ        R11
 	JE          tailOneOnly
 	VMOVUPS     (SP), Y1
@@ -13017,118 +13082,128 @@ tailOne:
 	ADDQ        R10, SI
 
 tailOneColumns:
-	DECQ        R11
-	JE          tailOneLast1
-	VMOVUPS     (SP), Y2
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	VFMADD231PS Y10, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneLast2
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	VFMADD231PS Y10, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	DECQ        R11
-	JE          tailOneLast3
-	VMOVUPS     (SP), Y1
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	VFMADD231PS Y10, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneColumns
+	DECQ         R11
+	JE           tailOneLast1
+	VMOVUPS      (SP), Y2
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	VFMADD231PS  Y10, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneLast2
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	VFMADD231PS  Y10, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	DECQ         R11
+	JE           tailOneLast3
+	VMOVUPS      (SP), Y1
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	VFMADD231PS  Y10, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneColumns
 
 tailOneLast1:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y0
-	VFMADD231PS Y11, Y6, Y1
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y0
+	VFMADD231PS  Y11, Y6, Y1
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneDone
 
 tailOneLast2:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y1
-	VFMADD231PS Y11, Y6, Y2
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y1, Y1
-	VMASKMOVPS  Y1, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y1
+	VFMADD231PS  Y11, Y6, Y2
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneDone
 
 tailOneLast3:
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y12, Y6, Y2
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y2, Y2
-	VMASKMOVPS  Y2, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
-	JMP         tailOneDone
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y12, Y6, Y2
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VMASKMOVPS   Y2, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
+	JMP          tailOneDone
 
 tailOneOnly:
-	VMOVUPS     (SP), Y0
-	VMASKMOVPS  (SI), Y15, Y6
-	VFMADD231PS Y11, Y6, Y0
-	ADDQ        R10, SI
-	VMASKMOVPS  (DX), Y15, Y6
-	VCMPPS      $0x1e, 32(SP), Y6, Y6
-	VANDPS      Y6, Y0, Y0
-	VMASKMOVPS  Y0, Y15, (DI)
-	ADDQ        R10, DI
-	ADDQ        R10, DX
+	VMOVUPS      (SP), Y0
+	VMASKMOVPS   (SI), Y15, Y6
+	VFMADD231PS  Y11, Y6, Y0
+	ADDQ         R10, SI
+	VPBROADCASTB (DX), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VMASKMOVPS   Y0, Y15, (DI)
+	ADDQ         R10, DI
+	ADDQ         maskStep+32(FP), DX
 
 tailOneDone:
 	DECQ BX

@@ -9,10 +9,10 @@ import (
 )
 
 func depthwise3x3File(c *build.Context) {
-	tails := tailMasks(c)
+	tails, bits := tailMasks(c), laneBits(c)
 	for _, g := range isas(c) {
-		depthwise3x3(g, tails, false)
-		depthwise3x3(g, tails, true)
+		depthwise3x3(g, tails, nil)
+		depthwise3x3(g, tails, &bits)
 	}
 }
 
@@ -23,20 +23,30 @@ type rows3x3 struct {
 	isa
 	lane
 	name  string
-	pair  bool    // two rows of outputs
-	exist [4]bool // the rows of inputs, from the one above the first output's on; the last is for a pair
-	mask  bool
+	pair  bool         // two rows of outputs
+	exist [4]bool      // the rows of inputs, from the one above the first output's on; the last is for a pair
+	bits  *operand.Mem // of masks, if the result is masked
 }
 
-// Registers and memory of rows3x3. With AVX2 the last weights, the bias and the floor are in memory.
+// Registers of rows3x3: six sums, an input, weights, bias and floor. In AVX2, where the last one is the mask of the tail,
+// there is room for eight weights; what is left lies in the frame.
 const (
-	w3x3     = 7 // the first weight's; the sums are before, then an input
-	w3x3AVX2 = 8 // weights in registers there, for the last one has the mask of the tail
+	input3x3 = 6
+	w3x3     = 7
+	w3x3AVX2 = 8
+)
+
+// Vectors in the frame.
+const (
+	biasLocal = iota
+	floorLocal
+	weightLocal
+	locals3x3
 )
 
 func (r rows3x3) sum(row, phase int) reg.VecPhysical { return r.isa.v(row*3 + phase%3) }
 
-func (r rows3x3) input() reg.VecPhysical { return r.isa.v(6) }
+func (r rows3x3) input() reg.VecPhysical { return r.isa.v(input3x3) }
 
 // local is a vector in the frame.
 func (g isa) local(frame operand.Mem, i int) operand.Mem { return frame.Offset(i * g.bytes()) }
@@ -46,6 +56,7 @@ var (
 	row3x3, above3x3      = reg.R8, reg.R9            // from one row to the next, and to the one before
 	step3x3, columns3x3   = reg.R10, reg.R11
 	left3x3, hasAbove3x3  = reg.RBX, reg.RCX // rows to do, and whether there is one above them
+	maskRow3x3            = reg.RAX          // and scratch between rows
 	off3x3, whole3x3, all = reg.R12, reg.R13, reg.R15
 )
 
@@ -103,14 +114,14 @@ func (r rows3x3) start(frame operand.Mem, sum reg.VecPhysical) {
 	if r.wide() {
 		r.isa.VMOVAPS(r.isa.v(w3x3+9), sum)
 	} else {
-		r.isa.VMOVUPS(r.local(frame, 0), sum)
+		r.isa.VMOVUPS(r.local(frame, biasLocal), sum)
 	}
 }
 
 // weighted adds the input, weighted, to a sum.
 func (r rows3x3) weighted(frame operand.Mem, weight int, sum reg.VecPhysical) {
 	if !r.wide() && weight == w3x3AVX2 {
-		r.isa.VFMADD231PS(r.local(frame, 2), r.input(), sum)
+		r.isa.VFMADD231PS(r.local(frame, weightLocal), r.input(), sum)
 		return
 	}
 	r.isa.VFMADD231PS(r.isa.v(w3x3+weight), r.input(), sum)
@@ -118,32 +129,26 @@ func (r rows3x3) weighted(frame operand.Mem, weight int, sum reg.VecPhysical) {
 
 // finish stores the sums of a column.
 func (r rows3x3) finish(frame operand.Mem, phase int) {
-	for o, m := range []operand.Mem{{}, {Index: row3x3, Scale: 1}} {
-		if o == 1 && !r.pair {
-			break
-		}
+	one := func(o int, y, m operand.Mem) {
 		sum, t := r.sum(o, phase), r.input()
-		m.Base = m3x3
 		switch {
-		case r.mask && r.wide():
-			r.load(m, t)
-			r.keepPositive(t, r.isa.v(w3x3+10), sum, t)
-		case r.mask:
-			r.load(m, t)
-			r.isa.VCMPPS(operand.Imm(30), r.local(frame, 1), t, t)
-			r.isa.VANDPS(t, sum, sum)
+		case r.bits != nil:
+			r.keepMasked(m, *r.bits, sum, t)
 		case r.wide():
 			r.isa.VMAXPS(sum, r.isa.v(w3x3+10), sum)
 		default:
-			r.isa.VMOVUPS(r.local(frame, 1), t)
+			r.isa.VMOVUPS(r.local(frame, floorLocal), t)
 			r.isa.VMAXPS(sum, t, sum)
 		}
-		m.Base = y3x3
-		r.store(sum, m)
+		r.store(sum, y)
+	}
+	one(0, deref(y3x3), deref(m3x3))
+	if r.pair {
+		one(1, at(y3x3, row3x3, 1), at(m3x3, maskRow3x3, 1))
 	}
 	r.isa.ADDQ(step3x3, y3x3)
-	if r.mask {
-		r.isa.ADDQ(step3x3, m3x3)
+	if r.bits != nil {
+		r.isa.ADDQ(r.slot("maskStep"), m3x3)
 	}
 }
 
@@ -152,6 +157,10 @@ func (r rows3x3) emit(frame operand.Mem, next string) {
 	g := r.isa
 	g.Label(r.name)
 	g.MOVQ(g.slot("width"), columns3x3)
+	if r.bits != nil {
+		g.MOVQ(columns3x3, maskRow3x3)
+		g.IMULQ(g.slot("maskStep"), maskRow3x3)
+	}
 	g.DECQ(columns3x3)
 	g.JE(operand.LabelRef(r.name + "Only"))
 	r.column(frame, 0, false, true)
@@ -173,8 +182,8 @@ func (r rows3x3) emit(frame operand.Mem, next string) {
 	if r.pair {
 		g.ADDQ(row3x3, x3x3)
 		g.ADDQ(row3x3, y3x3)
-		if r.mask {
-			g.ADDQ(row3x3, m3x3)
+		if r.bits != nil {
+			g.ADDQ(maskRow3x3, m3x3)
 		}
 		g.SUBQ(operand.Imm(2), left3x3)
 	} else {
@@ -185,10 +194,10 @@ func (r rows3x3) emit(frame operand.Mem, next string) {
 }
 
 // depthwise3x3 goes through all rows with one vector of channels after the other.
-func depthwise3x3(g isa, tails operand.Mem, mask bool) {
+func depthwise3x3(g isa, tails operand.Mem, bits *operand.Mem) {
 	name, result, params := "depthwise3x3", "max(floor, bias[c] + s)", "bias *float32, floor float32"
-	if mask {
-		name, result, params = "depthwise3x3Mask", "s where mask[(r*width + j)*cols + c] > 0, else 0,", "mask *float32"
+	if bits != nil {
+		name, result, params = "depthwise3x3Mask", "s where bit c of the mask at byte (r*width + j)*maskStep is set, else 0,", "mask *uint16, maskStep int"
 	}
 	g.fn(name, "(y, x, w *float32, "+params+", above, rows, below, width, cols int)",
 		name+g.name+" computes, for r in [0,rows), j in [0,width) and c in [0,cols), all positive,",
@@ -197,10 +206,9 @@ func depthwise3x3(g isa, tails operand.Mem, mask bool) {
 		"",
 		"with s = Σ_{i,k<3} x[((r+i-1)*width + j+k-1)*cols + c] * w[(3*i+k)*cols + c] over the inputs inside the image, which has",
 		"above rows before the first and below rows after the last: those next to them are read where there are any.")
-	locals := 3 // bias, floor or zero, the last weight
 	frame := operand.Mem{}
 	if !g.wide() {
-		frame = g.AllocLocal(locals * g.bytes())
+		frame = g.AllocLocal(locals3x3 * g.bytes())
 	}
 	g.floats("cols", step3x3)
 	g.MOVQ(step3x3, all)
@@ -216,50 +224,49 @@ func depthwise3x3(g isa, tails operand.Mem, mask bool) {
 	if g.wide() {
 		limit = g.v(w3x3 + 10)
 	}
-	if mask {
-		g.zero(limit)
-	} else {
+	if bits == nil {
 		g.VBROADCASTSS(g.slot("floor"), limit)
-	}
-	if !g.wide() {
-		g.VMOVUPS(limit, g.local(frame, 1))
+		if !g.wide() {
+			g.VMOVUPS(limit, g.local(frame, floorLocal))
+		}
 	}
 	g.byVector(off3x3, whole3x3, all, func(l lane, prefix string) {
-		r := rows3x3{isa: g, lane: l, mask: mask}
+		r := rows3x3{isa: g, lane: l, bits: bits}
 		// Weights, and the bias.
 		g.arg("w", reg.RAX)
 		g.ADDQ(off3x3, reg.RAX)
 		for i := range 9 {
-			to := g.v(6)
+			to := g.v(input3x3)
 			if g.wide() || i < w3x3AVX2 {
 				to = g.v(w3x3 + i)
 			}
 			l.load(deref(reg.RAX), to)
-			if to == g.v(6) {
-				g.VMOVUPS(to, g.local(frame, 2))
+			if to == g.v(input3x3) {
+				g.VMOVUPS(to, g.local(frame, weightLocal))
 			}
 			g.ADDQ(step3x3, reg.RAX)
 		}
-		bias := g.v(6)
+		bias := g.v(input3x3)
 		if g.wide() {
 			bias = g.v(w3x3 + 9)
 		}
-		if mask {
+		if bits != nil {
 			g.zero(bias)
 		} else {
 			g.arg("bias", reg.RAX)
 			l.load(at(reg.RAX, off3x3, 1), bias)
 		}
 		if !g.wide() {
-			g.VMOVUPS(bias, g.local(frame, 0))
+			g.VMOVUPS(bias, g.local(frame, biasLocal))
 		}
 		g.arg("y", y3x3)
 		g.ADDQ(off3x3, y3x3)
 		g.arg("x", x3x3)
 		g.ADDQ(off3x3, x3x3)
-		if mask {
-			g.arg("mask", m3x3)
-			g.ADDQ(off3x3, m3x3)
+		if bits != nil {
+			g.MOVQ(off3x3, m3x3)
+			g.SHRQ(operand.Imm(5), m3x3) // a bit for four bytes
+			g.ADDQ(g.slot("mask"), m3x3)
 		}
 		g.arg("rows", left3x3)
 		g.arg("above", hasAbove3x3)

@@ -112,7 +112,7 @@ func (d *depthwise) eachImage(task int, f func(at, size, first, rows int)) {
 }
 
 // run computes a task; extra is added and mask masks in a second pass over each run, which is still in the first cache.
-func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros []float32) {
+func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint16, zeros []float32) {
 	floor, bias := noFloor, e.Bias
 	if e.ReLU {
 		floor = 0
@@ -120,11 +120,12 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 	if bias == nil {
 		bias = zeros
 	}
+	words := kern.MaskWords(d.outC)
 	if d.plain && e.Residual == nil {
 		d.eachImage(task, func(at, size, first, rows int) {
 			y, x := out[at:][:size], in[at:][:size]
 			if mask != nil {
-				d.set.Depthwise3x3Mask(y, x, w, mask[at:][:size], d.gh, d.gw, d.outC, first, rows)
+				d.set.Depthwise3x3Mask(y, x, w, mask[at/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
 				return
 			}
 			d.set.Depthwise3x3(y, x, w, bias, floor, d.gh, d.gw, d.outC, first, rows)
@@ -132,6 +133,7 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 		return
 	}
 	step := d.outStepW * d.outC
+	maskRow := d.outStepW * words
 	d.each(task, d.rows, func(at, from int, r depthwiseRun) {
 		switch y := out[at:]; {
 		case e.Residual != nil:
@@ -141,20 +143,20 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 			sum := sc.worker(0, r.count*d.outC)
 			d.set.Depthwise(sum, d.outC, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
 			if mask != nil {
-				d.set.FinishMask(y, step, sum, d.outC, e.Residual[at:], mask[at:], r.count, d.outC)
+				d.set.FinishMask(y, step, sum, d.outC, e.Residual[at:], mask[at/d.outC*words:], maskRow, 0, r.count, d.outC)
 				return
 			}
 			d.set.Finish(y, step, sum, d.outC, zeros, e.Residual[at:], floor, r.count, d.outC)
 		case mask != nil:
 			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
-			d.set.FinishMask(y, step, y, step, nil, mask[at:], r.count, d.outC)
+			d.set.FinishMask(y, step, y, step, nil, mask[at/d.outC*words:], maskRow, 0, r.count, d.outC)
 		default:
 			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, floor, r.count, d.outC)
 		}
 	})
 }
 
-func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask, zeros []float32) {
+func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask []uint16, zeros []float32) {
 	tasks := 0
 	for _, d := range phases {
 		tasks += d.tasks()
