@@ -24,7 +24,7 @@ func TestEveryRecipeIsSound(t *testing.T) {
 			t.Errorf("%s: %v", p.Recipe, err)
 			continue
 		}
-		if err := (&Job{Settings: p.Settings}).plan(); err != nil {
+		if err := (&Job{Settings: p.Settings}).readTraining(); err != nil {
 			t.Errorf("%s: %v", p.Recipe, err)
 		}
 		if (method.Teachers > 0) != (p.Needs != "") {
