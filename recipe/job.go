@@ -143,7 +143,7 @@ func (j *Job) readTraining() error {
 		return fmt.Errorf("begin is %d, but the run has %d epochs: %s would never begin", s.Begin, s.Epochs, s.Method)
 	case s.ValidationSteps < 0:
 		return fmt.Errorf("validation_steps is %d, expected at least 0", s.ValidationSteps)
-	case s.ValidationSteps > 0 && !(s.validationEpsilon() > 0):
+	case s.ValidationSteps > 0 && !(s.AttackedAt() > 0):
 		return fmt.Errorf("validation_steps is %d, but search.epsilon is 0: there is no ball to validate in", s.ValidationSteps)
 	}
 	switch s.Optimizer {
@@ -181,13 +181,13 @@ func (j *Job) readTraining() error {
 	case s.SWA > 0:
 		j.average = train.SWA{From: int(math.Ceil(s.SWA * float64(s.Epochs)))}
 	}
-	eps := float64(s.validationEpsilon())
+	eps := float64(s.AttackedAt())
 	j.validate = threat.Model{Epsilon: eps, StepSize: eps / 4, Steps: s.ValidationSteps, Start: threat.Uniform}
 	return j.validate.Validate()
 }
 
-// validationEpsilon is the radius of the validation.
-func (s Settings) validationEpsilon() Radius {
+// AttackedAt is the radius that a run is judged at: that of its validation.
+func (s Settings) AttackedAt() Radius {
 	if s.ValidationEpsilon > 0 {
 		return s.ValidationEpsilon
 	}
