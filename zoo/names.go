@@ -39,6 +39,7 @@ var listed = []struct {
 	{"wrn-34-10-ltd", colour, chen},
 	{"wrn-34-20-ltd", colour, chen},
 	{"wrn-34-20-ltd-sub1", colour, chen + ", with the unused sub_block1"},
+	{"small-cnn-w8", [3]int{28, 28, 1}, "small-cnn with a quarter of its channels, 1/16 of its parameters"},
 	{"small-cnn", [3]int{28, 28, 1}, "Zhang et al. 2019, TRADES (MNIST network)"},
 }
 
@@ -66,22 +67,31 @@ func List() []Entry {
 
 var (
 	resnetName = regexp.MustCompile(`^resnet(\d{1,4})(?:-w(\d{1,4}))?$`)
+	smallName  = regexp.MustCompile(`^small-cnn(?:-w(\d{1,4}))?$`)
 	wrnName    = regexp.MustCompile(`^wrn-(\d{1,4})-(\d{1,3})(-ltd|-ltd-sub1)?$`)
 )
 
 // parse finds the architecture of a name: those of List, resnetD and resnetD-wW of any width W and D = 18, 34 or 6n+2,
-// wrn-D-K, wrn-D-K-ltd and wrn-D-K-ltd-sub1 of any widening K and D = 6n+4.
+// small-cnn-wW, wrn-D-K, wrn-D-K-ltd and wrn-D-K-ltd-sub1 of any widening K and D = 6n+4.
 func parse(name string) (architecture, error) {
 	switch name {
 	case "mobilenet-v2":
 		return mobileNetV2, nil
 	case "preact-resnet18":
 		return preActResNet18, nil
-	case "small-cnn":
-		return smallCNN, nil
 	}
 	if m := resnetName.FindStringSubmatch(name); m != nil {
 		return parseResNet(name, m[1], m[2])
+	}
+	if m := smallName.FindStringSubmatch(name); m != nil {
+		width := 32
+		if m[1] != "" {
+			width = number(m[1])
+		}
+		if width < 1 {
+			return nil, fmt.Errorf("%s: width 0, expected at least 1", name)
+		}
+		return smallCNN(width), nil
 	}
 	if m := wrnName.FindStringSubmatch(name); m != nil {
 		depth, k := number(m[1]), number(m[2])

@@ -116,6 +116,7 @@ type commands struct {
 	Train    trainCmd    `cmd:"" help:"Train a model by a recipe or a method."`
 	Evaluate evaluateCmd `cmd:"" help:"Attack a model and report what holds."`
 	Compare  compareCmd  `cmd:"" help:"Put runs side by side."`
+	Sweep    sweepCmd    `cmd:"" help:"Train methods over radii and seeds, attack them all, and make the table."`
 	Bench    benchCmd    `cmd:"" help:"Measure this machine: kernels, training steps, attacks."`
 	Models   modelsCmd   `cmd:"" help:"List the networks."`
 	Methods  methodsCmd  `cmd:"" help:"List the training methods."`
