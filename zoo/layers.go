@@ -34,6 +34,7 @@ type walk struct {
 	bound  *classifier.Bound // where parameters' nodes are; nil while measuring
 	params []classifier.Param
 	macs   int64 // multiply-adds of convolutions and linear layers for one image
+	idle   int   // trained values that no forward pass visits
 	// vanished is set where an image became empty: it was too small for the network.
 	vanished bool
 }
@@ -63,9 +64,14 @@ func (s scope) unused(modules func(s scope)) {
 	if s.bound != nil {
 		return
 	}
-	macs := s.macs
+	macs, declared := s.macs, len(s.params)
 	modules(s)
 	s.macs = macs
+	for _, p := range s.params[declared:] {
+		if p.Kind.Trainable() {
+			s.idle += p.Size()
+		}
+	}
 }
 
 // conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless said otherwise.
