@@ -21,7 +21,7 @@ var allowed = map[string][]string{
 	"attack":      {"classifier", "threat", "internal/rng"},
 	"data":        {"internal/rng"},
 	"zoo":         {"classifier", "internal/closest", "internal/rng"},
-	"weights":     {"classifier", "zoo"},
+	"weights":     {"classifier", "zoo", "internal/closest", "internal/pickle"},
 	"train":       {"classifier", "threat", "data", "weights", "internal/rng"},
 	"eval":        {"attack", "classifier", "threat", "data", "internal/rng"},
 	"report":      {},
