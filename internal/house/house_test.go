@@ -15,13 +15,16 @@ const module = "github.com/adaad-go/adaad/"
 
 // allowed lists, for each package, the packages of this module it may import. What is not listed may import nothing here.
 var allowed = map[string][]string{
-	"classifier":  {},
-	"threat":      {},
-	"distill":     {"classifier", "threat"},
-	"attack":      {"classifier", "threat", "internal/rng"},
-	"data":        {"internal/rng"},
-	"zoo":         {"classifier", "internal/closest", "internal/rng"},
-	"weights":     {"classifier", "zoo"},
+	"classifier": {},
+	"threat":     {},
+	"distill":    {"classifier", "threat"},
+	"attack":     {"classifier", "threat", "internal/rng"},
+	"data":       {"internal/rng"},
+	"zoo":        {"classifier", "internal/closest", "internal/rng"},
+	"weights":    {"classifier", "zoo"},
+
+	"weights/onnx": {"classifier", "zoo"},
+
 	"train":       {"classifier", "threat", "data", "weights", "internal/rng"},
 	"eval":        {"attack", "classifier", "threat", "data", "internal/rng"},
 	"report":      {},
