@@ -1,7 +1,6 @@
 package onnx
 
 import (
-	"encoding/binary"
 	"fmt"
 	"maps"
 	"math"
@@ -42,9 +41,7 @@ func Export(m *classifier.Model, o Options) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	for i, l := range e.layers {
-		e.layer(i, l)
-	}
+	e.write()
 	return e.file, nil
 }
 
@@ -56,6 +53,15 @@ type exporter struct {
 	keep   bool // batch norms
 	file   *File
 	names  []string // of the values: the images, then each layer's result
+	grids  []*grid  // the integers that a value is quantised to; nil for one that stays in float32
+}
+
+func (e *exporter) write() {
+	e.quantized(0)
+	for i, l := range e.layers {
+		e.layer(i, l)
+		e.quantized(i + 1)
+	}
 }
 
 func newExporter(m *classifier.Model, o Options) (*exporter, error) {
@@ -64,7 +70,8 @@ func newExporter(m *classifier.Model, o Options) (*exporter, error) {
 		return nil, fmt.Errorf("%s is no network of the zoo, the only ones that are written as ONNX", m.Name())
 	}
 	h, w, c := m.Input()
-	e := &exporter{model: m, layers: layers, params: map[string][]float32{}, keep: o.KeepBatchNorm, names: []string{Images}}
+	e := &exporter{model: m, layers: layers, params: map[string][]float32{}, keep: o.KeepBatchNorm, names: []string{Images},
+		grids: make([]*grid, len(layers)+1)}
 	for i, p := range m.Params() {
 		values, err := tensors.CopyFlatData[float32](m.State[i])
 		if err != nil {
@@ -109,7 +116,7 @@ var onnxOps = map[zoo.Op]string{zoo.Conv: "Conv", zoo.Norm: "BatchNormalization"
 func (e *exporter) layer(i int, l zoo.Layer) {
 	var inputs []string
 	for _, at := range l.Inputs {
-		inputs = append(inputs, e.names[at])
+		inputs = append(inputs, e.read(at))
 	}
 	out := e.names[i+1]
 	switch l.Op {
@@ -122,19 +129,14 @@ func (e *exporter) layer(i int, l zoo.Layer) {
 		} else if l.Norm != "" {
 			weight, bias = e.fold(l)
 		}
-		inputs = append(inputs, e.floats(l.Name+".weight", weight, e.shape(l.Weight)...))
-		if bias != nil {
-			inputs = append(inputs, e.floats(l.Name+".bias", bias, l.Channels))
-		}
-		e.node("Conv", target, inputs, e.convAttributes(l)...)
+		e.node("Conv", target, append(inputs, e.weights(l, weight, bias)...), e.convAttributes(l)...)
 		if normed {
 			e.norm(out, target, l)
 		}
 	case zoo.Norm:
 		e.norm(out, inputs[0], l)
 	case zoo.Linear:
-		inputs = append(inputs, e.floats(l.Weight, e.params[l.Weight], e.shape(l.Weight)...), e.floats(l.Bias, e.params[l.Bias], l.Channels))
-		e.node("Gemm", out, inputs, ints("transB", 1))
+		e.node("Gemm", out, append(inputs, e.weights(l, e.params[l.Weight], e.params[l.Bias])...), ints("transB", 1))
 	case zoo.GlobalMean:
 		e.node("GlobalAveragePool", out+".pool", inputs)
 		e.node("Flatten", out, []string{out + ".pool"})
@@ -143,6 +145,18 @@ func (e *exporter) layer(i int, l zoo.Layer) {
 	default:
 		e.node(onnxOps[l.Op], out, inputs)
 	}
+}
+
+// weights writes a layer's weight and its bias, if it has one.
+func (e *exporter) weights(l zoo.Layer, weight, bias []float32) []string {
+	if g := e.grids[l.Inputs[0]]; g != nil {
+		return e.integers(l, *g, weight, bias)
+	}
+	names := []string{e.floats(l.Name+".weight", weight, e.shape(l.Weight)...)}
+	if bias != nil {
+		names = append(names, e.floats(l.Name+".bias", bias, l.Channels))
+	}
+	return names
 }
 
 // fold returns the convolution of a layer that has its batch norm in it: w·γ/√(σ²+ε), β - μ·γ/√(σ²+ε).
@@ -192,11 +206,7 @@ func (e *exporter) constant(t Tensor) string {
 }
 
 func (e *exporter) floats(name string, values []float32, dims ...int) string {
-	t := Tensor{Name: name, Type: Float32, Dims: dims, Data: make([]byte, 0, 4*len(values))}
-	for _, v := range values {
-		t.Data = binary.LittleEndian.AppendUint32(t.Data, math.Float32bits(v))
-	}
-	return e.constant(t)
+	return e.constant(*floatTensor(name, values, dims...))
 }
 
 // shape is a parameter's.
