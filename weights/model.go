@@ -10,11 +10,9 @@ import (
 	"math"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
-	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute/dtypes/float16"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -85,7 +83,9 @@ func Save(path string, m *classifier.Model, card Card) error {
 // tracked is PyTorch's count of training batches, which nothing here uses.
 const tracked = "num_batches_tracked"
 
-func cardPath(path string) string { return strings.TrimSuffix(path, ".safetensors") + ".json" }
+const extension = ".safetensors"
+
+func cardPath(path string) string { return strings.TrimSuffix(path, extension) + ".json" }
 
 // Write writes the card.
 func (c Card) Write(path string) error {
@@ -139,40 +139,47 @@ func (t Tensor) Floats() ([]float32, error) {
 	return out, nil
 }
 
-// Load reads a model from a safetensors file or from a run folder. The file must say which architecture it holds, as
-// those that this program writes do; see LoadAs for others.
+// Load reads a model from a safetensors or PyTorch file or from a run folder. Files that do not say which architecture
+// they hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify].
 func Load(path string) (*classifier.Model, error) {
 	path, f, err := open(path)
 	if err != nil {
 		return nil, err
 	}
-	text, has := f.Metadata[aboutKey]
-	if !has {
-		return nil, fmt.Errorf("%s does not say which architecture it holds, as files written by adaad do", path)
-	}
-	var a about
-	if err := json.Unmarshal([]byte(text), &a); err != nil {
-		return nil, fmt.Errorf("%s: metadata %q is %q, expected model, classes and input", path, aboutKey, text)
-	}
-	net, err := zoo.New(a.Model, a.Classes, a.Input)
+	id, err := f.Identify(Hints{})
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
-	return fill(path, f, net)
+	return id.modelOf(path)
 }
 
-// LoadAs reads the weights of a known architecture.
+// LoadAs reads the weights of a known network, under its own names.
 func LoadAs(path string, net classifier.Network) (*classifier.Model, error) {
 	path, f, err := open(path)
 	if err != nil {
 		return nil, err
 	}
-	return fill(path, f, net)
+	id := &Identity{tensors: map[string]Tensor{}}
+	id.match(net, f.parameters())
+	return id.modelOf(path)
 }
 
-// LoadCard reads the card of a model file or run folder; one without a card gives an fs.ErrNotExist.
+func (id *Identity) modelOf(path string) (*classifier.Model, error) {
+	m, err := id.Model()
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+// LoadCard reads the card of a model file or run folder; one without a card gives an fs.ErrNotExist. Only safetensors
+// files have one: what stands beside others is not ours.
 func LoadCard(path string) (*Card, error) {
-	path = cardPath(modelPath(path))
+	path = modelPath(path)
+	if !strings.HasSuffix(path, extension) {
+		return nil, fmt.Errorf("%s has no card: %w", path, fs.ErrNotExist)
+	}
+	path = cardPath(path)
 	text, err := os.ReadFile(path)
 	if err != nil {
 		return nil, err
@@ -203,86 +210,13 @@ func open(path string) (string, *File, error) {
 	return file, f, err
 }
 
-// fill makes the model of a network out of a file's tensors, which must be exactly the network's.
-func fill(path string, f *File, net classifier.Network) (*classifier.Model, error) {
-	found := map[string]Tensor{}
-	for _, t := range f.Tensors {
-		if !strings.HasSuffix(t.Name, tracked) {
-			found[t.Name] = t
-		}
-	}
-	var state []*tensors.Tensor
-	var missing, wrong []string
-	for _, p := range net.Params() {
-		t, has := found[p.Name]
-		delete(found, p.Name)
-		if !has {
-			missing = append(missing, p.Name)
-			continue
-		}
-		if !slices.Equal(t.Shape, p.Shape) {
-			wrong = append(wrong, fmt.Sprintf("%s is %v, expected %v", p.Name, t.Shape, p.Shape))
-			continue
-		}
-		values, err := t.Floats()
-		if err != nil {
-			return nil, fmt.Errorf("%s: %w", path, err)
-		}
-		for i, v := range values {
-			if d := v - v; d != 0 {
-				return nil, fmt.Errorf("%s: tensor %s is %v at index %d, expected finite values", path, p.Name, v, i)
-			}
-		}
-		state = append(state, tensors.FromFlatDataAndDimensions(values, p.Shape...))
-	}
-	var unexpected []string
-	for _, t := range f.Tensors {
-		if _, left := found[t.Name]; left {
-			unexpected = append(unexpected, t.Name)
-		}
-	}
-	if len(missing)+len(wrong)+len(unexpected) > 0 {
-		return nil, fmt.Errorf("%s does not hold a %s: %s", path, net.Name(), mismatch(missing, unexpected, wrong))
-	}
-	return classifier.NewModel(net, state)
-}
+// listed is how many names a sentence lists.
+const listed = 8
 
-// mismatch lists what does not fit, a few of each kind, with the closest unexpected name beside each missing one.
-func mismatch(missing, unexpected, wrong []string) string {
-	beside := make([]string, len(missing))
-	for i, name := range missing {
-		beside[i] = name
-		if near := closest(name, unexpected); near != "" {
-			beside[i] += " (closest: " + near + ")"
-		}
+func listNames(names []string) string {
+	text := strings.Join(names[:min(len(names), listed)], ", ")
+	if len(names) > listed {
+		text += ", ..."
 	}
-	var parts []string
-	for _, kind := range []struct {
-		what  string
-		names []string
-	}{{"missing", beside}, {"unexpected", unexpected}, {"wrongly shaped", wrong}} {
-		if n := len(kind.names); n > 0 {
-			text := strings.Join(kind.names[:min(n, 8)], ", ")
-			if n > 8 {
-				text += ", ..."
-			}
-			parts = append(parts, fmt.Sprintf("%d %s: %s", n, kind.what, text))
-		}
-	}
-	return strings.Join(parts, "; ")
-}
-
-// closest is the name most like another: the one that shares the longest end with it, as prefixes are what differs.
-func closest(name string, among []string) string {
-	best, length := "", 0
-	for _, other := range among {
-		n := 0
-		for n < min(len(name), len(other)) && name[len(name)-1-n] == other[len(other)-1-n] {
-			n++
-		}
-		if n > length {
-			best, length = other, n
-		}
-	}
-	return best
+	return text
 }

@@ -76,22 +76,24 @@ func (s scope) unused(modules func(s scope)) {
 	s.macs, s.layers = macs, layers
 }
 
-// conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless valid.
+// conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless said otherwise.
 type conv struct {
 	out, size, stride int
 	depthwise         bool // one kernel per channel
 	valid             bool // no padding
+	same              bool // TensorFlow's padding of images of even size: with stride 2 there is less before than after
 	bias              bool
 }
 
 // declare declares the convolution's kernel [out, in/groups, size, size] and returns it with the size of the output.
 func (c conv) declare(s scope, x image, name string) (weight *Node, out image) {
-	in, pad := x.c, c.padding()
+	in := x.c
+	before, after := c.padding()
 	if c.depthwise {
 		in = 1
 	}
 	weight = s.param(classifier.ConvWeight, name+".weight", c.out, in, c.size, c.size)
-	out = image{h: (x.h+2*pad-c.size)/c.stride + 1, w: (x.w+2*pad-c.size)/c.stride + 1, c: c.out}
+	out = image{h: (x.h+before+after-c.size)/c.stride + 1, w: (x.w+before+after-c.size)/c.stride + 1, c: c.out}
 	s.vanished = s.vanished || out.h < 1 || out.w < 1
 	s.macs += int64(out.h * out.w * c.out * in * c.size * c.size)
 	return weight, out
@@ -99,16 +101,21 @@ func (c conv) declare(s scope, x image, name string) (weight *Node, out image) {
 
 // layer is the convolution in a list of layers.
 func (c conv) layer(s scope, name string) Layer {
-	l := Layer{Op: Conv, Name: s.prefix + name, Weight: s.prefix + name + ".weight", Kernel: c.size, Stride: c.stride, Padding: c.padding()}
-	l.Depthwise = c.depthwise
-	return l
+	before, after := c.padding()
+	return Layer{Op: Conv, Name: s.prefix + name, Weight: s.prefix + name + ".weight",
+		Kernel: c.size, Stride: c.stride, Before: before, After: after, Depthwise: c.depthwise}
 }
 
-func (c conv) padding() int {
-	if c.valid {
-		return 0
+// padding is how many zeros are put before and after each row and column.
+func (c conv) padding() (before, after int) {
+	switch {
+	case c.valid:
+		return 0, 0
+	case c.same:
+		all := c.size - c.stride
+		return all / 2, all - all/2
 	}
-	return c.size / 2
+	return c.size / 2, c.size / 2
 }
 
 // layout is N,H,W,C for images and PyTorch's out,in,h,w for kernels.
@@ -120,12 +127,13 @@ var layout = compute.ConvolveAxesConfig{
 
 // apply convolves x [N,H,W,in] with weight [out,in/groups,size,size].
 func (c conv) apply(x, weight *Node) *Node {
-	pad, groups := c.padding(), 1
+	before, after := c.padding()
+	groups := 1
 	if c.depthwise {
 		groups = c.out
 	}
 	y := Convolve(x, weight).AxesConfig(layout).Strides(c.stride).
-		PaddingPerDim([][2]int{{pad, pad}, {pad, pad}}).ChannelGroupCount(groups).Done()
+		PaddingPerDim([][2]int{{before, after}, {before, after}}).ChannelGroupCount(groups).Done()
 	if c.depthwise {
 		depthwiseForms(x.Graph())[y.Id()] = c
 	}
@@ -249,9 +257,22 @@ func relu(x image) image {
 	return x.then(Layer{Op: ReLU}, x.h, x.w, x.c, func(x *Node) *Node { return Max(ScalarZero(x.Graph(), x.DType()), x) })
 }
 
+// swish is x·σ(x).
+func swish(x image) image {
+	return x.then(Layer{Op: Swish}, x.h, x.w, x.c, func(x *Node) *Node { return Mul(x, Sigmoid(x)) })
+}
+
 // add is a residual connection.
 func add(x, y image) image {
 	return x.then(Layer{Op: Sum, Inputs: []int{y.at}}, x.h, x.w, x.c, func(x *Node) *Node { return Add(x, y.node) })
+}
+
+// firstStride is 2 where a stage but the first begins.
+func firstStride(stage, block int) int {
+	if stage > 0 && block == 0 {
+		return 2
+	}
+	return 1
 }
 
 // globalMean averages over the pixels: [N,h,w,c] to [N,c].

@@ -14,10 +14,12 @@ const (
 	Norm                 // a batch norm that follows no convolution
 	Linear               // x·weightᵀ + bias
 	ReLU                 // max(0, x)
+	Swish                // x·σ(x)
 	Sum                  // of two images: a residual connection
 	GlobalMean           // over the pixels, to a vector
 	MaxPool2             // over every 2x2 pixels; an odd last row or column is dropped
 	Flatten              // to a vector, in PyTorch's order of channels first
+	Normalise            // (images - mean) / std per channel
 )
 
 // Layer is one step of a network in eval mode. Its parameters are named as in the network's Params; "" is none.
@@ -28,10 +30,12 @@ type Layer struct {
 
 	Name         string // the module's; "" where it has no parameters
 	Weight, Bias string
+	Mean, Std    string
 	Norm         string // the batch norm's module, with .weight, .bias, .running_mean and .running_var
 
-	Kernel, Stride, Padding int // of a convolution, on both axes
-	Depthwise               bool
+	Kernel, Stride int // of a convolution, on both axes
+	Before, After  int // its padding with zeros
+	Depthwise      bool
 }
 
 // Layers lists the layers of a network from New in an order in which they can be computed; the last gives the logits.

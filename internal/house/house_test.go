@@ -15,22 +15,20 @@ const module = "github.com/adaad-go/adaad/"
 
 // allowed lists, for each package, the packages of this module it may import. What is not listed may import nothing here.
 var allowed = map[string][]string{
-	"classifier": {},
-	"threat":     {},
-	"distill":    {"classifier", "threat"},
-	"attack":     {"classifier", "threat", "internal/rng"},
-	"data":       {"internal/rng"},
-	"zoo":        {"classifier", "internal/closest", "internal/rng"},
-	"weights":    {"classifier", "zoo"},
-
-	"weights/onnx": {"classifier", "zoo"},
-
+	"classifier":  {},
+	"threat":      {},
+	"distill":     {"classifier", "threat"},
+	"attack":      {"classifier", "threat", "internal/rng"},
+	"data":        {"internal/rng"},
+	"zoo":         {"classifier", "internal/closest", "internal/rng"},
+	"weights":     {"classifier", "zoo", "weights/onnx", "internal/closest", "internal/pickle"},
 	"train":       {"classifier", "threat", "data", "weights", "internal/rng"},
 	"eval":        {"attack", "classifier", "threat", "data", "internal/rng"},
 	"report":      {},
 	"recipe":      {"attack", "classifier", "data", "distill", "eval", "report", "threat", "train", "weights", "zoo", "internal/closest", "internal/rng"},
 	"backend/vec": {"internal/kern", "backend/vec/internal/conv", "backend/vec/internal/pages"},
 
+	"weights/onnx":              {"classifier", "zoo"},
 	"backend/vec/internal/conv": {"internal/kern", "backend/vec/internal/pages"},
 	"internal/golden":           {"classifier", "weights"},
 	"internal/cli": {"attack", "classifier", "data", "distill", "eval", "recipe", "report", "threat", "train", "weights", "zoo",

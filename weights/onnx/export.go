@@ -109,8 +109,9 @@ func newExporter(m *classifier.Model, o Options) (*exporter, error) {
 	return e, nil
 }
 
+// onnxOps are what layers are called; most are the operators that compute them.
 var onnxOps = map[zoo.Op]string{zoo.Conv: "Conv", zoo.Norm: "BatchNormalization", zoo.Linear: "Gemm", zoo.ReLU: "Relu", zoo.Sum: "Add",
-	zoo.GlobalMean: "GlobalAveragePool", zoo.MaxPool2: "MaxPool", zoo.Flatten: "Flatten"}
+	zoo.Swish: "Swish", zoo.GlobalMean: "GlobalAveragePool", zoo.MaxPool2: "MaxPool", zoo.Flatten: "Flatten", zoo.Normalise: "Normalised"}
 
 // layer writes the i-th layer.
 func (e *exporter) layer(i int, l zoo.Layer) {
@@ -137,6 +138,12 @@ func (e *exporter) layer(i int, l zoo.Layer) {
 		e.norm(out, inputs[0], l)
 	case zoo.Linear:
 		e.node("Gemm", out, append(inputs, e.weights(l, e.params[l.Weight], e.params[l.Bias])...), ints("transB", 1))
+	case zoo.Swish:
+		e.node("Sigmoid", out+".sigmoid", inputs)
+		e.node("Mul", out, append(inputs, out+".sigmoid"))
+	case zoo.Normalise:
+		e.node("Sub", out+".centred", append(inputs, e.floats(l.Mean, e.params[l.Mean], l.Channels, 1, 1)))
+		e.node("Div", out, []string{out + ".centred", e.floats(l.Std, e.params[l.Std], l.Channels, 1, 1)})
 	case zoo.GlobalMean:
 		e.node("GlobalAveragePool", out+".pool", inputs)
 		e.node("Flatten", out, []string{out + ".pool"})
@@ -176,8 +183,8 @@ func (e *exporter) fold(l zoo.Layer) (weight, bias []float32) {
 }
 
 func (e *exporter) convAttributes(l zoo.Layer) []Attribute {
-	k, s, p := int64(l.Kernel), int64(l.Stride), int64(l.Padding)
-	attributes := []Attribute{list("kernel_shape", k, k), list("strides", s, s), list("pads", p, p, p, p)}
+	k, s, before, after := int64(l.Kernel), int64(l.Stride), int64(l.Before), int64(l.After)
+	attributes := []Attribute{list("kernel_shape", k, k), list("strides", s, s), list("pads", before, before, after, after)}
 	if l.Depthwise {
 		attributes = append(attributes, ints("group", int64(l.Channels)))
 	}

@@ -37,7 +37,7 @@ func Quantize(backend compute.Backend, m *classifier.Model, calibration []float3
 	}
 	e.grids[0] = &grid{scale: 1. / 255}
 	for _, l := range e.layers {
-		if l.Op == zoo.ReLU || l.Op == zoo.Norm {
+		if l.Op == zoo.ReLU || l.Op == zoo.Swish || l.Op == zoo.Norm {
 			continue // computed in float32; ONNX Runtime joins a ReLU with what is before it
 		}
 		for _, at := range l.Inputs {

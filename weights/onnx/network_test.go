@@ -73,6 +73,7 @@ var families = []struct {
 }{
 	{"resnet8", [3]int{16, 16, 3}}, {"resnet18-w8", [3]int{16, 16, 3}}, {"preact-resnet18", [3]int{16, 16, 3}}, {"mobilenet-v2", [3]int{16, 16, 3}},
 	{"wrn-10-2-ltd-sub1", [3]int{16, 16, 3}}, {"small-cnn", [3]int{28, 28, 1}},
+	{"wrn-10-1-dm", [3]int{16, 16, 3}}, {"resnet8-normalised", [3]int{16, 16, 3}},
 }
 
 // A network that is written and read again has the same logits and the same gradients by the images.
