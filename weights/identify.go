@@ -36,6 +36,7 @@ type Identity struct {
 	Missing, Unexpected []string
 	Wrong               []Misfit
 
+	path    string
 	tensors map[string]Tensor // by the network's names
 }
 
@@ -53,6 +54,14 @@ func (m Misfit) String() string { return fmt.Sprintf("%s is %v, expected %v", m.
 //
 // Where some tensors do not fit the network, the identity says which; only where no network is found there is an error.
 func (f *File) Identify(h Hints) (*Identity, error) {
+	id, err := f.identify(h)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", f.Path, err)
+	}
+	return id, nil
+}
+
+func (f *File) identify(h Hints) (*Identity, error) {
 	if text, ours := f.Metadata[aboutKey]; ours && h.Model == "" {
 		var a about
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
@@ -62,14 +71,13 @@ func (f *File) Identify(h Hints) (*Identity, error) {
 		if err != nil {
 			return nil, err
 		}
-		id := &Identity{tensors: map[string]Tensor{}}
-		id.match(net, f.parameters())
+		id := f.as(net)
 		if strings.HasSuffix(a.Model, zoo.Normalised) {
 			id.Normalisation = "mean and std in the file"
 		}
 		return id, nil
 	}
-	id := &Identity{tensors: map[string]Tensor{}}
+	id := &Identity{path: f.Path, tensors: map[string]Tensor{}}
 	found, constants := splitNormalisation(f.parameters())
 	if len(found) == 0 {
 		return nil, errors.New("it holds no weights")
@@ -108,6 +116,13 @@ func (f *File) Identify(h Hints) (*Identity, error) {
 	}
 	id.match(net, found)
 	return id, nil
+}
+
+// as takes a file's tensors for those of a network, under its own names.
+func (f *File) as(net classifier.Network) *Identity {
+	id := &Identity{path: f.Path, tensors: map[string]Tensor{}}
+	id.match(net, f.parameters())
+	return id
 }
 
 // parameters are a file's tensors without PyTorch's counts of batches.
@@ -310,7 +325,7 @@ func (id *Identity) Fits() error {
 	if len(parts) == 0 {
 		return nil
 	}
-	return fmt.Errorf("it does not hold a %s: %s", id.Network.Name(), strings.Join(parts, "; "))
+	return fmt.Errorf("%s does not hold a %s: %s", id.path, id.Network.Name(), strings.Join(parts, "; "))
 }
 
 // Closest is the unexpected name that comes closest to a missing one, or empty.
@@ -323,6 +338,24 @@ func (id *Identity) Closest(name string) string {
 	return ""
 }
 
+// Constants are the mean and the deviation that the network normalises its images with, nil where it does not.
+func (id *Identity) Constants() (mean, std []float32, err error) {
+	for _, p := range id.Network.Params() {
+		t, has := id.tensors[p.Name]
+		switch {
+		case !has:
+		case p.Kind == classifier.InputMean:
+			mean, err = t.Floats()
+		case p.Kind == classifier.InputStd:
+			std, err = t.Floats()
+		}
+		if err != nil {
+			return nil, nil, fmt.Errorf("%s: %w", id.path, err)
+		}
+	}
+	return mean, std, nil
+}
+
 // Model makes the model; every tensor has to fit and to be finite.
 func (id *Identity) Model() (*classifier.Model, error) {
 	if err := id.Fits(); err != nil {
@@ -332,11 +365,11 @@ func (id *Identity) Model() (*classifier.Model, error) {
 	for _, p := range id.Network.Params() {
 		values, err := id.tensors[p.Name].Floats()
 		if err != nil {
-			return nil, err
+			return nil, fmt.Errorf("%s: %w", id.path, err)
 		}
 		for i, v := range values {
 			if d := v - v; d != 0 {
-				return nil, fmt.Errorf("tensor %s is %v at index %d, expected finite values", p.Name, v, i)
+				return nil, fmt.Errorf("%s: tensor %s is %v at index %d, expected finite values", id.path, p.Name, v, i)
 			}
 		}
 		state = append(state, tensors.FromFlatDataAndDimensions(values, p.Shape...))

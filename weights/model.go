@@ -21,7 +21,7 @@ import (
 const Name = "model.safetensors"
 
 // Card says what a saved model is and how well it was measured. It stands beside the weights, with .json in place of
-// .safetensors.
+// .safetensors. What is in it is enough to measure every accuracy again.
 type Card struct {
 	Model      string     `json:"model"` // architecture, as the command line names it
 	Input      [3]int     `json:"input"` // height, width, channels
@@ -30,8 +30,10 @@ type Card struct {
 	Method     string     `json:"method,omitempty"`
 	Recipe     string     `json:"recipe,omitempty"`
 	Seed       uint64     `json:"seed"`
+	HeldOut    float64    `json:"held_out,omitempty"`  // share of the training images that was held out
 	Version    string     `json:"version,omitempty"`   // of the program that made it
 	Selection  string     `json:"selection,omitempty"` // how the checkpoint was chosen
+	Source     string     `json:"source,omitempty"`    // of a model that was trained elsewhere: file, format, SHA-256
 	Accuracies []Measured `json:"accuracies,omitempty"`
 }
 
@@ -39,11 +41,19 @@ type Card struct {
 type Measured struct {
 	Attack   string  `json:"attack"` // "clean" for none
 	Norm     string  `json:"norm,omitempty"`
-	Epsilon  string  `json:"eps,omitempty"` // "8/255"
+	Epsilon  string  `json:"eps,omitempty"`       // "8/255"
+	StepSize string  `json:"step_size,omitempty"` // where it is not the attack's own
 	Images   int     `json:"images"`
-	Of       string  `json:"of"` // which images: "test", "held-out training images"
+	Of       string  `json:"of"`             // TestImages or HeldOutImages
+	Seed     uint64  `json:"seed,omitempty"` // of the images' choice and the attack's draws
 	Accuracy float64 `json:"accuracy"`
 }
+
+// Which images an accuracy is of: of the card's data, the test images, or those training images that chose the checkpoint.
+const (
+	TestImages    = "test"
+	HeldOutImages = "held-out training images"
+)
 
 // about is the metadata that lets a file of weights stand alone.
 type about struct {
@@ -53,32 +63,6 @@ type about struct {
 }
 
 const aboutKey = "adaad"
-
-// Save writes a model under PyTorch's names, num_batches_tracked included, so that load_state_dict takes it as it is,
-// and its card beside it.
-func Save(path string, m *classifier.Model, card Card) error {
-	h, w, c := m.Input()
-	text, err := json.Marshal(about{m.Name(), m.Classes(), [3]int{h, w, c}})
-	if err != nil {
-		return err
-	}
-	f := &File{Metadata: map[string]string{aboutKey: string(text), "format": "pt"}}
-	for i, p := range m.Params() {
-		t, err := FromTensor(p.Name, m.State[i])
-		if err != nil {
-			return err
-		}
-		f.Tensors = append(f.Tensors, t)
-		if p.Kind == classifier.RunningVar {
-			f.Tensors = append(f.Tensors, Tensor{Name: strings.TrimSuffix(p.Name, "running_var") + tracked, DType: "I64", Shape: []int{}, Data: make([]byte, 8)})
-		}
-	}
-	if err := Write(path, f); err != nil {
-		return err
-	}
-	card.Model, card.Input = m.Name(), [3]int{h, w, c}
-	return card.Write(cardPath(path))
-}
 
 // tracked is PyTorch's count of training batches, which nothing here uses.
 const tracked = "num_batches_tracked"
@@ -139,37 +123,40 @@ func (t Tensor) Floats() ([]float32, error) {
 	return out, nil
 }
 
-// Load reads a model from a safetensors or PyTorch file or from a run folder. Files that do not say which architecture
-// they hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify].
+// Open reads a model file, or that of a run folder; entry is as in [ReadEntry].
+func Open(path, entry string) (*File, error) {
+	file := modelPath(path)
+	f, err := ReadEntry(file, entry)
+	switch {
+	case errors.Is(err, fs.ErrNotExist) && file != path:
+		return nil, fmt.Errorf("run folder %s holds no %s yet: is its training finished? (%w)", path, Name, fs.ErrNotExist)
+	case errors.Is(err, fs.ErrNotExist):
+		return nil, fmt.Errorf("there is no model file or run folder %s: %w", path, fs.ErrNotExist)
+	}
+	return f, err
+}
+
+// Load reads a model from a safetensors or PyTorch file or from a run folder. Files that do not say which network they
+// hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify].
 func Load(path string) (*classifier.Model, error) {
-	path, f, err := open(path)
+	f, err := Open(path, "")
 	if err != nil {
 		return nil, err
 	}
 	id, err := f.Identify(Hints{})
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
+		return nil, err
 	}
-	return id.modelOf(path)
+	return id.Model()
 }
 
 // LoadAs reads the weights of a known network, under its own names.
 func LoadAs(path string, net classifier.Network) (*classifier.Model, error) {
-	path, f, err := open(path)
+	f, err := Open(path, "")
 	if err != nil {
 		return nil, err
 	}
-	id := &Identity{tensors: map[string]Tensor{}}
-	id.match(net, f.parameters())
-	return id.modelOf(path)
-}
-
-func (id *Identity) modelOf(path string) (*classifier.Model, error) {
-	m, err := id.Model()
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return m, nil
+	return f.as(net).Model()
 }
 
 // LoadCard reads the card of a model file or run folder; one without a card gives an fs.ErrNotExist. Only safetensors
@@ -196,18 +183,6 @@ func modelPath(path string) string {
 		return filepath.Join(path, Name)
 	}
 	return path
-}
-
-func open(path string) (string, *File, error) {
-	file := modelPath(path)
-	f, err := Read(file)
-	switch {
-	case errors.Is(err, fs.ErrNotExist) && file != path:
-		return file, nil, fmt.Errorf("run folder %s holds no %s yet: is its training finished? (%w)", path, Name, fs.ErrNotExist)
-	case errors.Is(err, fs.ErrNotExist):
-		return file, nil, fmt.Errorf("there is no model file or run folder %s: %w", path, fs.ErrNotExist)
-	}
-	return file, f, err
 }
 
 // listed is how many names a sentence lists.

@@ -167,14 +167,6 @@ func number(v any) any {
 	return pickle.Kind(v)
 }
 
-func count(shape []int) int {
-	n := 1
-	for _, d := range shape {
-		n *= d
-	}
-	return n
-}
-
 // Persistent is the storage of a tuple ("storage", class, key, device, number of values), followed in old files by None.
 func (t *torch) Persistent(id any) (any, error) {
 	tuple, _ := id.(pickle.Tuple)

@@ -30,6 +30,7 @@ func ReadEntry(path, entry string) (*File, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%s cannot be read as a PyTorch file: %w", path, err)
 		}
+		f.Path = path
 		return f, nil
 	}
 	f, err := Parse(raw)
@@ -39,6 +40,7 @@ func ReadEntry(path, entry string) (*File, error) {
 	if entry != "" {
 		return nil, fmt.Errorf("%s is a safetensors file, which has no parts, so no %q", path, entry)
 	}
+	f.Path = path
 	return f, nil
 }
 

@@ -24,8 +24,20 @@ type Tensor struct {
 	Data  []byte
 }
 
+// Count is how many values the tensor has.
+func (t Tensor) Count() int { return count(t.Shape) }
+
+func count(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
 // File is the content of a file of weights.
 type File struct {
+	Path     string   // where it was read
 	Format   string   // Safetensors, PyTorchZip or PyTorchLegacy
 	Tensors  []Tensor // of safetensors in the order of their data, of PyTorch in that of their names
 	Metadata map[string]string

@@ -118,7 +118,7 @@ func TestMismatchNamesWhatDoesNotFit(t *testing.T) {
 			delete(f.Metadata, aboutKey)
 			f.Tensors = f.Tensors[:3]
 		}, []string{"those of no network here", "conv1.weight, bn1.weight, bn1.bias"}},
-		"unknown":         {func(f *File) { f.Metadata[aboutKey] = `{"model":"vgg","classes":10,"input":[8,8,3]}` }, []string{"vgg"}},
+		"unknown": {func(f *File) { f.Metadata[aboutKey] = `{"model":"vgg","classes":10,"input":[8,8,3]}` }, []string{"vgg"}},
 	} {
 		path := filepath.Join(t.TempDir(), "m.safetensors")
 		if err := Save(path, m, Card{}); err != nil {

@@ -42,6 +42,7 @@ type walk struct {
 	layers []Layer
 	nodes  []*Node // the layers' results; none while measuring
 	macs   int64   // multiply-adds of convolutions and linear layers for one image
+	idle   int     // trained values that no forward pass visits
 	// vanished is set where an image became empty: it was too small for the network.
 	vanished bool
 }
@@ -71,9 +72,14 @@ func (s scope) unused(modules func(s scope)) {
 	if s.bound != nil {
 		return
 	}
-	macs, layers := s.macs, s.layers
+	macs, layers, declared := s.macs, s.layers, len(s.params)
 	modules(s)
 	s.macs, s.layers = macs, layers
+	for _, p := range s.params[declared:] {
+		if p.Kind.Trainable() {
+			s.idle += p.Size()
+		}
+	}
 }
 
 // conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless said otherwise.

@@ -64,3 +64,6 @@ func (n *network) walk(w *walk, x *Node) image {
 // MACs is the number of multiply-adds in one forward pass over one image, those of convolutions and linear layers, of a
 // network from New.
 func MACs(net classifier.Network) int64 { return net.(*network).measured.macs }
+
+// Idle is the number of trained values that no forward pass visits, of a network from New.
+func Idle(net classifier.Network) int { return net.(*network).measured.idle }
