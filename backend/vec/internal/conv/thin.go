@@ -176,7 +176,7 @@ func (t *thin) gradInput(par Parallel, dy, w, zeros []float32, finish finisher) 
 				for _, r := range d.runs[oy] {
 					set.Depthwise(sum, s.Cin, p[max(0, r.base-lo*ow*t.product):], t.product, ones, r.taps, zeros, noFloor, r.count, s.Cin)
 					at := ((n*s.H+y)*s.W + r.x*s.StrideW + d.outOffW) * s.Cin
-					if s.StrideW == 1 {
+					if s.StrideW == 1 && finish.mask == nil { // a mask has rows of pixels
 						finish.rows(at, s.W*s.Cin, sum, s.W*s.Cin, 0, 1, r.count*s.Cin)
 					} else {
 						finish.rows(at, s.StrideW*s.Cin, sum, s.Cin, 0, r.count, s.Cin)
