@@ -118,6 +118,7 @@ type compiler struct {
 	tensors  map[*value]*tensor // by root value
 	of       map[*node]*cluster
 	packs    map[packed]*tensor
+	masks    []mask
 	trained  map[*value]bool // parameters
 }
 
@@ -138,6 +139,7 @@ func (c *compiler) compile() error {
 	if err := c.lower(order); err != nil {
 		return err
 	}
+	c.addMasks()
 	c.program.keep()
 	c.program.byImages()
 	c.program.plan()
