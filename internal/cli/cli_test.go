@@ -280,7 +280,7 @@ func TestMistakes(t *testing.T) {
 		"sweep what":       {[]string{"sweep", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`}},
 		"sweep twice":      {small(out, "--seeds", "3,3"), []string{"--seeds", "twice"}},
 		"sweep two sets":   {[]string{"sweep", "--recipe", "pgd-at-shapes-resnet8,pgd-at-mnist-small-cnn", "--out", out}, []string{"mnist", "one data set"}},
-		"sweep two radii":  {[]string{"sweep", "--recipe", "pgd-at-cifar10-resnet8,pgd-at-cifar10-resnet18-eps16", "--teacher-recipe", "x", "--out", out}, []string{"no recipe"}},
+		"sweep no teacher": {small(out, "--teacher-recipe", "pgd-at-shapes"), []string{"--teacher-recipe", "no recipe"}},
 		"sweep no ball":    {[]string{"sweep", "--recipe", "natural-shapes-resnet8", "--out", out}, []string{"--attack-eps"}},
 		"sweep eps":        {small(out, "--eps", "8"), []string{"8/255 meant"}},
 		"sweep attack eps": {small(out, "--attack-eps", "8"), []string{"8/255 meant"}},
@@ -323,7 +323,7 @@ func small(out string, more ...string) []string {
 	return append([]string{"sweep", "--recipe", "pgd-at-shapes-resnet8,adaad-shapes-resnet8", "--once", "natural-shapes-resnet8", "--seeds", "1,2",
 		"--model", "resnet8-w4", "--train-samples", "64", "--batch-size", "32", "--epochs", "2",
 		"--set", "validation_samples=20", "--set", "pgd-at:validation_steps=1", "--set", "adaad:validation_steps=1",
-		"--teacher-recipe", "pgd-at-shapes-resnet8", "--teacher-set", "model=resnet8-w4", "--teacher-set", "train_samples=64", "--teacher-set", "epochs=1",
+		"--teacher-recipe", "pgd-at-shapes-resnet8", "--teacher-set", "model=resnet8-w4", "--teacher-set", "train_samples=64", "--teacher-set", "epochs=2",
 		"--attacks", "clean,pgd-2", "--samples", "20", "--out", out}, more...)
 }
 

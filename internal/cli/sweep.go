@@ -152,7 +152,8 @@ func (c *sweepCmd) plan(g *globals) (*sweep, error) {
 	return s, s.addStudents(presets)
 }
 
-// presets finds the recipes, and the radius of the attacks where it is not given: that of the recipes as they are.
+// presets finds the recipes, and the radius of the attacks where it is not given: that at which they are judged, the same
+// for all recipes of a data set.
 func (c *sweepCmd) presets() (all []recipe.Preset, err error) {
 	for _, list := range []struct {
 		flag  string
@@ -163,7 +164,6 @@ func (c *sweepCmd) presets() (all []recipe.Preset, err error) {
 			return nil, fmt.Errorf("%s names something twice", list.flag)
 		}
 	}
-	var radius recipe.Preset
 	for _, name := range slices.Concat(c.Recipe, c.Once) {
 		p, err := recipe.Find(name)
 		if err != nil {
@@ -173,18 +173,9 @@ func (c *sweepCmd) presets() (all []recipe.Preset, err error) {
 		if p.Data != all[0].Data {
 			return nil, fmt.Errorf("recipe %s is for %s, but %s is for %s; a sweep has one data set", name, p.Data, all[0].Recipe, all[0].Data)
 		}
-		if p.Search.Steps == 0 || c.AttackEps > 0 {
-			continue
+		if c.AttackEps == 0 {
+			c.AttackEps = p.AttackedAt()
 		}
-		if radius.Recipe == "" {
-			radius = p
-		}
-		if p.AttackedAt() != radius.AttackedAt() {
-			return nil, fmt.Errorf("recipes %s and %s have different radii; say with --attack-eps at which to attack", radius.Recipe, name)
-		}
-	}
-	if c.AttackEps == 0 {
-		c.AttackEps = radius.AttackedAt()
 	}
 	if c.AttackEps == 0 {
 		return nil, errors.New("no recipe has a radius; say with --attack-eps at which to attack, such as 8/255")
