@@ -65,11 +65,11 @@ func (r *Record) differs(old *Record) error {
 		Training map[string]any `json:"training"`
 		Seed     uint64         `json:"seed"`
 	}
-	now, err := flatten(decisive{r.Settings, r.Training, r.Seed})
+	now, err := Flatten(decisive{r.Settings, r.Training, r.Seed})
 	if err != nil {
 		return err
 	}
-	was, err := flatten(decisive{old.Settings, old.Training, old.Seed})
+	was, err := Flatten(decisive{old.Settings, old.Training, old.Seed})
 	if err != nil {
 		return err
 	}
@@ -90,8 +90,8 @@ func (r *Record) differs(old *Record) error {
 	return nil
 }
 
-// flatten turns a value into its JSON leaves by path, such as settings.search.epsilon.
-func flatten(v any) (map[string]string, error) {
+// Flatten turns a value into its JSON leaves by path, such as settings.search.epsilon.
+func Flatten(v any) (map[string]string, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("the settings cannot be written as JSON: %w", err)
