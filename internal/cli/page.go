@@ -239,7 +239,7 @@ func examplesSection(dir, hash string) (*report.Section, error) {
 		return nil, err
 	}
 	return &report.Section{Title: "Images under attack", Text: []string{fmt.Sprintf("Of %s, one of each class in turn, not chosen by what became of them. "+
-		"The attack is on the student: %s. Probabilities in percent, before and after.", e.Data, e.Attack)}, Parts: []report.Part{&e.Grid}}, nil
+		"The attack is on the model of this run: %s. Probabilities in percent, before and after.", e.Data, e.Attack)}, Parts: []report.Part{&e.Grid}}, nil
 }
 
 // exampleImages is how many images a page shows.
@@ -375,7 +375,7 @@ func gapTable(title string, gap *eval.Gap) *report.Table {
 		}{
 			{"slope of S, " + of.name, func(p eval.SlopePair) string { return plain(p.Student.Mean) }},
 			{"slope of T, " + of.name, func(p eval.SlopePair) string { return plain(p.Teacher.Mean) }},
-			{"S by T", func(p eval.SlopePair) string { return fmt.Sprintf("%.2f", p.Ratio) }},
+			{"S by T, " + of.name, func(p eval.SlopePair) string { return fmt.Sprintf("%.2f", p.Ratio) }},
 			{"S flatter than T, % of images", func(p eval.SlopePair) string { return report.Percent(p.Flatter) }},
 		} {
 			t.Add(row.name, "", row.of(of.slopes.Random), row.of(of.slopes.Worst))
@@ -391,7 +391,12 @@ func gapTable(title string, gap *eval.Gap) *report.Table {
 // longestCell is how much of a setting a page shows.
 const longestCell = 300
 
+// cut is a setting as a page shows it.
 func cut(s string) string {
+	var text string
+	if json.Unmarshal([]byte(s), &text) == nil { // words are written without their quotes
+		s = text
+	}
 	if runes := []rune(s); len(runes) > longestCell {
 		return string(runes[:longestCell]) + "…"
 	}
