@@ -346,32 +346,38 @@ func (s *sweep) measure() error {
 		}
 		return nil
 	}
-	costs := map[string]recipe.Compute{}
-	images := map[string]int{}
+	type known struct {
+		cost   recipe.Compute
+		images int
+	}
+	measured := map[line]known{} // neither radius nor seed changes it
 	var budget int64
 	for _, m := range s.models {
 		if m.given {
 			continue
 		}
-		name := m.settings.Recipe
-		if _, known := costs[name]; !known {
+		of := m.line
+		of.epsilon = 0
+		c, done := measured[of]
+		if !done {
 			job, err := recipe.Join(m.settings, s.images, s.teachersOf(m.settings))
 			if err != nil {
 				return err
 			}
-			if costs[name], err = job.Compute(s.backend); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+			if c.cost, err = job.Compute(s.backend); err != nil {
+				return fmt.Errorf("%s: %w", m.settings.Recipe, err)
 			}
-			images[name] = job.Train.Len()
+			c.images = job.Train.Len()
+			measured[of] = c
 		}
 		switch {
 		case !s.EqualCompute || m.teacher > 0:
 		case budget == 0:
-			budget = m.settings.MACs(costs[name], images[name])
+			budget = m.settings.MACs(c.cost, c.images)
 		default:
-			m.settings.Spend(budget, costs[name], images[name])
+			m.settings.Spend(budget, c.cost, c.images)
 		}
-		m.macs = m.settings.MACs(costs[name], images[name])
+		m.macs = m.settings.MACs(c.cost, c.images)
 	}
 	return nil
 }

@@ -203,7 +203,7 @@ func (s *sweep) table(lines []*lineResult) *report.Table {
 	}
 	about := fmt.Sprintf("%d images of %s; %s perturbations, eps %s. Accuracies in percent", c.Images, c.Data, c.Norm, c.Epsilon)
 	if spreads {
-		about += ", ± their standard deviation over seeds " + strings.Trim(fmt.Sprint(s.Seeds), "[]")
+		about += ", ± their standard deviation over seeds " + strings.ReplaceAll(strings.Trim(fmt.Sprint(s.Seeds), "[]"), " ", ", ")
 	}
 	if len(s.suites) > 0 {
 		about += "; worst class: the lowest of a class under " + s.last()
