@@ -61,8 +61,8 @@ func figureStyle() string {
 		`.figure text{fill:var(--ink);font-size:13px}.figure .title{font-size:15px;font-weight:600}` +
 		`.figure .soft{fill:var(--soft);font-size:12px}.figure .ground{fill:var(--ground)}` +
 		`.figure .grid{stroke:var(--line);stroke-width:1}.figure .axis{stroke:var(--soft);stroke-width:1}` +
-		`.figure .chosen{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}.figure .value{font-size:12px;paint-order:stroke;stroke:var(--ground);stroke-width:4px}` +
-		`.figure .lead{stroke:var(--soft);stroke-width:.75}.figure .whisker{stroke-width:1.25;opacity:.55;fill:none}` +
+		`.figure .chosen{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}` +
+		`.figure .lead{stroke:var(--soft);stroke-width:.75}.figure .tie{stroke-width:1;stroke-dasharray:1 3}.figure .whisker{stroke-width:1.25;opacity:.55;fill:none}` +
 		`.figure .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}` +
 		`.figure .mark{stroke:var(--ground);stroke-width:1.25}.figure .band{opacity:.16;stroke:none}.figure .bar{stroke:none}`)
 	for i := range lightInks {

@@ -68,7 +68,7 @@ func lines(title, xName, yName string, chosen float64, curves []Curve) (*Figure,
 	const width, height = 480, 320
 	widest = min(widest, width/3)
 	f, top := newFigure(title, width, max(height, (lineHeight+1)*float64(len(drawn))+90))
-	p := plot{Figure: f, y: newAxis(ys.low, ys.high, 6, f.height-54, top+12)}
+	p := plot{Figure: f, y: newAxis(ys.low, ys.high, 6, f.height-54, top+20)}
 	if strings.HasSuffix(yName, "%") {
 		p.y = percentAxis(ys.low, ys.high, p.y.from, p.y.to)
 	}
@@ -85,7 +85,7 @@ func lines(title, xName, yName string, chosen float64, curves []Curve) (*Figure,
 	}
 	for i, y := range spread(names, lineHeight+1, p.y.to+6, p.y.from-4) {
 		end := p.x.at(drawn[i].Points[len(drawn[i].Points)-1].X)
-		p.line("lead", end+7, names[i], p.x.to+14, y)
+		p.line(fmt.Sprintf("tie s%d", i%len(lightInks)), end+7, names[i], p.x.to+14, y)
 		p.text(p.x.to+17, y+4, "start", "", clip(drawn[i].Name, textSize, widest))
 	}
 	return f, nil

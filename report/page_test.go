@@ -145,7 +145,7 @@ func TestPicture(t *testing.T) {
 		t.Error("a picture of a wrong size is no error")
 	}
 	page := &Page{Sections: []Section{{Parts: []Part{&Grid{Examples: []Example{e}, Amplified: 2}}}}}
-	if got := html.UnescapeString(text(t, page.HTML)); !strings.Contains(got, base64.StdEncoding.EncodeToString(e.Perturbation)) || !strings.Contains(got, "perturbation ×2<") {
+	if got := html.UnescapeString(text(t, page.HTML)); !strings.Contains(got, base64.StdEncoding.EncodeToString(e.Perturbation)) || !strings.Contains(got, "change ×2<") {
 		t.Error("the page lacks the perturbation")
 	}
 }
