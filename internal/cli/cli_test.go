@@ -77,9 +77,20 @@ func TestTrainEvaluateCompare(t *testing.T) {
 		}
 	}
 	table := filepath.Join(dir, "table.json")
-	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table)
+	figure, page := filepath.Join(dir, "figure.svg"), filepath.Join(dir, "compared.html")
+	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table, "--figure", figure, "--page", page)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, drawn := range []string{figure, page} {
+		if text, err := os.ReadFile(drawn); err != nil || !bytes.Contains(text, []byte("student resnet8-w4")) {
+			t.Errorf("%s does not show the student (%v)", drawn, err)
+		}
+	}
+	for _, head := range []string{"worst", "latency", "training"} {
+		if !strings.Contains(out, head) {
+			t.Errorf("compare has no column %q:\n%s", head, out)
+		}
 	}
 	if !strings.Contains(out, "teacher resnet8-w4 (pgd-at)") || !strings.Contains(out, "student resnet8-w4 (adaad)") {
 		t.Errorf("compare shows\n%s", out)
@@ -360,7 +371,7 @@ func TestSweepGoesOn(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg"} {
+	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg", "report.html", filepath.Join(runs[1], "report.html")} {
 		if _, err := os.Stat(filepath.Join(whole, name)); err != nil {
 			t.Error(err)
 		}

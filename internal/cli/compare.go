@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,6 +25,7 @@ type compareCmd struct {
 	Runs   []string `arg:"" help:"Run folders that were evaluated, or records of evaluations (.jsonl)." name:"run"`
 	Format string   `help:"How to write the table: text, markdown or csv." enum:"text,markdown,csv" default:"text"`
 	Figure string   `help:"Draw clean against robust accuracy into this file, as SVG." placeholder:"FILE"`
+	Page   string   `help:"Write all that is known of the runs into this file, as one HTML page." placeholder:"FILE"`
 }
 
 func (compareCmd) Help() string {
@@ -33,7 +35,7 @@ Examples:
   adaad compare runs/teacher runs/student
   adaad compare first.jsonl second.jsonl
   adaad compare runs/* --format markdown > table.md
-  adaad compare runs/* --figure accuracy.svg`
+  adaad compare runs/* --figure accuracy.svg --page runs/report.html`
 }
 
 func (c *compareCmd) Run(g *globals) error {
@@ -57,6 +59,9 @@ func (c *compareCmd) Run(g *globals) error {
 		models, results = append(models, *model), append(results, result)
 	}
 	if err := c.draw(results[0], models); err != nil {
+		return err
+	}
+	if err := c.writePage(results[0], models); err != nil {
 		return err
 	}
 	comparison := struct {
@@ -94,12 +99,26 @@ func (c *compareCmd) draw(one *eval.Result, models []report.Model) error {
 	if c.Figure == "" {
 		return nil
 	}
-	all := accuracies(one)
-	figure, err := report.Scatter("Clean and robust accuracy", conditions(one), all[len(all)-1].Attack, models)
+	figure, err := report.Scatter("Clean and robust accuracy", conditions(one), hardest(one), models)
+	if err != nil {
+		return usage(fmt.Errorf("--figure: %w", err))
+	}
+	return weights.WriteFile(c.Figure, figure.SVG)
+}
+
+// writePage makes the page, where one is asked for.
+func (c *compareCmd) writePage(one *eval.Result, models []report.Model) error {
+	if c.Page == "" {
+		return nil
+	}
+	if i := slices.IndexFunc(c.Runs, func(path string) bool { return !isFolder(path) }); i >= 0 {
+		return usage(fmt.Errorf("--page shows run folders, but %s is a record alone", c.Runs[i]))
+	}
+	page, err := comparison("Comparison", filepath.Dir(c.Page), models, c.Runs, one)
 	if err != nil {
 		return err
 	}
-	return weights.WriteFile(c.Figure, figure.SVG)
+	return weights.WriteFile(c.Page, page.HTML)
 }
 
 // readRun reads what a run folder, or a record alone, says of a model, and measures how fast it is.

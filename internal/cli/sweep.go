@@ -44,7 +44,8 @@ type sweepCmd struct {
 }
 
 func (sweepCmd) Help() string {
-	return `Trains recipes x radii x seeds, attacks every model, and writes table.md, table.csv, results.json and figures.
+	return `Trains recipes x radii x seeds, attacks every model, and writes table.md, table.csv, results.json,
+figures and report.html.
 However it is stopped, the same command goes on with it. Each run is an ordinary run folder in --out.
 Methods take as many of the teachers as they need, the robust one first. --seed is that of the teachers trained
 here, of the choice of test images and of the attacks.
