@@ -93,7 +93,7 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 		return nil, err
 	}
 	started := time.Now()
-	header, err := e.header(backend)
+	header, err := e.Header(backend)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,8 @@ func Fits(net Sized, set *data.Set) error {
 	return nil
 }
 
-func (e Evaluation) header(backend compute.Backend) (Header, error) {
+// Header is the first line of the record: all that a result depends on. The backend is for a Model alone.
+func (e Evaluation) Header(backend compute.Backend) (Header, error) {
 	h := Header{
 		Format:    ledgerFormat,
 		Selection: e.Selection,

@@ -114,8 +114,11 @@ func TestMismatchNamesWhatDoesNotFit(t *testing.T) {
 			binary.LittleEndian.PutUint32(f.Tensors[1].Data[4:], math.Float32bits(float32(math.NaN())))
 		},
 			[]string{"tensor bn1.weight is NaN at index 1"}},
-		"no architecture": {func(f *File) { delete(f.Metadata, aboutKey) }, []string{"does not say which architecture"}},
-		"unknown":         {func(f *File) { f.Metadata[aboutKey] = `{"model":"vgg","classes":10,"input":[8,8,3]}` }, []string{"vgg"}},
+		"no network": {func(f *File) {
+			delete(f.Metadata, aboutKey)
+			f.Tensors = f.Tensors[:3]
+		}, []string{"those of no network here", "conv1.weight, bn1.weight, bn1.bias"}},
+		"unknown": {func(f *File) { f.Metadata[aboutKey] = `{"model":"vgg","classes":10,"input":[8,8,3]}` }, []string{"vgg"}},
 	} {
 		path := filepath.Join(t.TempDir(), "m.safetensors")
 		if err := Save(path, m, Card{}); err != nil {

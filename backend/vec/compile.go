@@ -124,6 +124,9 @@ type compiler struct {
 
 func (c *compiler) compile() error {
 	c.simplify()
+	for _, n := range c.nodes {
+		c.program.macs += n.macs()
+	}
 	c.clusterConvolutions()
 	c.clusterElementwise()
 	for _, n := range c.nodes {
