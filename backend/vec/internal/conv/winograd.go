@@ -26,6 +26,7 @@ type winograd struct {
 const (
 	winogradCache = 512 << 10 / 4 // elements of one task's transformed input and products
 	planes        = kern.WinogradPlanes
+	smallPlane    = 1024 // weights of a plane up to which a tile goes through all planes, and the weights stay in a cache
 )
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
@@ -150,9 +151,14 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
 		w.transformInput(in, w.inRow, w.inPlane, first, count, x, 0, w.cin)
-		for p := range planes {
-			multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
-				products[p*w.outPlane:], w.outRow, false)
+		if w.cin*w.cout <= smallPlane {
+			multiplyAll(w.set, planes, count, w.cout, w.cin, in, w.inPlane, w.inRow, right{weights, w.cin, 0}, w.weights,
+				products, w.outPlane, w.outRow)
+		} else {
+			for p := range planes {
+				multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
+					products[p*w.outPlane:], w.outRow, false)
+			}
 		}
 		o.transform(products, w.outRow, w.outPlane, first, count, 0, w.cout, buf)
 	})
