@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
@@ -45,6 +46,7 @@ type Measured struct {
 	StepSize string  `json:"step_size,omitempty"` // where it is not the attack's own
 	Images   int     `json:"images"`
 	Of       string  `json:"of"`             // TestImages or HeldOutImages
+	Data     string  `json:"data,omitempty"` // of which set, where it is not the card's
 	Seed     uint64  `json:"seed,omitempty"` // of the images' choice and the attack's draws
 	Accuracy float64 `json:"accuracy"`
 }
@@ -54,6 +56,18 @@ const (
 	TestImages    = "test"
 	HeldOutImages = "held-out training images"
 )
+
+// Put adds an accuracy, in the place of one under the same attack and of the same kind of images.
+func (c *Card) Put(m Measured) {
+	same := func(old Measured) bool {
+		return old.Attack == m.Attack && old.Norm == m.Norm && old.Epsilon == m.Epsilon && old.StepSize == m.StepSize && old.Of == m.Of && old.Data == m.Data
+	}
+	if i := slices.IndexFunc(c.Accuracies, same); i >= 0 {
+		c.Accuracies[i] = m
+		return
+	}
+	c.Accuracies = append(c.Accuracies, m)
+}
 
 // about is the metadata that lets a file of weights stand alone.
 type about struct {
@@ -70,6 +84,9 @@ const tracked = "num_batches_tracked"
 const extension = ".safetensors"
 
 func cardPath(path string) string { return strings.TrimSuffix(path, extension) + ".json" }
+
+// SaveCard writes the card of a model file or run folder.
+func SaveCard(path string, c *Card) error { return c.Write(cardPath(modelPath(path))) }
 
 // Write writes the card.
 func (c Card) Write(path string) error {
@@ -139,15 +156,22 @@ func Open(path, entry string) (*File, error) {
 // Load reads a model from a safetensors or PyTorch file or from a run folder. Files that do not say which network they
 // hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify].
 func Load(path string) (*classifier.Model, error) {
+	m, _, err := LoadAssuming(path)
+	return m, err
+}
+
+// LoadAssuming is Load that says, a sentence each, what the file leaves open and was taken.
+func LoadAssuming(path string) (m *classifier.Model, assumed []string, err error) {
 	f, err := Open(path, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id, err := f.Identify(Hints{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return id.Model()
+	m, err = id.Model()
+	return m, id.Assumptions(), err
 }
 
 // LoadAs reads the weights of a known network, under its own names.
