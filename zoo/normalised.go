@@ -13,7 +13,8 @@ const Normalised = "-normalised"
 func normalised(inner architecture) architecture {
 	return func(s scope, x image, classes int) image {
 		mean, std := s.param(classifier.InputMean, "mean", x.c), s.param(classifier.InputStd, "std", x.c)
-		x = x.then(x.h, x.w, x.c, func(x *Node) *Node { return Div(Sub(x, perChannel(mean)), perChannel(std)) })
+		layer := Layer{Op: Normalise, Mean: s.prefix + "mean", Std: s.prefix + "std"}
+		x = x.then(layer, x.h, x.w, x.c, func(x *Node) *Node { return Div(Sub(x, perChannel(mean)), perChannel(std)) })
 		return inner(s, x, classes)
 	}
 }
