@@ -61,6 +61,9 @@ func (h hints) of(f *weights.File) (*weights.Identity, error) {
 
 // load reads a model for another command, and says what was taken that its file leaves open.
 func (g *globals) load(path string) (*classifier.Model, error) {
+	if weights.IsONNX(path) {
+		return weights.Load(path)
+	}
 	_, id, err := hints{}.identify(path)
 	if err != nil {
 		return nil, err
