@@ -41,7 +41,7 @@ type Evaluation struct {
 	// reach no further than this share from it; 0 takes all images. It asks for images in random order.
 	Until float64
 
-	BatchSize int    // images at once, down to a power of two; 0 takes 16, which suits CPUs. It changes speed, not results
+	BatchSize int    // images at once, down to a power of two; 0 takes 64, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
 
 	Ledger string // the file that the record is written to as it grows, one line of JSON per image; "" writes none
@@ -93,7 +93,7 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 		return nil, err
 	}
 	started := time.Now()
-	header, err := e.header(backend)
+	header, err := e.Header(backend)
 	if err != nil {
 		return nil, err
 	}
@@ -208,7 +208,8 @@ func Fits(net Sized, set *data.Set) error {
 	return nil
 }
 
-func (e Evaluation) header(backend compute.Backend) (Header, error) {
+// Header is the first line of the record: all that a result depends on. The backend is for a Model alone.
+func (e Evaluation) Header(backend compute.Backend) (Header, error) {
 	h := Header{
 		Format:    ledgerFormat,
 		Selection: e.Selection,

@@ -24,7 +24,7 @@ func TestEveryRecipeIsSound(t *testing.T) {
 			t.Errorf("%s: %v", p.Recipe, err)
 			continue
 		}
-		if err := (&Job{Settings: p.Settings}).plan(); err != nil {
+		if err := (&Job{Settings: p.Settings}).readTraining(); err != nil {
 			t.Errorf("%s: %v", p.Recipe, err)
 		}
 		if (method.Teachers > 0) != (p.Needs != "") {
@@ -95,7 +95,7 @@ func TestPaperRecipes(t *testing.T) {
 		"pgd-at-cifar10-resnet18":            func(s Settings) bool { return s.Search.BatchNorm == "train" && s.Search.Start == "uniform" },
 		"pgd-at-cifar10-resnet18-code":       func(s Settings) bool { return s.Search.BatchNorm == "eval" && s.Search.ClipStart && s.Epochs == 110 },
 		"adaad-cifar10-resnet18-eps32": func(s Settings) bool {
-			return s.Search.Epsilon == 32.0/255 && math.Abs(float64(s.Search.StepSize)-8./255) < 1e-9 && s.validationEpsilon() == 8.0/255
+			return s.Search.Epsilon == 32.0/255 && math.Abs(float64(s.Search.StepSize)-8./255) < 1e-9 && s.AttackedAt() == 8.0/255
 		},
 	} {
 		if s := find(name); !is(s) {

@@ -1,11 +1,7 @@
 package report
 
 import (
-	"bytes"
 	"encoding/csv"
-	"encoding/xml"
-	"errors"
-	"image/png"
 	"io"
 	"math"
 	"reflect"
@@ -138,45 +134,5 @@ func TestNumbers(t *testing.T) {
 	}
 	if got := Percent(0.5423); got != "54.23" {
 		t.Errorf("Percent(0.5423) is %q", got)
-	}
-}
-
-func TestScatter(t *testing.T) {
-	models := example()
-	models = append(models, Model{Name: "wrn & <co>", Accuracies: []Accuracy{
-		{Attack: "clean", Hits: 860, Total: 1000, Low: 0.837, High: 0.88}, {Attack: "pgd-20", Hits: 600, Total: 1000, Low: 0.569, High: 0.63}}})
-	var svg, picture bytes.Buffer
-	if err := Scatter(&svg, "svg", "Trade-off", conditions, "pgd-20", models); err != nil {
-		t.Fatal(err)
-	}
-	var words strings.Builder
-	for dec := xml.NewDecoder(&svg); ; {
-		token, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal("the figure is no XML: ", err)
-		}
-		if data, ok := token.(xml.CharData); ok {
-			words.Write(data)
-		}
-	}
-	for word, want := range map[string]bool{"Trade-off": true, "resnet18": true, "wrn & <co>": true, "pgd-20 eps 8/255": true, "1000 images": true, "resnet8-w8": false} {
-		if strings.Contains(words.String(), word) != want {
-			t.Errorf("that the figure says %q should be %t: %s", word, want, &words)
-		}
-	}
-	if err := Scatter(&picture, "png", "Trade-off", conditions, "pgd-20", models); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := png.Decode(&picture); err != nil {
-		t.Error("the figure is no PNG: ", err)
-	}
-	if err := Scatter(io.Discard, "svg", "", conditions, "cw", models); err == nil || !strings.Contains(err.Error(), "under cw") {
-		t.Errorf("a figure without points: %v", err)
-	}
-	if err := Scatter(io.Discard, "bmp", "", conditions, "pgd-20", models); err == nil || !strings.Contains(err.Error(), "svg or png") {
-		t.Errorf("an unknown format: %v", err)
 	}
 }

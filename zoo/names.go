@@ -43,6 +43,7 @@ var listed = []struct {
 	{"wrn-34-20-ltd-sub1", colour, chen + ", with the unused sub_block1"},
 	{"wrn-28-10-dm", colour, gowal},
 	{"wrn-70-16-dm", colour, gowal},
+	{"small-cnn-w8", [3]int{28, 28, 1}, "small-cnn with a quarter of its channels, 1/16 of its parameters"},
 	{"small-cnn", [3]int{28, 28, 1}, "Zhang et al. 2019, TRADES (MNIST network)"},
 }
 
@@ -71,12 +72,13 @@ func List() []Entry {
 
 var (
 	resnetName = regexp.MustCompile(`^resnet(\d{1,4})(?:-w(\d{1,4}))?$`)
+	smallName  = regexp.MustCompile(`^small-cnn(?:-w(\d{1,4}))?$`)
 	wrnName    = regexp.MustCompile(`^wrn-(\d{1,4})-(\d{1,3})(-ltd|-ltd-sub1|-dm|-dm-relu)?$`)
 )
 
 // parse finds the architecture of a name: those of List, resnetD and resnetD-wW of any width W and D = 18, 34 or 6n+2,
-// wrn-D-K and wrn-D-K with -ltd, -ltd-sub1, -dm or -dm-relu behind of any widening K and D = 6n+4, and each of them with
-// Normalised behind.
+// small-cnn-wW, wrn-D-K and wrn-D-K with -ltd, -ltd-sub1, -dm or -dm-relu behind of any widening K and D = 6n+4, and each
+// of them with Normalised behind.
 func parse(name string) (architecture, error) {
 	if base, ok := strings.CutSuffix(name, Normalised); ok && !strings.HasSuffix(base, Normalised) {
 		inner, err := parse(base)
@@ -96,11 +98,19 @@ func parse(name string) (architecture, error) {
 		return deepMindPreActResNet18(swish), nil
 	case "preact-resnet18-dm-relu":
 		return deepMindPreActResNet18(relu), nil
-	case "small-cnn":
-		return smallCNN, nil
 	}
 	if m := resnetName.FindStringSubmatch(name); m != nil {
 		return parseResNet(name, m[1], m[2])
+	}
+	if m := smallName.FindStringSubmatch(name); m != nil {
+		width := 32
+		if m[1] != "" {
+			width = number(m[1])
+		}
+		if width < 1 {
+			return nil, fmt.Errorf("%s: width 0, expected at least 1", name)
+		}
+		return smallCNN(width), nil
 	}
 	if m := wrnName.FindStringSubmatch(name); m != nil {
 		depth, k := number(m[1]), number(m[2])

@@ -119,6 +119,7 @@ type commands struct {
 	Import   importCmd   `cmd:"" help:"Make a model of a PyTorch or safetensors file."`
 	Export   exportCmd   `cmd:"" help:"Write a model for other programs."`
 	Compare  compareCmd  `cmd:"" help:"Put runs side by side."`
+	Sweep    sweepCmd    `cmd:"" help:"Train methods over radii and seeds, attack them all, and make the table."`
 	Bench    benchCmd    `cmd:"" help:"Measure this machine: kernels, training steps, attacks."`
 	Models   modelsCmd   `cmd:"" help:"List the networks."`
 	Methods  methodsCmd  `cmd:"" help:"List the training methods."`

@@ -35,7 +35,7 @@ type evaluateCmd struct {
 	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
 	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
-	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
+	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 }
 

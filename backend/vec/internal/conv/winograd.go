@@ -128,7 +128,7 @@ func (w *winograd) transformInput(dst []float32, plane, first, count int, x []fl
 
 // run computes the convolution. Where the transformed weights are too many for a core's cache and the tiles few, the
 // three steps each go over all tiles instead, so that the weights are read once.
-func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []float32) {
+func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []uint16) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	o := w.newOutput(y, e, mask)
@@ -220,16 +220,17 @@ func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o 
 // output is where products go, and with which epilogue.
 type output struct {
 	*winograd
-	y, bias, residual, mask []float32
-	floor                   float32
-	finish                  finisher // for tiles that reach over an edge
+	y, bias, residual []float32
+	mask              []uint16
+	floor             float32
+	finish            finisher // for tiles that reach over an edge
 }
 
-func (w *winograd) newOutput(y []float32, e Epilogue, mask []float32) *output {
+func (w *winograd) newOutput(y []float32, e Epilogue, mask []uint16) *output {
 	o := &output{winograd: w, y: y, bias: e.Bias, residual: e.Residual, mask: mask, floor: noFloor}
-	o.finish = finishForward(w.set, y, e, w.zeros)
+	o.finish = finishForward(w.set, y, w.cout, e, w.zeros)
 	if mask != nil {
-		o.finish = finishInput(w.set, y, e.Residual, mask, w.zeros)
+		o.finish = finishInput(w.set, y, w.cout, e.Residual, mask, w.zeros)
 	}
 	if e.ReLU {
 		o.floor = 0
@@ -259,7 +260,8 @@ func (o *output) transform(products []float32, plane, first, count int, edge []f
 				o.finish.rows(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
 			}
 		case o.mask != nil:
-			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, extra, o.mask[at:], vecs)
+			words := kern.MaskWords(w.cout)
+			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, extra, o.mask[at/w.cout*words:], w.outW*words, words, vecs)
 		default:
 			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, o.bias, extra, o.floor, vecs)
 		}
