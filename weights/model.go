@@ -14,6 +14,7 @@ import (
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/weights/onnx"
 	"github.com/gomlx/compute/dtypes/float16"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -153,8 +154,9 @@ func Open(path, entry string) (*File, error) {
 	return f, err
 }
 
-// Load reads a model from a safetensors or PyTorch file or from a run folder. Files that do not say which network they
-// hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify].
+// Load reads a model from a safetensors, PyTorch or ONNX file or from a run folder. Files of weights that do not say which
+// network they hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify]. What an
+// ONNX file computes is said there: see [onnx.File.Model].
 func Load(path string) (*classifier.Model, error) {
 	m, _, err := LoadAssuming(path)
 	return m, err
@@ -162,6 +164,10 @@ func Load(path string) (*classifier.Model, error) {
 
 // LoadAssuming is Load that says, a sentence each, what the file leaves open and was taken.
 func LoadAssuming(path string) (m *classifier.Model, assumed []string, err error) {
+	if IsONNX(path) {
+		m, err = onnx.Load(path)
+		return m, nil, err
+	}
 	f, err := Open(path, "")
 	if err != nil {
 		return nil, nil, err
@@ -187,6 +193,9 @@ func LoadAs(path string, net classifier.Network) (*classifier.Model, error) {
 // files have one: what stands beside others is not ours.
 func LoadCard(path string) (*Card, error) {
 	path = modelPath(path)
+	if IsONNX(path) {
+		return onnxCard(path)
+	}
 	if !strings.HasSuffix(path, extension) {
 		return nil, fmt.Errorf("%s has no card: %w", path, fs.ErrNotExist)
 	}
