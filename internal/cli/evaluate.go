@@ -107,21 +107,23 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if len(result.Warnings) > 0 {
 		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
 	}
-	if card != nil && c.Until == 0 {
-		if err := record(c.Model, card, result, c.StepSize); err != nil {
-			return err
-		}
-	}
 	if g.JSON == "-" {
-		return result.Write(g.env.Stdout)
+		err = result.Write(g.env.Stdout)
+	} else {
+		err = report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result)).Text(g.env.Stdout)
 	}
-	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
-	return table.Text(g.env.Stdout)
+	if err == nil && card != nil && c.Until == 0 {
+		err = record(c.Model, card, result, c.StepSize)
+	}
+	return err
 }
 
 // record puts what was measured into the card of a model, as far as --check can measure it again: all but the worst case
-// and transfer, which takes a surrogate.
+// and transfer, which takes a surrogate. An ONNX file holds its card and stays as it is.
 func record(model string, card *weights.Card, r *eval.Result, stepSize recipe.Radius) error {
+	if weights.IsONNX(model) {
+		return nil
+	}
 	for _, a := range r.Accuracies() {
 		if a.Name == eval.WorstCase || a.Name == "transfer" {
 			continue
