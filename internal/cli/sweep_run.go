@@ -68,22 +68,30 @@ func (s *sweep) train(ctx context.Context, m *swept) error {
 	return nil
 }
 
-// attack measures a model, or reads what was measured.
-func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
+// evaluation is how a trained model is measured.
+func (s *sweep) evaluation(m *swept) (e eval.Evaluation, err error) {
 	model, err := weights.Load(m.path)
 	if err != nil {
-		return err
+		return e, err
 	}
 	card, err := weights.LoadCard(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		card, err = &weights.Card{}, nil
 	}
 	if err != nil {
-		return err
+		return e, err
 	}
-	e := eval.Evaluation{
+	return eval.Evaluation{
 		Model: model, Set: s.test, Epsilon: float64(s.AttackEps), Suites: s.suites, Seed: s.g.seed(),
 		Selection: card.Selection, Ledger: m.ledger, Resume: true,
+	}, nil
+}
+
+// attack measures a model, or reads what was measured.
+func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
+	e, err := s.evaluation(m)
+	if err != nil {
+		return err
 	}
 	header, err := e.Header(s.backend)
 	if err != nil {
