@@ -120,10 +120,18 @@ func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
 	return s.page(ctx, m, e, true)
 }
 
-// page makes the page of a run folder where there is none or what it shows has changed.
+// page puts what was measured into the card of a run's model and makes the run's page, where there is none or what it shows
+// has changed.
 func (s *sweep) page(ctx context.Context, m *swept, e eval.Evaluation, changed bool) error {
 	if _, err := os.Stat(filepath.Join(m.path, pageName)); m.given || err == nil && !changed {
 		return nil
+	}
+	card, err := weights.LoadCard(m.path)
+	if err != nil {
+		return err
+	}
+	if err := record(m.path, card, m.result, 0); err != nil {
+		return err
 	}
 	var teacher *classifier.Model
 	if taught := s.teachersOf(m.settings); len(taught) > 0 {
@@ -132,7 +140,7 @@ func (s *sweep) page(ctx context.Context, m *swept, e eval.Evaluation, changed b
 	if err := showExamples(ctx, s.backend, e, teacher, m.path); err != nil {
 		return err
 	}
-	_, err := writePage(m.path)
+	_, err = writePage(m.path)
 	return err
 }
 
