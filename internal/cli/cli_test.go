@@ -360,7 +360,7 @@ func TestSweepGoesOn(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg"} {
+	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg", "report.html"} {
 		if _, err := os.Stat(filepath.Join(whole, name)); err != nil {
 			t.Error(err)
 		}

@@ -24,6 +24,7 @@ type compareCmd struct {
 	Runs   []string `arg:"" help:"Run folders that were evaluated, or records of evaluations (.jsonl)." name:"run"`
 	Format string   `help:"How to write the table: text, markdown or csv." enum:"text,markdown,csv" default:"text"`
 	Figure string   `help:"Draw clean against robust accuracy into this file, as SVG." placeholder:"FILE"`
+	Report string   `help:"Write a page of the table, figures, learning curves and attacked images into this file." placeholder:"FILE"`
 }
 
 func (compareCmd) Help() string {
@@ -33,7 +34,7 @@ Examples:
   adaad compare runs/teacher runs/student
   adaad compare first.jsonl second.jsonl
   adaad compare runs/* --format markdown > table.md
-  adaad compare runs/* --figure accuracy.svg`
+  adaad compare runs/* --figure accuracy.svg --report comparison.html`
 }
 
 func (c *compareCmd) Run(g *globals) error {
@@ -59,14 +60,23 @@ func (c *compareCmd) Run(g *globals) error {
 	if err := c.draw(results[0], models); err != nil {
 		return err
 	}
-	comparison := struct {
+	if c.Report != "" {
+		page, err := comparison("Comparison", filepath.Dir(c.Report), models, c.Runs, results[0])
+		if err != nil {
+			return err
+		}
+		if err := weights.WriteFile(c.Report, page.HTML); err != nil {
+			return err
+		}
+	}
+	found := struct {
 		Models []report.Model    `json:"models"`
 		Differ []eval.Difference `json:"differ,omitempty"` // images, of two evaluations
 	}{Models: models}
 	tables := []*report.Table{report.Models("", conditions(results[0]), models)}
 	if len(results) == 2 {
 		diff := eval.Diff(results[0], results[1])
-		comparison.Differ = diff.Images
+		found.Differ = diff.Images
 		table := &report.Table{Title: "Image by image", Columns: []report.Column{{Name: "attack"}, {Name: "right in both", Align: report.Right},
 			{Name: "only in " + models[0].Name, Align: report.Right}, {Name: "only in " + models[1].Name, Align: report.Right},
 			{Name: "in neither", Align: report.Right}}}
@@ -86,7 +96,7 @@ func (c *compareCmd) Run(g *globals) error {
 			}
 		}
 	}
-	return g.writeJSON(comparison)
+	return g.writeJSON(found)
 }
 
 // draw makes the figure, where one is asked for: under the last attack, or all of them together.

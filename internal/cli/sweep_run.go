@@ -106,7 +106,14 @@ func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
 		fmt.Fprintf(s.g.env.Stderr, "%s: warning: %s\n", m.path, w)
 	}
 	m.result, m.attacked = result, result.Elapsed.Seconds()
-	return nil
+	if m.given {
+		return nil
+	}
+	if err := showExamples(ctx, s.backend, e, teacherOf(m.path, s.test), m.path); err != nil {
+		return err
+	}
+	_, err = writePage(m.path)
+	return err
 }
 
 // announce says what comes next and how long the rest of the sweep takes.

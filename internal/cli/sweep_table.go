@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -235,9 +236,22 @@ func (s *sweep) write() error {
 	if err != nil {
 		return err
 	}
-	for name, figure := range figures {
-		files[name] = figure.SVG
+	accuracy := report.Section{Title: "Accuracy", Parts: []report.Part{table}}
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		files[name] = figures[name].SVG
+		accuracy.Parts = append(accuracy.Parts, figures[name])
 	}
+	var sides []side
+	for _, m := range s.models {
+		if m.result != nil && !m.given {
+			sides = append(sides, side{folderName(m.path), m.path})
+		}
+	}
+	page, err := sideBySide("Sweep: "+folderName(s.Out), s.Out, accuracy, sides)
+	if err != nil {
+		return err
+	}
+	files[pageName] = page.HTML
 	for name, content := range files {
 		if err := weights.WriteFile(filepath.Join(s.Out, name), content); err != nil {
 			return err
@@ -314,7 +328,7 @@ func (s *sweep) show() error {
 		if err := s.table(lines).Text(s.g.env.Stdout); err != nil {
 			return err
 		}
-		fmt.Fprintf(s.g.env.Stdout, "\nThe runs, table.md, table.csv, results.json and the figures are in %s.\n", s.Out)
+		fmt.Fprintf(s.g.env.Stdout, "\nThe runs, table.md, table.csv, results.json and the figures are in %s.\nAll of it to look at: %s\n", s.Out, filepath.Join(s.Out, pageName))
 	}
 	return s.g.writeJSON(lines)
 }
