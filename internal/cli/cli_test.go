@@ -77,9 +77,20 @@ func TestTrainEvaluateCompare(t *testing.T) {
 		}
 	}
 	table := filepath.Join(dir, "table.json")
-	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table)
+	figure, page := filepath.Join(dir, "figure.svg"), filepath.Join(dir, "compared.html")
+	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table, "--figure", figure, "--page", page)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, drawn := range []string{figure, page} {
+		if text, err := os.ReadFile(drawn); err != nil || !bytes.Contains(text, []byte("student resnet8-w4")) {
+			t.Errorf("%s does not show the student (%v)", drawn, err)
+		}
+	}
+	for _, head := range []string{"worst", "latency", "training"} {
+		if !strings.Contains(out, head) {
+			t.Errorf("compare has no column %q:\n%s", head, out)
+		}
 	}
 	if !strings.Contains(out, "teacher resnet8-w4 (pgd-at)") || !strings.Contains(out, "student resnet8-w4 (adaad)") {
 		t.Errorf("compare shows\n%s", out)
@@ -280,7 +291,7 @@ func TestMistakes(t *testing.T) {
 		"sweep what":       {[]string{"sweep", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`}},
 		"sweep twice":      {small(out, "--seeds", "3,3"), []string{"--seeds", "twice"}},
 		"sweep two sets":   {[]string{"sweep", "--recipe", "pgd-at-shapes-resnet8,pgd-at-mnist-small-cnn", "--out", out}, []string{"mnist", "one data set"}},
-		"sweep two radii":  {[]string{"sweep", "--recipe", "pgd-at-cifar10-resnet8,pgd-at-cifar10-resnet18-eps16", "--teacher-recipe", "x", "--out", out}, []string{"no recipe"}},
+		"sweep no teacher": {small(out, "--teacher-recipe", "pgd-at-shapes"), []string{"--teacher-recipe", "no recipe"}},
 		"sweep no ball":    {[]string{"sweep", "--recipe", "natural-shapes-resnet8", "--out", out}, []string{"--attack-eps"}},
 		"sweep eps":        {small(out, "--eps", "8"), []string{"8/255 meant"}},
 		"sweep attack eps": {small(out, "--attack-eps", "8"), []string{"8/255 meant"}},
@@ -323,7 +334,7 @@ func small(out string, more ...string) []string {
 	return append([]string{"sweep", "--recipe", "pgd-at-shapes-resnet8,adaad-shapes-resnet8", "--once", "natural-shapes-resnet8", "--seeds", "1,2",
 		"--model", "resnet8-w4", "--train-samples", "64", "--batch-size", "32", "--epochs", "2",
 		"--set", "validation_samples=20", "--set", "pgd-at:validation_steps=1", "--set", "adaad:validation_steps=1",
-		"--teacher-recipe", "pgd-at-shapes-resnet8", "--teacher-set", "model=resnet8-w4", "--teacher-set", "train_samples=64", "--teacher-set", "epochs=1",
+		"--teacher-recipe", "pgd-at-shapes-resnet8", "--teacher-set", "model=resnet8-w4", "--teacher-set", "train_samples=64", "--teacher-set", "epochs=2",
 		"--attacks", "clean,pgd-2", "--samples", "20", "--out", out}, more...)
 }
 
@@ -360,7 +371,7 @@ func TestSweepGoesOn(t *testing.T) {
 			}
 		}
 	}
-	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg", "report.html"} {
+	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg", "report.html", filepath.Join(runs[1], "report.html")} {
 		if _, err := os.Stat(filepath.Join(whole, name)); err != nil {
 			t.Error(err)
 		}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -24,7 +25,7 @@ type compareCmd struct {
 	Runs   []string `arg:"" help:"Run folders that were evaluated, or records of evaluations (.jsonl)." name:"run"`
 	Format string   `help:"How to write the table: text, markdown or csv." enum:"text,markdown,csv" default:"text"`
 	Figure string   `help:"Draw clean against robust accuracy into this file, as SVG." placeholder:"FILE"`
-	Report string   `help:"Write a page of the table, figures, learning curves and attacked images into this file." placeholder:"FILE"`
+	Page   string   `help:"Write all that is known of the runs into this file, as one HTML page." placeholder:"FILE"`
 }
 
 func (compareCmd) Help() string {
@@ -34,7 +35,7 @@ Examples:
   adaad compare runs/teacher runs/student
   adaad compare first.jsonl second.jsonl
   adaad compare runs/* --format markdown > table.md
-  adaad compare runs/* --figure accuracy.svg --report comparison.html`
+  adaad compare runs/* --figure accuracy.svg --page runs/report.html`
 }
 
 func (c *compareCmd) Run(g *globals) error {
@@ -60,23 +61,17 @@ func (c *compareCmd) Run(g *globals) error {
 	if err := c.draw(results[0], models); err != nil {
 		return err
 	}
-	if c.Report != "" {
-		page, err := comparison("Comparison", filepath.Dir(c.Report), models, c.Runs, results[0])
-		if err != nil {
-			return err
-		}
-		if err := weights.WriteFile(c.Report, page.HTML); err != nil {
-			return err
-		}
+	if err := c.writePage(results[0], models); err != nil {
+		return err
 	}
-	found := struct {
+	comparison := struct {
 		Models []report.Model    `json:"models"`
 		Differ []eval.Difference `json:"differ,omitempty"` // images, of two evaluations
 	}{Models: models}
 	tables := []*report.Table{report.Models("", conditions(results[0]), models)}
 	if len(results) == 2 {
 		diff := eval.Diff(results[0], results[1])
-		found.Differ = diff.Images
+		comparison.Differ = diff.Images
 		table := &report.Table{Title: "Image by image", Columns: []report.Column{{Name: "attack"}, {Name: "right in both", Align: report.Right},
 			{Name: "only in " + models[0].Name, Align: report.Right}, {Name: "only in " + models[1].Name, Align: report.Right},
 			{Name: "in neither", Align: report.Right}}}
@@ -96,7 +91,7 @@ func (c *compareCmd) Run(g *globals) error {
 			}
 		}
 	}
-	return g.writeJSON(found)
+	return g.writeJSON(comparison)
 }
 
 // draw makes the figure, where one is asked for: under the last attack, or all of them together.
@@ -104,12 +99,26 @@ func (c *compareCmd) draw(one *eval.Result, models []report.Model) error {
 	if c.Figure == "" {
 		return nil
 	}
-	all := accuracies(one)
-	figure, err := report.Scatter("Clean and robust accuracy", conditions(one), all[len(all)-1].Attack, models)
+	figure, err := report.Scatter("Clean and robust accuracy", conditions(one), hardest(one), models)
+	if err != nil {
+		return usage(fmt.Errorf("--figure: %w", err))
+	}
+	return weights.WriteFile(c.Figure, figure.SVG)
+}
+
+// writePage makes the page, where one is asked for.
+func (c *compareCmd) writePage(one *eval.Result, models []report.Model) error {
+	if c.Page == "" {
+		return nil
+	}
+	if i := slices.IndexFunc(c.Runs, func(path string) bool { return !isFolder(path) }); i >= 0 {
+		return usage(fmt.Errorf("--page shows run folders, but %s is a record alone", c.Runs[i]))
+	}
+	page, err := comparison("Comparison", filepath.Dir(c.Page), models, c.Runs, one)
 	if err != nil {
 		return err
 	}
-	return weights.WriteFile(c.Figure, figure.SVG)
+	return weights.WriteFile(c.Page, page.HTML)
 }
 
 // readRun reads what a run folder, or a record alone, says of a model, and measures how fast it is.

@@ -24,14 +24,6 @@ func comparison(title, folder string, models []report.Model, dirs []string, one 
 	for i, dir := range dirs {
 		sides = append(sides, side{models[i].Name, dir})
 	}
-	return sideBySide(title, folder, accuracy, sides)
-}
-
-// side is a run that stands beside others, and its name there.
-type side struct{ name, dir string }
-
-// sideBySide is the page, to stand in a folder, of runs whose accuracy is shown already.
-func sideBySide(title, folder string, accuracy report.Section, sides []side) (*report.Page, error) {
 	page := &report.Page{Title: title, Sections: []report.Section{accuracy}}
 	for _, section := range []func() (*report.Section, error){
 		func() (*report.Section, error) { return curvesOf(sides) },
@@ -48,6 +40,9 @@ func sideBySide(title, folder string, accuracy report.Section, sides []side) (*r
 	}
 	return page, nil
 }
+
+// side is a run that stands beside others, and its name there.
+type side struct{ name, dir string }
 
 // mostSides is how many runs a page shows curves and images of.
 const mostSides = 8

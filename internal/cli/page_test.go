@@ -72,7 +72,7 @@ func TestPages(t *testing.T) {
 		t.Fatal(err)
 	}
 	page = filepath.Join(dir, "comparison.html")
-	if _, err := adaad(t, t.Context(), "compare", teacher, student, "--report", page); err != nil {
+	if _, err := adaad(t, t.Context(), "compare", teacher, student, "--page", page); err != nil {
 		t.Fatal(err)
 	}
 	has("compared", map[string]bool{"Clean and robust accuracy": true, "Worst classes": true, "Held-out training images under attack": true,
