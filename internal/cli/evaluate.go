@@ -28,12 +28,13 @@ type evaluateCmd struct {
 	Model     string        `help:"Model file or run folder." placeholder:"FILE" required:""`
 	Data      string        `help:"Data set to test on; by default the one the model was trained on." placeholder:"NAME"`
 	DataDir   string        `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
-	Attacks   string        `help:"Attacks, with commas between; see adaad attacks." default:"clean,fgsm,pgd-20" placeholder:"NAMES" aliases:"attack"`
+	Attacks   string        `help:"Attacks, with commas between; see adaad attacks. By default clean,fgsm,pgd-20, and square too with --int8." placeholder:"NAMES" aliases:"attack"`
 	Samples   int           `help:"Test on a class-balanced subset of so many images; 0 takes all." placeholder:"N"`
 	Until     percent       `help:"Stop when no 95% interval reaches further than this from its accuracy, such as 0.5%; takes the images at random." placeholder:"P"`
 	Norm      string        `help:"Norm of the attacks: linf or l2." enum:"linf,l2" default:"linf" placeholder:"NAME"`
 	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
 	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
+	INT8      string        `name:"int8" help:"ONNX file of the same model in int8, attacked beside it." placeholder:"FILE"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
 	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
@@ -46,7 +47,8 @@ otherwise. The record grows as images are done, and --resume goes on with it. ad
 Examples:
   adaad evaluate --model runs/student --data-dir data --samples 1000
   adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl
-  adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%`
+  adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%
+  adaad evaluate --model runs/student --int8 student-int8.onnx --data-dir data --samples 1000`
 }
 
 // percent is a share that is written as a percentage: "0.5%" is 0.005.
@@ -73,26 +75,79 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return usage(err)
 	}
+	all := []*eval.Evaluation{e}
+	if c.INT8 != "" {
+		beside, err := c.beside(e)
+		if err != nil {
+			return usage(err)
+		}
+		all = append(all, beside)
+	}
+	var results []*eval.Result
+	for _, e := range all {
+		result, err := c.run(ctx, g, backend, e)
+		if err != nil {
+			return err
+		}
+		results = append(results, result)
+	}
+	if g.JSON == "-" {
+		for _, r := range results {
+			if err := r.Write(g.env.Stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	if c.INT8 == "" {
+		return report.Attacks(e.Model.Name(), conditions(results[0]), e.Selection, withStages(results[0])).Text(g.env.Stdout)
+	}
+	var models []report.Model
+	for i, e := range all {
+		models = append(models, report.Model{Name: e.Model.Name(), Accuracies: accuracies(results[i]), Selection: e.Selection})
+	}
+	return report.Models("float32 and int8", conditions(results[0]), models).Text(g.env.Stdout)
+}
+
+// beside is the same evaluation of the model in int8. Its record is beside that of the other.
+func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, error) {
+	model, err := weights.Load(c.INT8)
+	if err != nil {
+		return nil, fmt.Errorf("--int8: %w", err)
+	}
+	b := *e
+	b.Model = model
+	if e.Ledger != "" {
+		b.Ledger = strings.TrimSuffix(e.Ledger, filepath.Ext(e.Ledger)) + "-int8" + filepath.Ext(e.Ledger)
+	}
+	if err := b.Validate(); err != nil {
+		return nil, fmt.Errorf("--int8 %s: %w", c.INT8, err)
+	}
+	return &b, nil
+}
+
+// run measures one model and tells what is strange about the result.
+func (c *evaluateCmd) run(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation) (*eval.Result, error) {
 	if g.JSON == "" && !c.Resume {
 		// A run folder holds one evaluation, the newest.
 		if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
 	}
 	if !g.Quiet {
 		cost := e.Cost()
-		fmt.Fprintf(g.env.Stderr, "%d images: at most %s gradients and %s forward passes, less for every image that falls\n",
-			e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
+		fmt.Fprintf(g.env.Stderr, "%s, %d images: at most %s gradients and %s forward passes, less for every image that falls\n",
+			e.Model.Name(), e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
 	}
 	progress, end := g.attackProgress()
 	e.Progress = progress
 	result, err := eval.Run(ctx, backend, *e)
 	end()
 	if errors.Is(err, context.Canceled) && e.Ledger != "" {
-		return fmt.Errorf("%w; go on with the same command and --resume", err)
+		return nil, fmt.Errorf("%w; go on with the same command and --resume", err)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, w := range result.Warnings {
 		fmt.Fprintln(g.env.Stderr, "warning:", w)
@@ -100,17 +155,18 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if len(result.Warnings) > 0 {
 		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
 	}
-	if g.JSON == "-" {
-		return result.Write(g.env.Stdout)
-	}
-	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
-	return table.Text(g.env.Stdout)
+	return result, nil
 }
 
 // prepare opens what the flags name and checks that it fits together.
 func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, error) {
 	if c.Samples < 0 {
 		return nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
+	}
+	if c.Attacks == "" {
+		if c.Attacks = "clean,fgsm,pgd-20"; c.INT8 != "" {
+			c.Attacks += ",square" // which needs no gradient, so that none that is estimated decides alone
+		}
 	}
 	model, err := weights.Load(c.Model)
 	if err != nil {
