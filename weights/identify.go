@@ -30,7 +30,7 @@ type Identity struct {
 	// Normalisation says where the constants come from that the network normalises its images with; it is empty where it
 	// does not.
 	Normalisation string
-	// Assumed says, a sentence each, what the file leaves open and was taken.
+	// Assumed is what the file leaves open and was taken.
 	Assumed []string
 	// Missing, Unexpected and Wrong are the tensors that do not fit the network.
 	Missing, Unexpected []string
@@ -206,12 +206,14 @@ func (id *Identity) size(model string, shapes map[string][]int, hint [3]int) (cl
 		return 0, input, err
 	}
 	classes, input = 10, hint
-	channels := 0
+	channels, first := 3, true
 	for _, p := range sample.Params() {
 		shape := shapes[p.Name]
 		switch {
-		case p.Kind == classifier.ConvWeight && channels == 0 && len(shape) == 4:
-			channels = shape[1]
+		case p.Kind == classifier.ConvWeight && first:
+			if first = false; len(shape) == 4 {
+				channels = shape[1]
+			}
 		case p.Kind == classifier.LinearWeight && len(shape) == 2:
 			classes = shape[0]
 		}
@@ -336,6 +338,15 @@ func (id *Identity) Closest(name string) string {
 		return near[0]
 	}
 	return ""
+}
+
+// Assumptions are sentences of what the file leaves open and was taken.
+func (id *Identity) Assumptions() []string {
+	var all []string
+	for _, a := range id.Assumed {
+		all = append(all, fmt.Sprintf("%s is taken to have %s", id.path, a))
+	}
+	return all
 }
 
 // Constants are the mean and the deviation that the network normalises its images with, nil where it does not.

@@ -10,6 +10,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
@@ -46,6 +47,7 @@ type Measured struct {
 	StepSize string  `json:"step_size,omitempty"` // where it is not the attack's own
 	Images   int     `json:"images"`
 	Of       string  `json:"of"`             // TestImages or HeldOutImages
+	Data     string  `json:"data,omitempty"` // of which set, where it is not the card's
 	Seed     uint64  `json:"seed,omitempty"` // of the images' choice and the attack's draws
 	Accuracy float64 `json:"accuracy"`
 }
@@ -55,6 +57,18 @@ const (
 	TestImages    = "test"
 	HeldOutImages = "held-out training images"
 )
+
+// Put adds an accuracy, in the place of one under the same attack and of the same kind of images.
+func (c *Card) Put(m Measured) {
+	same := func(old Measured) bool {
+		return old.Attack == m.Attack && old.Norm == m.Norm && old.Epsilon == m.Epsilon && old.StepSize == m.StepSize && old.Of == m.Of && old.Data == m.Data
+	}
+	if i := slices.IndexFunc(c.Accuracies, same); i >= 0 {
+		c.Accuracies[i] = m
+		return
+	}
+	c.Accuracies = append(c.Accuracies, m)
+}
 
 // about is the metadata that lets a file of weights stand alone.
 type about struct {
@@ -71,6 +85,14 @@ const tracked = "num_batches_tracked"
 const extension = ".safetensors"
 
 func cardPath(path string) string { return strings.TrimSuffix(path, extension) + ".json" }
+
+// SaveCard writes the card of a model file or run folder.
+func SaveCard(path string, c *Card) error {
+	if IsONNX(path) {
+		return saveONNXCard(path, c)
+	}
+	return c.Write(cardPath(modelPath(path)))
+}
 
 // Write writes the card.
 func (c Card) Write(path string) error {
@@ -141,18 +163,26 @@ func Open(path, entry string) (*File, error) {
 // network they hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify]. What an
 // ONNX file computes is said there: see [onnx.File.Model].
 func Load(path string) (*classifier.Model, error) {
+	m, _, err := LoadAssuming(path)
+	return m, err
+}
+
+// LoadAssuming is Load that says, a sentence each, what the file leaves open and was taken.
+func LoadAssuming(path string) (m *classifier.Model, assumed []string, err error) {
 	if IsONNX(path) {
-		return onnx.Load(path)
+		m, err = onnx.Load(path)
+		return m, nil, err
 	}
 	f, err := Open(path, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id, err := f.Identify(Hints{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return id.Model()
+	m, err = id.Model()
+	return m, id.Assumptions(), err
 }
 
 // LoadAs reads the weights of a known network, under its own names.
@@ -165,7 +195,7 @@ func LoadAs(path string, net classifier.Network) (*classifier.Model, error) {
 }
 
 // LoadCard reads the card of a model file or run folder; one without a card gives an fs.ErrNotExist. Only safetensors
-// files have one: what stands beside others is not ours.
+// files have one beside them, and ONNX files that this program wrote have one inside.
 func LoadCard(path string) (*Card, error) {
 	path = modelPath(path)
 	if IsONNX(path) {

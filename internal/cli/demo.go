@@ -126,7 +126,7 @@ func (c *demoCmd) train(ctx context.Context, g *globals, backend compute.Backend
 	return job, result, err
 }
 
-// attackRun attacks the model of a run folder with PGD-20 and leaves the record there.
+// attackRun attacks the model of a run folder with PGD-20 and leaves the record there, and the accuracies in its card.
 func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir string, test *data.Set, selection string) (*eval.Result, error) {
 	model, err := weights.Load(dir)
 	if err != nil {
@@ -143,5 +143,13 @@ func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir str
 	progress, end := g.attackProgress()
 	defer end()
 	e.Progress = progress
-	return eval.Run(ctx, backend, e)
+	result, err := eval.Run(ctx, backend, e)
+	if err != nil {
+		return nil, err
+	}
+	card, err := weights.LoadCard(dir)
+	if err != nil {
+		return nil, err
+	}
+	return result, record(dir, card, result, 0)
 }

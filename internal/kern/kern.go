@@ -76,7 +76,7 @@ type assembly struct {
 	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
-	transpose func(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks, ahead int)
+	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
 
 	peak func(n int)
 }

@@ -212,11 +212,11 @@ func (p *Plan) OnePacking() bool { return p.winogradInput != nil && p.winogradIn
 
 // ReadsWeightsOnce reports whether Forward needs so many weights that it reads them once for the whole batch, which parts
 // of the batch would have to do again.
-func (p *Plan) ReadsWeightsOnce() bool { return p.winogradForward != nil && p.winogradForward.phased() }
+func (p *Plan) ReadsWeightsOnce() bool { return p.winogradForward != nil && p.winogradForward.late() }
 
 // ReadsWeightsOnceBackward is ReadsWeightsOnce of GradInput.
 func (p *Plan) ReadsWeightsOnceBackward() bool {
-	return p.winogradInput != nil && p.winogradInput.phased()
+	return p.winogradInput != nil && p.winogradInput.late()
 }
 
 // PackedInputSize is the number of elements that GradInput needs its weights packed into.

@@ -225,7 +225,7 @@ func TestConvolutions(t *testing.T) {
 	})
 }
 
-// Weights that were packed for the other direction are the same numbers, times powers of two: not a bit changes.
+// Weights that were packed for the other direction are the same numbers: not a bit changes.
 func TestOnePackingServesBothDirections(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
 		rnd := noise(5)
