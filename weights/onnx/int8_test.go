@@ -65,7 +65,9 @@ func dot(x, y []float32) float64 {
 // QuantizeLinear and DequantizeLinear on numbers of which the results are known: halves go to the even integer, what lies
 // outside of the range is clipped, and the gradient is that of the identity inside and at the bounds and 0 outside.
 func TestStraightThrough(t *testing.T) {
-	scalar := func(name string, of onnx.Type, data ...byte) onnx.Tensor { return onnx.Tensor{Name: name, Type: of, Data: data} }
+	scalar := func(name string, of onnx.Type, data ...byte) onnx.Tensor {
+		return onnx.Tensor{Name: name, Type: of, Data: data}
+	}
 	half := scalar("scale", onnx.Float32, 0, 0, 0, 0x3f)
 	zero := scalar("zero", onnx.Uint8, 2) // so that the integers stand for -1 to 126.5
 	f := graphOf(
