@@ -56,7 +56,7 @@ func outcome(t *testing.T, dir string) string {
 	var log []string
 	for _, l := range must[[]Line](t)(ReadLog(dir)) {
 		if l.Event == "epoch" {
-			l.Seconds, l.ImagesPerSecond = 0, 0
+			l.Seconds, l.ImagesPerSecond, l.CompileSeconds = 0, 0, 0
 			text := must[[]byte](t)(json.Marshal(l))
 			log = append(log, string(text))
 		}
@@ -197,7 +197,7 @@ func TestCancelAndResume(t *testing.T) {
 		cfg := small(t.TempDir())
 		for start := 0; ; start++ {
 			ctx, cancel := context.WithCancel(context.Background())
-			cfg.Reporter = &stopper{after: avg, stop: cancel}
+			cfg.Reporter, cfg.LogEvery = &stopper{after: avg, stop: cancel}, time.Nanosecond
 			_, err := Run(ctx, cfg)
 			cancel()
 			cfg.Resume = Last
@@ -394,7 +394,7 @@ func TestBatches(t *testing.T) {
 		s := must[source](t)(newSource(tinySet(n), data.Augmentation{Pad: 1, Flip: true}, size, 5))
 		seen[size] = map[int][]float32{}
 		order := data.Order(n, 5, 2)
-		for b := range s.epoch(context.Background(), 2, 0, ball) {
+		for b := range s.epoch(2, 0, ball) {
 			x, start := values(b.x), values(b.start)
 			for k := range size {
 				at, end := k*side*side, (k+1)*side*side
@@ -416,10 +416,10 @@ func TestBatches(t *testing.T) {
 	// Starting in the middle gives the batches of the middle.
 	s := must[source](t)(newSource(tinySet(n), data.Augmentation{Pad: 1}, 8, 5))
 	whole, rest := map[int][]float32{}, 0
-	for b := range s.epoch(context.Background(), 1, 0, threat.Model{}) {
+	for b := range s.epoch(1, 0, threat.Model{}) {
 		whole[b.number] = values(b.x)
 	}
-	for b := range s.epoch(context.Background(), 1, 1, threat.Model{}) {
+	for b := range s.epoch(1, 1, threat.Model{}) {
 		rest++
 		if fmt.Sprint(whole[b.number]) != fmt.Sprint(values(b.x)) || b.number != rest {
 			t.Fatalf("batch %d is not the same after a resume", b.number)

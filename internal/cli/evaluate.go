@@ -18,6 +18,7 @@ import (
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute"
 )
 
@@ -36,6 +37,7 @@ type evaluateCmd struct {
 	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
 	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
+	Precision string        `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 }
 
@@ -116,6 +118,9 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	if err != nil {
 		return nil, fmt.Errorf("--model: %w", err)
 	}
+	if model.Network, err = zoo.InPrecision(model.Network, zoo.Precision(c.Precision)); err != nil {
+		return nil, fmt.Errorf("--precision: %w", err)
+	}
 	card, err := weights.LoadCard(c.Model)
 	if errors.Is(err, fs.ErrNotExist) {
 		card, err = &weights.Card{}, nil
@@ -153,7 +158,7 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	}
 	e := &eval.Evaluation{
 		Model: model, Set: set, Norm: search.Norm, Epsilon: search.Epsilon, Suites: suites, Until: float64(c.Until),
-		Seed: g.seed(), BatchSize: c.BatchSize, Selection: card.Selection, Ledger: g.JSON, Resume: c.Resume,
+		Seed: g.seed(), BatchSize: c.BatchSize, Precision: c.Precision, Selection: card.Selection, Ledger: g.JSON, Resume: c.Resume,
 	}
 	if g.JSON == "-" {
 		e.Ledger = ""

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/train"
@@ -25,21 +26,35 @@ type trainCmd struct {
 	BatchSize    *int           `help:"Images in a step." placeholder:"N"`
 	TrainSamples *int           `help:"Train on a class-balanced subset of so many images." placeholder:"N"`
 	Eps          *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
+	Precision    string         `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
 	Set          []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
 
 	Out        string `help:"Run folder; made if it is not there." placeholder:"DIR" required:""`
 	Resume     bool   `help:"Go on with the run in --out, with its settings."`
 	Checkpoint string `help:"What to resume from: last, last.prev or best." default:"last" enum:"last,last.prev,best"`
+
+	Minutes float64 `help:"Stop after so many minutes with everything saved, for --resume to go on; 0 trains to the end." placeholder:"M"`
 }
+
+// errTimeUp is why a run stopped that was to take only so long.
+var errTimeUp = errors.New("its minutes are over")
 
 func (trainCmd) Help() string {
 	return `Examples:
   adaad train --recipe pgd-at-cifar10-resnet20 --data-dir data --out runs/teacher
   adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher --out runs/student
-  adaad train --resume --data-dir data --out runs/student`
+  adaad train --resume --data-dir data --out runs/student --minutes 25`
 }
 
 func (c *trainCmd) Run(ctx context.Context, g *globals) error {
+	if !(c.Minutes >= 0) {
+		return usage(fmt.Errorf("--minutes is %g, expected 0 (to the end) or more", c.Minutes))
+	}
+	if c.Minutes > 0 {
+		var done context.CancelFunc
+		ctx, done = context.WithTimeoutCause(ctx, time.Duration(c.Minutes*float64(time.Minute)), errTimeUp)
+		defer done()
+	}
 	settings, err := c.settings(g)
 	if err != nil {
 		return usage(err)
@@ -62,8 +77,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	switch {
 	case errors.As(err, &refused):
 		return usage(err)
+	case errors.Is(err, errTimeUp):
+		fmt.Fprintf(g.env.Stdout, "%v; go on with: %s\n", err, c.goOn())
+		return nil
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w; go on with: adaad train --resume --out %s", err, c.Out)
+		return fmt.Errorf("%w; go on with: %s", err, c.goOn())
 	case err != nil:
 		return err
 	}
@@ -71,6 +89,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 		job.Selection(), held(result.Chosen.Score), c.Out)
 	fmt.Fprintf(g.env.Stdout, "next: adaad evaluate --model %s%s\n", c.Out, dataDirFlag(c.DataDir))
 	return g.writeJSON(result.Chosen)
+}
+
+// goOn is the command that resumes the run.
+func (c *trainCmd) goOn() string {
+	return "adaad train --resume --out " + c.Out + dataDirFlag(c.DataDir)
 }
 
 // settings are the recipe's, the method's or the resumed run's, with what the flags change.
@@ -96,7 +119,7 @@ func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
 	for _, change := range []struct {
 		to   *string
 		flag string
-	}{{&s.Method, c.Method}, {&s.Model, c.Model}, {&s.Data, c.Data}} {
+	}{{&s.Method, c.Method}, {&s.Model, c.Model}, {&s.Data, c.Data}, {&s.Precision, c.Precision}} {
 		if change.flag != "" {
 			*change.to = change.flag
 		}

@@ -55,7 +55,11 @@ func AdaAD(backend compute.Backend, student, teacher *classifier.Model, b Images
 		return nil, err
 	}
 	return func() (float64, error) {
-		metrics, err := s.Step(b.X, b.Start, b.Y, 1e-3, 0)
+		outcome, err := s.Step(b.X, b.Start, b.Y, 1e-3, 0)
+		if err != nil {
+			return 0, err
+		}
+		metrics, err := outcome.Read()
 		return metrics.Loss, err
 	}, nil
 }
