@@ -137,6 +137,11 @@ func (j *Job) plan() error {
 	case s.ValidationSteps > 0 && !(s.validationEpsilon() > 0):
 		return fmt.Errorf("validation_steps is %d, but search.epsilon is 0: there is no ball to validate in", s.ValidationSteps)
 	}
+	switch s.Weights {
+	case "", "fp32", "fp16", "bf16":
+	default:
+		return fmt.Errorf("weights is %q, expected fp32, fp16 or bf16", s.Weights)
+	}
 	switch s.Optimizer {
 	case "sgd":
 		j.optimizer = train.SGD{Momentum: s.Momentum, WeightDecay: s.WeightDecay, Nesterov: s.Nesterov}
@@ -260,7 +265,7 @@ func phases(m distill.Method) []train.Phase {
 func (j *Job) card(version string) weights.Card {
 	return weights.Card{
 		Classes: j.Train.Classes, Data: j.Settings.Data, Method: j.Settings.Method, Recipe: j.Settings.Recipe,
-		Seed: j.Settings.Seed, Version: version, Selection: j.Selection(),
+		Seed: j.Settings.Seed, Version: version, Selection: j.Selection(), Type: j.Settings.Weights,
 	}
 }
 

@@ -48,6 +48,7 @@ type Settings struct {
 	HeldOut      float64 `json:"held_out"`                // share of the training images that chooses the checkpoint
 	Augment      bool    `json:"augment"`                 // random crop after padding by 4, and horizontal flip where the data allows
 
+	Weights   string `json:"weights,omitempty"`   // type of the saved model's kernels and matrices: fp32, the default, fp16 or bf16
 	Precision string `json:"precision,omitempty"` // of convolutions and matrix products: fp32, the default, or bf16
 
 	Search Search `json:"search"`

@@ -15,6 +15,7 @@ import (
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/zoo"
+	"github.com/gomlx/compute/dtypes/bfloat16"
 	"github.com/gomlx/compute/dtypes/float16"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -34,6 +35,7 @@ type Card struct {
 	Seed       uint64     `json:"seed"`
 	Version    string     `json:"version,omitempty"`   // of the program that made it
 	Selection  string     `json:"selection,omitempty"` // how the checkpoint was chosen
+	Type       string     `json:"type,omitempty"`      // of the kernels and matrices in the file: fp16 or bf16; empty is fp32
 	Accuracies []Measured `json:"accuracies,omitempty"`
 }
 
@@ -57,7 +59,7 @@ type about struct {
 const aboutKey = "adaad"
 
 // Save writes a model under PyTorch's names, num_batches_tracked included, so that load_state_dict takes it as it is,
-// and its card beside it.
+// and its card beside it. Kernels and matrices are rounded to the card's type.
 func Save(path string, m *classifier.Model, card Card) error {
 	h, w, c := m.Input()
 	text, err := json.Marshal(about{m.Name(), m.Classes(), [3]int{h, w, c}})
@@ -67,6 +69,9 @@ func Save(path string, m *classifier.Model, card Card) error {
 	f := &File{Metadata: map[string]string{aboutKey: string(text), "format": "pt"}}
 	for i, p := range m.Params() {
 		t, err := FromTensor(p.Name, m.State[i])
+		if err == nil && len(p.Shape) > 1 {
+			t, err = t.narrow(card.Type)
+		}
 		if err != nil {
 			return err
 		}
@@ -112,6 +117,33 @@ func FromTensor(name string, t *tensors.Tensor) (Tensor, error) {
 		return out, fmt.Errorf("tensor %s: %w", name, err)
 	}
 	return out, nil
+}
+
+// narrow rounds a tensor of F32 to fp16 or bf16; to no type or fp32 it is itself. What fp16 cannot hold is an error.
+func (t Tensor) narrow(to string) (Tensor, error) {
+	var round func(float32) uint16
+	switch to {
+	case "", "fp32":
+		return t, nil
+	case "fp16":
+		round = func(v float32) uint16 { return float16.FromFloat32(v).Bits() }
+		t.DType = "F16"
+	case "bf16":
+		round = func(v float32) uint16 { return bfloat16.FromFloat32(v).Bits() }
+		t.DType = "BF16"
+	default:
+		return t, fmt.Errorf("the type of saved weights is %q, expected fp32, fp16 or bf16", to)
+	}
+	wide := t.Data
+	t.Data = make([]byte, 0, len(wide)/2)
+	for i := 0; i < len(wide); i += 4 {
+		v := math.Float32frombits(binary.LittleEndian.Uint32(wide[i:]))
+		if to == "fp16" && math.Abs(float64(v)) >= 65520 {
+			return t, fmt.Errorf("tensor %s holds %g, more than fp16 can; save it as bf16 or fp32", t.Name, v)
+		}
+		t.Data = binary.LittleEndian.AppendUint16(t.Data, round(v))
+	}
+	return t, nil
 }
 
 // Floats reads a tensor of F64, F32, F16 or BF16 as float32.

@@ -5,25 +5,39 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/internal/rng"
+	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
-// In bfloat16 a network's logits, its gradient by the images and those by its weights are those of float32, but for what
-// rounding to 8 bits makes of them; and everything that goes in and comes out stays float32.
+func newVec(t *testing.T) compute.Backend {
+	b, err := vec.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// In bfloat16 a network's logits are those of float32 but for the rounding, and its gradients point the same way and are
+// as long: rounding moves some activations over a ReLU's corner. Everything that goes in and comes out stays float32.
 func TestBFloat16IsNearFloat32(t *testing.T) {
-	for _, name := range []string{"resnet8-w4", "mobilenet-v2", "wrn-10-1"} {
-		net, err := New(name, 10, [3]int{32, 32, 3})
+	backend := newVec(t)
+	const n, size = 4, 16
+	for _, c := range []struct {
+		name string
+		mode classifier.Mode
+	}{{"resnet8-w4", classifier.Train}, {"wrn-10-1", classifier.Train}, {"small-cnn", classifier.Eval}} {
+		net, err := New(c.name, 10, [3]int{size, size, 3})
 		if err != nil {
 			t.Fatal(err)
 		}
 		state := Init(net, 1).State
-		const n = 4
 		r := rng.New(1, "test precision")
-		x := make([]float32, n*32*32*3)
+		x := make([]float32, n*size*size*3)
 		for i := range x {
 			x[i] = r.Float32()
 		}
@@ -35,35 +49,35 @@ func TestBFloat16IsNearFloat32(t *testing.T) {
 			}
 			exec := MustNewExec(backend, func(in []*Node) []*Node {
 				b := classifier.Bind(net, in[1:])
-				logits := b.Logits(in[0], classifier.Train)
-				first := b.Param(net.Params()[0].Name)
-				return append(Gradient(ReduceAllSum(Square(logits)), in[0], first), logits, b.Logits(in[0], classifier.Eval))
+				logits := b.Logits(in[0], c.mode)
+				return append(Gradient(ReduceAllSum(Square(logits)), in[0], in[1]), logits)
 			})
-			args := []any{tensors.FromFlatDataAndDimensions(x, n, 32, 32, 3)}
+			args := []any{tensors.FromFlatDataAndDimensions(x, n, size, size, 3)}
 			for _, s := range state {
-				local, err := s.LocalClone()
-				if err != nil {
-					t.Fatal(err)
-				}
-				args = append(args, local)
+				args = append(args, s)
 			}
 			for i, out := range exec.MustCall(args...) {
 				if out.DType() != dtypes.Float32 {
-					t.Fatalf("%s in %s: result %d is %s", name, p, i, out.DType())
+					t.Fatalf("%s in %s: result %d is %s", c.name, p, i, out.DType())
 				}
 				results[p] = append(results[p], tensors.MustCopyFlatData[float32](out))
 			}
 		}
-		for i, what := range []string{"gradient by the images", "gradient by the first kernel", "logits in train mode", "logits in eval mode"} {
-			off, size := 0.0, 0.0
-			for k, want := range results[FP32][i] {
-				off += math.Pow(float64(results[BF16][i][k]-want), 2)
-				size += math.Pow(float64(want), 2)
+		for i, what := range []string{"gradient by the images", "gradient by the first kernel", "logits"} {
+			var off, same, was, is float64
+			for k, w := range results[FP32][i] {
+				want, got := float64(w), float64(results[BF16][i][k])
+				off, same, was, is = off+(got-want)*(got-want), same+got*want, was+want*want, is+got*got
 			}
-			off = math.Sqrt(off / size)
-			t.Logf("%s, %s: relative error %.2g", name, what, off)
-			if !(off > 1e-5 && off < 0.1) {
-				t.Errorf("%s, %s: relative error %g, expected that of 8 bits", name, what, off)
+			off, cosine, length := math.Sqrt(off/was), same/math.Sqrt(was*is), math.Sqrt(is/was)
+			t.Logf("%s, %s: relative error %.2g, cosine %.4f, length %.4f", c.name, what, off, cosine, length)
+			switch {
+			case off < 1e-5:
+				t.Errorf("%s, %s: relative error %g: nothing was rounded", c.name, what, off)
+			case what == "logits" && !(off < 0.03):
+				t.Errorf("%s: the logits are off by %g, expected the rounding of 8 bits", c.name, off)
+			case !(cosine > 0.93 && math.Abs(length-1) < 0.1):
+				t.Errorf("%s, %s: cosine %g and length %g of float32's, expected near 1", c.name, what, cosine, length)
 			}
 		}
 	}
@@ -71,6 +85,7 @@ func TestBFloat16IsNearFloat32(t *testing.T) {
 
 // A convolution in bfloat16 is that of the rounded operands in float32, rounded.
 func TestBFloat16Convolution(t *testing.T) {
+	backend := newVec(t)
 	r := rng.New(2, "test precision")
 	draw := func(n int) []float32 {
 		v := make([]float32, n)
