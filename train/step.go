@@ -357,40 +357,47 @@ func (s *Stepper) buildSearch(in []*Node) []*Node {
 	return out
 }
 
-// buildSearchLoop: as buildDerivatives -> as buildSearch, after all its steps.
+// buildSearchLoop: how many steps were taken, how many to take, then as buildDerivatives -> as buildSearch, after all of them.
+// The functions of the loop take all they use as parameters, since go-xla's cannot use what is outside of them; and a graph
+// keeps one constant of a value for all its functions, so they have none in common.
 func (s *Stepper) buildSearchLoop(in []*Node) []*Node {
-	g := in[0].Graph()
-	// A graph keeps its constants for all its functions: what two of them use must be there before either.
-	zero, one, steps := ScalarZero(g, dtypes.Int32), ScalarOne(g, dtypes.Int32), Scalar(g, dtypes.Int32, s.objective.Threat.Steps)
 	// What a step of the search replaces, in the order of its results. The inputs end with the memory, the progress, x, xAdv, y.
 	changes := []int{len(in) - 2}
 	for i := range s.objective.Memory {
 		changes = append(changes, len(in)-4-len(s.objective.Memory)+i)
 	}
 	if s.objective.SearchMode == classifier.Train {
-		changes = append(changes, s.untrained...)
+		for _, i := range s.untrained {
+			changes = append(changes, 2+i)
+		}
 	}
-	state := []*Node{zero}
-	for _, i := range changes {
-		state = append(state, in[i])
-	}
-	// parameters are those of a function over the state.
-	parameters := func(g *Graph) []*Node {
-		nodes := make([]*Node, len(state))
-		for i, n := range state {
+	state := func(g *Graph) []*Node {
+		nodes := make([]*Node, len(in))
+		for i, n := range in {
 			nodes[i] = Parameter(g, fmt.Sprintf("state%d", i), n.Shape())
 		}
 		return nodes
 	}
-	more := NewClosure(g, func(g *Graph) []*Node { return []*Node{LessThan(parameters(g)[0], steps)} })
-	step := NewClosure(g, func(g *Graph) []*Node {
-		now, args := parameters(g), slices.Clone(in)
-		for k, i := range changes {
-			args[i] = now[k+1]
-		}
-		return append([]*Node{Add(now[0], one)}, s.buildSearch(args)...)
+	g := in[0].Graph()
+	more := NewClosure(g, func(g *Graph) []*Node {
+		now := state(g)
+		return []*Node{LessThan(now[0], now[1])}
 	})
-	return While(more, step, state...)[1:]
+	step := NewClosure(g, func(g *Graph) []*Node {
+		now := state(g)
+		next := slices.Clone(now)
+		next[0] = AddScalar(now[0], 1)
+		for k, found := range s.buildSearch(now[2:]) {
+			next[changes[k]] = found
+		}
+		return next
+	})
+	end := While(more, step, in...)
+	var out []*Node
+	for _, i := range changes {
+		out = append(out, end[i])
+	}
+	return out
 }
 
 // differentiate is the loss and its gradients by the trained parameters.
@@ -546,12 +553,13 @@ func (s *Stepper) common(x, y *tensors.Tensor) ([]*tensors.Tensor, error) {
 
 func (s *Stepper) climb(x, start, y *tensors.Tensor, common []*tensors.Tensor) (*tensors.Tensor, error) {
 	xAdv := start
+	var prefix []any
 	calls := s.objective.Threat.Steps
-	if s.remote() {
-		calls = min(calls, 1)
+	if s.remote() && calls > 0 {
+		prefix, calls = []any{int32(0), int32(calls)}, 1
 	}
 	for range calls {
-		args := append(append(s.networks(), asAny(common)...), s.batch(x, xAdv, y)...)
+		args := slices.Concat(prefix, s.networks(), asAny(common), s.batch(x, xAdv, y))
 		out, err := s.call(s.search, "searching", args)
 		if err != nil {
 			return nil, err
