@@ -125,8 +125,8 @@ type Crowd struct {
 }
 
 // InFlight is how many batches of images are under way at a time: with so many, one of the few kinds of questions that
-// are asked at a time has a batch.
-const InFlight = 4
+// are asked at a time has a batch or nearly so.
+const InFlight = 2
 
 // Run attacks images 0 to n - 1. It fails with the first error and, once the context is done, with the context's.
 func (c *Crowd) Run(ctx context.Context, n int) error {

@@ -11,13 +11,13 @@ import (
 )
 
 // Victim is a network of this program as a Differentiable: graphs over it, compiled on one backend. Its parameters are
-// inputs of the graphs, so that new values need no new compilation. Calls are made up to one of a few batch sizes, the
-// powers of two, so that few graphs are compiled. It is not safe for concurrent use.
+// inputs of the graphs, so that new values need no new compilation. It is not safe for concurrent use.
 type Victim struct {
 	backend  compute.Backend
 	net      classifier.Network
 	state    []*tensors.Tensor
 	programs map[program]*graph.Exec
+	asked    map[program]int // how often a program would have been the fitting one
 }
 
 // program is a compiled graph: the logits, or the gradient of a loss too.
@@ -29,7 +29,7 @@ type program struct {
 
 // NewVictim makes a victim of a model.
 func NewVictim(backend compute.Backend, model *classifier.Model) *Victim {
-	return &Victim{backend, model.Network, model.State, map[program]*graph.Exec{}}
+	return &Victim{backend, model.Network, model.State, map[program]*graph.Exec{}, map[program]int{}}
 }
 
 // SetState gives the network other values for its parameters, in the order of its Params.
@@ -66,8 +66,7 @@ func (v *Victim) run(ctx context.Context, p program, images []float32, goals []G
 	}
 	h, w, c := v.net.Input()
 	n := len(images) / (h * w * c)
-	for p.size = 1; p.size < n; p.size *= 2 {
-	}
+	p.size = v.size(p, n)
 	for range p.size - n {
 		images = append(images, images[(n-1)*h*w*c:n*h*w*c]...)
 	}
@@ -108,6 +107,24 @@ func (v *Victim) run(ctx context.Context, p program, images []float32, goals []G
 		results[i] = flat[:len(flat)/p.size*n]
 	}
 	return results, nil
+}
+
+// usual is how often a number of images has to be asked about before a graph is compiled for it.
+const usual = 32
+
+// size is how many images the program for n of them takes: the next power of two, so that few graphs are compiled as images
+// fall; for numbers that stay, the next multiple of four or, of more than 64 images, at most an eighth more.
+func (v *Victim) size(p program, n int) int {
+	power := 1
+	for power < n {
+		power *= 2
+	}
+	step := max(4, power/16)
+	p.size = min(power, (n+step-1)/step*step)
+	if v.asked[p]++; v.asked[p] < usual {
+		return power
+	}
+	return p.size
 }
 
 // build is the graph of a program. The losses of the images are summed, so that no image's gradient depends on how many

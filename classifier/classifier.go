@@ -40,10 +40,12 @@ const (
 	NormBias                 // batch norm's beta, [channels]
 	RunningMean              // batch norm's running mean, [channels]
 	RunningVar               // batch norm's running variance (unbiased), [channels]
+	InputMean                // what a network that normalises its images subtracts first, [channels]
+	InputStd                 // and divides by then, [channels]
 )
 
-// Trainable reports whether gradients reach the parameter: all but running statistics.
-func (k Kind) Trainable() bool { return k != RunningMean && k != RunningVar }
+// Trainable reports whether gradients reach the parameter: all but running statistics and the constants of normalisation.
+func (k Kind) Trainable() bool { return k < RunningMean }
 
 // Param is one tensor of a network, under PyTorch's name and in PyTorch's shape (out,in,kh,kw and out,in).
 // PyTorch's num_batches_tracked is no parameter here: it is written on export and ignored on import.

@@ -41,7 +41,7 @@ type Evaluation struct {
 	// reach no further than this share from it; 0 takes all images. It asks for images in random order.
 	Until float64
 
-	BatchSize int    // images at once, down to a power of two; 0 takes 16, which suits CPUs. It changes speed, not results
+	BatchSize int    // images at once, down to a power of two; 0 takes 64, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
 	Precision string // what the model computes in, for the record; empty is float32
 
@@ -94,7 +94,7 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 		return nil, err
 	}
 	started := time.Now()
-	header, err := e.header(backend)
+	header, err := e.Header(backend)
 	if err != nil {
 		return nil, err
 	}
@@ -153,6 +153,35 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 	return result, log.finish(result)
 }
 
+// Perturb returns the images of the set as an attack leaves them, in the set's order: clipped, as Run judges them, and with
+// the same random draws.
+func (e Evaluation) Perturb(ctx context.Context, backend compute.Backend, a attack.Attack) ([][]float32, error) {
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	h := &harness{classifier: e.classifier(), set: e.Set, ball: e.ball(), seed: e.Seed, batch: batchSize(e.BatchSize)}
+	if e.Model != nil {
+		victim := attack.NewVictim(backend, e.Model)
+		defer victim.Finalize()
+		h.classifier = victim
+	}
+	images := make([][]float32, e.Set.Len())
+	crowd := attack.Crowd{
+		Classifier: h.classifier, Batch: h.batch, Seed: h.seed,
+		Next: h.image,
+		Work: func(i int, im *attack.Image) error {
+			proposed, err := a.Perturb(im)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a.Name(), err)
+			}
+			images[i], _ = h.clip(im, proposed)
+			return nil
+		},
+		Done: func(int, *attack.Image) error { return nil },
+	}
+	return images, crowd.Run(ctx, len(images))
+}
+
 func (e Evaluation) classifier() attack.Classifier {
 	if e.Other == nil {
 		return nil
@@ -209,7 +238,8 @@ func Fits(net Sized, set *data.Set) error {
 	return nil
 }
 
-func (e Evaluation) header(backend compute.Backend) (Header, error) {
+// Header is the first line of the record: all that a result depends on. The backend is for a Model alone.
+func (e Evaluation) Header(backend compute.Backend) (Header, error) {
 	h := Header{
 		Format:    ledgerFormat,
 		Selection: e.Selection, Precision: e.Precision,

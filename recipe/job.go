@@ -35,27 +35,48 @@ type Job struct {
 
 // Prepare opens what the settings name and checks that it fits together. Its errors are the user's to mend.
 func Prepare(s Settings, dataDir string) (*Job, error) {
-	j := &Job{Settings: s}
-	var err error
-	if j.method, err = s.BuildMethod(); err != nil {
+	j, err := plan(s)
+	if err != nil {
 		return nil, err
 	}
-	if want := j.method.Teachers; len(s.Teachers) != want {
-		takes := [...]string{"no teacher", "1 teacher", "2 teachers, the robust one first, then the naturally trained one"}[want]
-		return nil, fmt.Errorf("method %s takes %s; found %d: name each with --teacher FILE", s.Method, takes, len(s.Teachers))
-	}
-	if err := j.plan(); err != nil {
-		return nil, err
-	}
+	var teachers []*classifier.Model
 	for _, path := range s.Teachers {
 		teacher, err := weights.Load(path)
 		if err != nil {
 			return nil, fmt.Errorf("--teacher: %w", err)
 		}
-		j.Teachers = append(j.Teachers, teacher)
+		teachers = append(teachers, teacher)
 	}
-	if err := j.openData(dataDir); err != nil {
+	set, err := data.Open(s.Data, dataDir, data.Train, data.Options{})
+	if err != nil {
 		return nil, err
+	}
+	return j.join(set, teachers)
+}
+
+// Join is Prepare with images and teachers that are open already: all training images of the data set, and the teachers
+// that the settings name, in order.
+func Join(s Settings, images *data.Set, teachers []*classifier.Model) (*Job, error) {
+	j, err := plan(s)
+	if err != nil {
+		return nil, err
+	}
+	return j.join(images, teachers)
+}
+
+// join takes the images and the teachers and makes the student.
+func (j *Job) join(images *data.Set, teachers []*classifier.Model) (*Job, error) {
+	s := j.Settings
+	j.Teachers = teachers
+	j.Train, j.Held = images.HoldOut(s.HeldOut, s.Seed)
+	j.Train = j.Train.Subset(s.TrainSamples, s.Seed)
+	j.Held = j.Held.Subset(s.ValidationSamples, s.Seed)
+	if s.Augment {
+		for _, info := range data.Infos() {
+			if info.Name == s.Data {
+				j.augment = info.Augment
+			}
+		}
 	}
 	for i, t := range j.Teachers {
 		if err := eval.Fits(t.Network, j.Train); err != nil {
@@ -75,37 +96,30 @@ func Prepare(s Settings, dataDir string) (*Job, error) {
 	return j, nil
 }
 
-// openData reads the training images, holds some out and takes the subset that was asked for.
-func (j *Job) openData(dir string) error {
-	s := j.Settings
-	if !(s.HeldOut >= 0 && s.HeldOut < 1) {
-		return fmt.Errorf("held_out is %g, expected a share from 0 to less than 1", s.HeldOut)
+// plan builds the method and reads the settings of the training. It opens nothing.
+func plan(s Settings) (*Job, error) {
+	j := &Job{Settings: s}
+	var err error
+	if j.method, err = s.BuildMethod(); err != nil {
+		return nil, err
 	}
-	set, err := data.Open(s.Data, dir, data.Train, data.Options{})
-	if err != nil {
-		return err
+	if want := j.method.Teachers; len(s.Teachers) != want {
+		takes := [...]string{"no teacher", "1 teacher", "2 teachers, the robust one first, then the naturally trained one"}[want]
+		return nil, fmt.Errorf("method %s takes %s; found %d: name each with --teacher FILE", s.Method, takes, len(s.Teachers))
 	}
-	j.Train, j.Held = set.HoldOut(s.HeldOut, s.Seed)
-	j.Train = j.Train.Subset(s.TrainSamples, s.Seed)
-	j.Held = j.Held.Subset(s.ValidationSamples, s.Seed)
-	if s.Augment {
-		for _, info := range data.Infos() {
-			if info.Name == s.Data {
-				j.augment = info.Augment
-			}
-		}
-	}
-	return nil
+	return j, j.readTraining()
 }
 
-// plan reads the settings of the optimizer, its schedule, the average and the validation.
-func (j *Job) plan() error {
+// readTraining reads the settings of the optimizer, its schedule, the average and the validation.
+func (j *Job) readTraining() error {
 	s := j.Settings
 	switch {
 	case s.Epochs < 1:
 		return fmt.Errorf("epochs is %d, expected at least 1", s.Epochs)
 	case s.BatchSize < 1:
 		return fmt.Errorf("batch_size is %d, expected at least 1", s.BatchSize)
+	case !(s.HeldOut >= 0 && s.HeldOut < 1):
+		return fmt.Errorf("held_out is %g, expected a share from 0 to less than 1", s.HeldOut)
 	case s.TrainSamples < 0:
 		return fmt.Errorf("train_samples is %d, expected 0 (all) or more", s.TrainSamples)
 	case !(s.LR > 0) || math.IsInf(s.LR, 0):
@@ -130,17 +144,14 @@ func (j *Job) plan() error {
 		return fmt.Errorf("awp_warm_up is %d epochs, expected at least 0", s.AWPWarmUp)
 	case s.AWP > 0 && s.AWPWarmUp >= s.Epochs:
 		return fmt.Errorf("awp_warm_up is %d, but the run has %d epochs: no weights would be perturbed", s.AWPWarmUp, s.Epochs)
+	case s.Search.Ramp < 0 || s.Search.Ramp >= s.Epochs:
+		return fmt.Errorf("search.ramp is %d epochs, expected 0 to less than the %d of the run", s.Search.Ramp, s.Epochs)
 	case s.Begin >= s.Epochs:
 		return fmt.Errorf("begin is %d, but the run has %d epochs: %s would never begin", s.Begin, s.Epochs, s.Method)
 	case s.ValidationSteps < 0:
 		return fmt.Errorf("validation_steps is %d, expected at least 0", s.ValidationSteps)
-	case s.ValidationSteps > 0 && !(s.validationEpsilon() > 0):
+	case s.ValidationSteps > 0 && !(s.AttackedAt() > 0):
 		return fmt.Errorf("validation_steps is %d, but search.epsilon is 0: there is no ball to validate in", s.ValidationSteps)
-	}
-	switch s.Weights {
-	case "", "fp32", "fp16", "bf16":
-	default:
-		return fmt.Errorf("weights is %q, expected fp32, fp16 or bf16", s.Weights)
 	}
 	switch s.Optimizer {
 	case "sgd":
@@ -177,13 +188,13 @@ func (j *Job) plan() error {
 	case s.SWA > 0:
 		j.average = train.SWA{From: int(math.Ceil(s.SWA * float64(s.Epochs)))}
 	}
-	eps := float64(s.validationEpsilon())
+	eps := float64(s.AttackedAt())
 	j.validate = threat.Model{Epsilon: eps, StepSize: eps / 4, Steps: s.ValidationSteps, Start: threat.Uniform}
 	return j.validate.Validate()
 }
 
-// validationEpsilon is the radius of the validation.
-func (s Settings) validationEpsilon() Radius {
+// AttackedAt is the radius that a run is judged at: that of its validation.
+func (s Settings) AttackedAt() Radius {
 	if s.ValidationEpsilon > 0 {
 		return s.ValidationEpsilon
 	}
@@ -222,7 +233,7 @@ func (j *Job) Selection() string {
 func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*train.Result, error) {
 	cfg := train.Config{
 		Dir: o.Dir, Backend: backend, Student: j.Student, Teachers: j.Teachers,
-		Phases: phases(j.method), AWP: train.AWP{Gamma: j.Settings.AWP, WarmUp: j.Settings.AWPWarmUp},
+		Phases: phases(j.method, j.Settings.Search.Ramp), AWP: train.AWP{Gamma: j.Settings.AWP, WarmUp: j.Settings.AWPWarmUp},
 		Images: j.Train, Augmentation: j.augment, Epochs: j.Settings.Epochs, BatchSize: j.Settings.BatchSize,
 		Optimizer: j.optimizer, Schedule: j.schedule, Average: j.average, Clip: j.Settings.Clip, Seed: j.Settings.Seed,
 		Settings: j.Settings, InstructionSet: backend.Description(), Reporter: o.Reporter,
@@ -247,25 +258,39 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 	return train.Run(ctx, cfg)
 }
 
-// phases are a method's objectives, and when each takes over.
-func phases(m distill.Method) []train.Phase {
-	o := train.Objective{
+// phases are a method's objectives, and when each takes over: its warm-up before it begins, and smaller radii while the
+// search's grows.
+func phases(m distill.Method, ramp int) []train.Phase {
+	full := train.Objective{
 		Threat: m.Threat, SearchMode: m.SearchMode, Before: m.Before, Search: m.Search, Loss: m.Loss,
 		Memory: m.Memory, EndEpoch: m.EndEpoch,
 	}
-	if m.WarmUp == nil || m.Begin == 0 {
-		return []train.Phase{{Objective: o}}
+	begin := 0
+	if m.WarmUp != nil {
+		begin = m.Begin
 	}
-	first := o
-	first.Loss = m.WarmUp
-	return []train.Phase{{Objective: first}, {From: m.Begin, Objective: o}}
+	var all []train.Phase
+	for epoch := range max(begin, ramp) + 1 {
+		if epoch > 0 && epoch > ramp && epoch != begin {
+			continue // as the epoch before
+		}
+		o := full
+		if epoch < begin {
+			o.Loss = m.WarmUp
+		}
+		if share := float64(epoch+1) / float64(ramp+1); share < 1 {
+			o.Threat.Epsilon, o.Threat.StepSize = o.Threat.Epsilon*share, o.Threat.StepSize*share
+		}
+		all = append(all, train.Phase{From: epoch, Objective: o})
+	}
+	return all
 }
 
 // card is the model card of what the job makes, without measurements.
 func (j *Job) card(version string) weights.Card {
 	return weights.Card{
 		Classes: j.Train.Classes, Data: j.Settings.Data, Method: j.Settings.Method, Recipe: j.Settings.Recipe,
-		Seed: j.Settings.Seed, Version: version, Selection: j.Selection(), Type: j.Settings.Weights,
+		Seed: j.Settings.Seed, Version: version, Selection: j.Selection(),
 	}
 }
 

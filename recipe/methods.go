@@ -245,6 +245,12 @@ func (s Settings) describe() (Method, error) {
 	return m, nil
 }
 
+// TeacherCount is how many teachers the method of the settings takes.
+func (s Settings) TeacherCount() (int, error) {
+	m, err := s.describe()
+	return m.Teachers, err
+}
+
 // BuildMethod makes the method the settings name. It refuses settings that are out of range or that the method does not
 // take: a number that changes nothing is a mistake.
 func (s Settings) BuildMethod() (distill.Method, error) {

@@ -24,7 +24,7 @@ func TestEveryRecipeIsSound(t *testing.T) {
 			t.Errorf("%s: %v", p.Recipe, err)
 			continue
 		}
-		if err := (&Job{Settings: p.Settings}).plan(); err != nil {
+		if err := (&Job{Settings: p.Settings}).readTraining(); err != nil {
 			t.Errorf("%s: %v", p.Recipe, err)
 		}
 		if (method.Teachers > 0) != (p.Needs != "") {
@@ -95,7 +95,7 @@ func TestPaperRecipes(t *testing.T) {
 		"pgd-at-cifar10-resnet18":            func(s Settings) bool { return s.Search.BatchNorm == "train" && s.Search.Start == "uniform" },
 		"pgd-at-cifar10-resnet18-code":       func(s Settings) bool { return s.Search.BatchNorm == "eval" && s.Search.ClipStart && s.Epochs == 110 },
 		"adaad-cifar10-resnet18-eps32": func(s Settings) bool {
-			return s.Search.Epsilon == 32.0/255 && math.Abs(float64(s.Search.StepSize)-8./255) < 1e-9 && s.validationEpsilon() == 8.0/255
+			return s.Search.Epsilon == 32.0/255 && math.Abs(float64(s.Search.StepSize)-8./255) < 1e-9 && s.AttackedAt() == 8.0/255
 		},
 	} {
 		if s := find(name); !is(s) {
@@ -231,7 +231,7 @@ func TestPhases(t *testing.T) {
 			t.Fatal(err)
 		}
 		var from []int
-		for _, phase := range phases(m) {
+		for _, phase := range phases(m, 0) {
 			from = append(from, phase.From)
 		}
 		if !slices.Equal(from, c.from) {
@@ -244,8 +244,8 @@ func TestPhases(t *testing.T) {
 	}
 	s.Begin = 0
 	m, err := s.BuildMethod()
-	if err != nil || len(phases(m)) != 1 {
-		t.Errorf("an iad-1 that begins at once has %d phases (%v)", len(phases(m)), err)
+	if err != nil || len(phases(m, 0)) != 1 {
+		t.Errorf("an iad-1 that begins at once has %d phases (%v)", len(phases(m, 0)), err)
 	}
 }
 

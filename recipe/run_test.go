@@ -70,7 +70,7 @@ func tinyJob(t *testing.T, m Method, set *data.Set, change func(*Settings)) *Job
 		t.Fatal(err)
 	}
 	j := &Job{Settings: s, method: method}
-	if err := j.plan(); err != nil {
+	if err := j.readTraining(); err != nil {
 		t.Fatal(err)
 	}
 	j.Train, j.Held = set.HoldOut(0.25, s.Seed)

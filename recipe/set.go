@@ -70,3 +70,15 @@ func (s *Settings) SetEpsilon(eps Radius) {
 	}
 	s.Search.Epsilon = eps
 }
+
+// SetEpochs changes the length of the run and keeps what is counted in its epochs in proportion, as milestones are: a method
+// that begins at epoch 60 of 200 begins at 3 of 10.
+func (s *Settings) SetEpochs(n int) {
+	if s.Epochs > 0 {
+		for _, at := range []*int{&s.Begin, &s.AWPWarmUp, &s.Search.Ramp} {
+			*at = *at * n / s.Epochs
+		}
+		s.WarmUp *= float64(n) / float64(s.Epochs)
+	}
+	s.Epochs = n
+}

@@ -48,7 +48,6 @@ type Settings struct {
 	HeldOut      float64 `json:"held_out"`                // share of the training images that chooses the checkpoint
 	Augment      bool    `json:"augment"`                 // random crop after padding by 4, and horizontal flip where the data allows
 
-	Weights   string `json:"weights,omitempty"`   // type of the saved model's kernels and matrices: fp32, the default, fp16 or bf16
 	Precision string `json:"precision,omitempty"` // of convolutions and matrix products: fp32, the default, or bf16
 
 	Search Search `json:"search"`
@@ -103,6 +102,7 @@ type Search struct {
 	Start     string `json:"start"`                // image, gaussian or uniform
 	ClipStart bool   `json:"clip_start,omitempty"` // the start is clipped to [0,1]
 	BatchNorm string `json:"batch_norm"`           // the student's mode in the search: eval, train or frozen
+	Ramp      int    `json:"ramp,omitempty"`       // epochs over which the radius grows to its size, in equal steps, as its step does
 }
 
 // threat is the ball and the search in it.

@@ -1,11 +1,7 @@
 package report
 
 import (
-	"bytes"
 	"encoding/csv"
-	"encoding/xml"
-	"errors"
-	"image/png"
 	"io"
 	"math"
 	"reflect"
@@ -56,6 +52,25 @@ epoch.
 `
 	if got := text(t, table.Text); got != want {
 		t.Errorf("got\n%s\nwant\n%s", got, want)
+	}
+}
+
+// Columns that a line has no room for follow below, with the names again.
+func TestWideTablesAreSplit(t *testing.T) {
+	models := example()
+	worst := 0.321
+	models[0].Worst, models[0].Latency = &worst, 1230*time.Microsecond
+	models[0].Name = strings.Repeat("long name ", 6)
+	table := Models("", conditions, models)
+	got := text(t, table.Text)
+	for line := range strings.Lines(got) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > TerminalWidth {
+			t.Errorf("a line has %d characters: %s", n, line)
+		}
+	}
+	if strings.Count(got, "\nmodel ") != 2 || strings.Count(got, "\nresnet8-w8 ") != 2 || strings.Count(got, "1.23ms") != 1 || strings.Count(got, "Latency") != 1 ||
+		strings.Index(got, "32.10") > strings.Index(got, "1.23ms") || len(table.Columns) != 8 {
+		t.Errorf("a wide table is shown as\n%s", got)
 	}
 }
 
@@ -128,7 +143,7 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 	for d, want := range map[time.Duration]string{
-		0: "0ms", 340 * time.Millisecond: "340ms", 999499 * time.Microsecond: "999ms", 999500 * time.Microsecond: "1.0s",
+		0: "0ms", 85_400 * time.Nanosecond: "85µs", 1_318 * time.Microsecond: "1.32ms", 9_996 * time.Microsecond: "10ms", 340 * time.Millisecond: "340ms", 999499 * time.Microsecond: "999ms", 999500 * time.Microsecond: "1.0s",
 		12345 * time.Millisecond: "12.3s", 59949 * time.Millisecond: "59.9s", 59950 * time.Millisecond: "1m00s", 185 * time.Second: "3m05s",
 		3599400 * time.Millisecond: "59m59s", 3599500 * time.Millisecond: "1h00m", 3723 * time.Second: "1h02m", 52 * time.Hour: "2d04h", -90 * time.Second: "-1m30s",
 	} {
@@ -138,45 +153,5 @@ func TestNumbers(t *testing.T) {
 	}
 	if got := Percent(0.5423); got != "54.23" {
 		t.Errorf("Percent(0.5423) is %q", got)
-	}
-}
-
-func TestScatter(t *testing.T) {
-	models := example()
-	models = append(models, Model{Name: "wrn & <co>", Accuracies: []Accuracy{
-		{Attack: "clean", Hits: 860, Total: 1000, Low: 0.837, High: 0.88}, {Attack: "pgd-20", Hits: 600, Total: 1000, Low: 0.569, High: 0.63}}})
-	var svg, picture bytes.Buffer
-	if err := Scatter(&svg, "svg", "Trade-off", conditions, "pgd-20", models); err != nil {
-		t.Fatal(err)
-	}
-	var words strings.Builder
-	for dec := xml.NewDecoder(&svg); ; {
-		token, err := dec.Token()
-		if errors.Is(err, io.EOF) {
-			break
-		}
-		if err != nil {
-			t.Fatal("the figure is no XML: ", err)
-		}
-		if data, ok := token.(xml.CharData); ok {
-			words.Write(data)
-		}
-	}
-	for word, want := range map[string]bool{"Trade-off": true, "resnet18": true, "wrn & <co>": true, "pgd-20 eps 8/255": true, "1000 images": true, "resnet8-w8": false} {
-		if strings.Contains(words.String(), word) != want {
-			t.Errorf("that the figure says %q should be %t: %s", word, want, &words)
-		}
-	}
-	if err := Scatter(&picture, "png", "Trade-off", conditions, "pgd-20", models); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := png.Decode(&picture); err != nil {
-		t.Error("the figure is no PNG: ", err)
-	}
-	if err := Scatter(io.Discard, "svg", "", conditions, "cw", models); err == nil || !strings.Contains(err.Error(), "under cw") {
-		t.Errorf("a figure without points: %v", err)
-	}
-	if err := Scatter(io.Discard, "bmp", "", conditions, "pgd-20", models); err == nil || !strings.Contains(err.Error(), "svg or png") {
-		t.Errorf("an unknown format: %v", err)
 	}
 }

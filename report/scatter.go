@@ -1,113 +1,54 @@
 package report
 
-import (
-	"fmt"
-	"image/color"
-	"io"
-	"math"
+import "fmt"
 
-	"gonum.org/v1/plot"
-	"gonum.org/v1/plot/font"
-	"gonum.org/v1/plot/plotter"
-	"gonum.org/v1/plot/vg"
-	"gonum.org/v1/plot/vg/draw"
-)
-
-// Scatter draws clean against robust accuracy, a point for each model with the 95% intervals of both, as "svg" or "png".
-// Models without either accuracy are left out; it is an error if none has both.
-func Scatter(w io.Writer, format, title string, c Conditions, attack string, models []Model) error {
-	var points intervals
-	labels := plotter.XYLabels{}
+// Scatter draws clean against robust accuracy, a point for each model with the 95% intervals of both. Models without
+// either accuracy are left out; it is an error if none has both.
+func Scatter(title string, c Conditions, attack string, models []Model) (*Figure, error) {
+	type point struct {
+		name          string
+		clean, robust Accuracy
+	}
+	var points []point
+	xs, ys := noBounds(), noBounds()
 	for _, m := range models {
-		clean, robust := m.find("clean"), m.find(attack)
-		if clean.Total == 0 || robust.Total == 0 {
+		p := point{m.Name, m.find("clean"), m.find(attack)}
+		if p.clean.Total == 0 || p.robust.Total == 0 {
 			continue
 		}
-		points = append(points, [2]Accuracy{clean, robust})
-		labels.XYs = append(labels.XYs, plotter.XY{X: 100 * clean.value(), Y: 100 * robust.value()})
-		labels.Labels = append(labels.Labels, "  "+m.Name) // room for the dot, which an offset would not reserve
+		points = append(points, p)
+		xs.add(100*p.clean.Low, 100*p.clean.High)
+		ys.add(100*p.robust.Low, 100*p.robust.High)
 	}
 	if len(points) == 0 {
-		return fmt.Errorf("no model has both a clean accuracy and one under %s to draw", attack)
+		return nil, fmt.Errorf("no model has both a clean accuracy and one under %s to draw", attack)
 	}
 
-	p := plot.New()
-	p.Title.Text = title
-	p.X.Label.Text = "clean accuracy, %"
-	p.Y.Label.Text = fmt.Sprintf("accuracy under %s, %% (%s, %d images)", head(attack, c), c.Norm, c.Images)
-	for _, style := range []*font.Font{&p.Title.TextStyle.Font, &p.X.Label.TextStyle.Font, &p.Y.Label.TextStyle.Font,
-		&p.X.Tick.Label.Font, &p.Y.Tick.Label.Font} {
-		style.Variant = "Sans"
+	const width, height = 560, 420
+	f, top := newFigure(title, width, height)
+	p := plot{f, percentAxis(xs.low, xs.high, 62, width-18), percentAxis(ys.low, ys.high, f.height-54, top+12)}
+	p.frame("clean accuracy, %", fmt.Sprintf("accuracy under %s, %% (%s)", head(attack, c), c.Norm))
+	var labels []label
+	var bars []box
+	for i, point := range points {
+		x, y := p.x.at(100*point.clean.value()), p.y.at(100*point.robust.value())
+		x0, x1 := p.x.at(100*point.clean.Low), p.x.at(100*point.clean.High)
+		y0, y1 := p.y.at(100*point.robust.High), p.y.at(100*point.robust.Low)
+		p.whiskers(i, x, y, x0, x1, y0, y1)
+		labels = append(labels, label{text: clip(point.name, textSize, width/2), x: x, y: y})
+		bars = append(bars, box{x0, y - 2, x1, y + 2}, box{x - 2, y0, x + 2, y1})
 	}
-	p.Title.Padding = vg.Points(8)
-
-	grid := plotter.NewGrid()
-	grid.Horizontal.Color, grid.Vertical.Color = color.Gray{230}, color.Gray{230}
-	blue := color.RGBA{R: 0x1f, G: 0x5f, B: 0xa8, A: 0xff}
-	xBars, err := plotter.NewXErrorBars(points)
-	if err != nil {
-		return err
+	for i, point := range points {
+		p.mark(i, labels[i].x, labels[i].y, fmt.Sprintf("%s: clean %s; %s %s",
+			point.name, within(point.clean), head(attack, c), within(point.robust)))
 	}
-	yBars, err := plotter.NewYErrorBars(points)
-	if err != nil {
-		return err
-	}
-	xBars.Color, yBars.Color = color.Gray{150}, color.Gray{150}
-	dots, err := plotter.NewScatter(points)
-	if err != nil {
-		return err
-	}
-	dots.GlyphStyle = draw.GlyphStyle{Color: blue, Radius: vg.Points(4), Shape: draw.CircleGlyph{}}
-	names, err := plotter.NewLabels(labels)
-	if err != nil {
-		return err
-	}
-	names.Offset.Y = vg.Points(4)
-	for i := range names.TextStyle {
-		names.TextStyle[i].Font.Variant = "Sans"
-	}
-	p.Add(grid, xBars, yBars, dots, names)
-	for _, axis := range []*plot.Axis{&p.X, &p.Y} {
-		axis.Min, axis.Max, axis.Tick.Marker = percentAxis(axis.Min, axis.Max)
-	}
-
-	image, err := p.WriterTo(16*vg.Centimeter, 12*vg.Centimeter, format)
-	if err != nil {
-		return fmt.Errorf("a figure can be svg or png: %w", err)
-	}
-	_, err = image.WriteTo(w)
-	return err
+	placeLabels(labels, bars, box{p.x.from, p.y.to, p.x.to, p.y.from})
+	p.drawLabels(labels)
+	return f, nil
 }
 
-// percentAxis widens a range of percents to round numbers and marks at most nine of them.
-func percentAxis(low, high float64) (float64, float64, plot.ConstantTicks) {
-	for _, step := range []float64{1, 2, 5, 10, 20} {
-		first := math.Floor(low / step)
-		last := max(first+1, math.Ceil(high/step))
-		if last-first > 8 {
-			continue
-		}
-		var ticks plot.ConstantTicks
-		for k := first; k <= last; k++ {
-			ticks = append(ticks, plot.Tick{Value: k * step, Label: fmt.Sprint(k * step)})
-		}
-		return first * step, last * step, ticks
-	}
-	panic(fmt.Sprintf("report: from %g to %g is no range of percents", low, high))
-}
-
-// intervals are pairs of a clean and a robust accuracy, as gonum's plotters take points with errors, in percent.
-type intervals [][2]Accuracy
-
-func (s intervals) Len() int { return len(s) }
-
-func (s intervals) XY(i int) (x, y float64) { return 100 * s[i][0].value(), 100 * s[i][1].value() }
-
-func (s intervals) XError(i int) (low, high float64) { return s[i][0].errors() }
-
-func (s intervals) YError(i int) (low, high float64) { return s[i][1].errors() }
-
-// errors are how far the interval reaches below and above the accuracy, in percent.
-func (a Accuracy) errors() (low, high float64) {
-	return 100 * (a.value() - a.Low), 100 * (a.High - a.value())
+// whiskers draws an interval in both directions.
+func (f *Figure) whiskers(series int, x, y, x0, x1, y0, y1 float64) {
+	f.printf(`<path class="whisker s%d" d="M%s %sH%sM%s %sV%s"/>`, series%len(lightInks),
+		number(x0), number(y), number(x1), number(x), number(y0), number(y1))
 }

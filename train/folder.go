@@ -58,18 +58,31 @@ func (r *Record) write(dir string) error {
 	})
 }
 
-// differs names the first setting in which a run's record and what is asked for now are not the same, or is nil.
+// SettingsDiffer names the first setting in which what is asked for now is not what the run was started with, or is nil.
+func (r *Record) SettingsDiffer(settings any) error {
+	type asked struct {
+		Settings any `json:"settings"`
+	}
+	return differ(asked{settings}, asked{r.Settings})
+}
+
+// differs is SettingsDiffer with all else that decides a run.
 func (r *Record) differs(old *Record) error {
 	type decisive struct {
 		Settings any            `json:"settings"`
 		Training map[string]any `json:"training"`
 		Seed     uint64         `json:"seed"`
 	}
-	now, err := flatten(decisive{r.Settings, r.Training, r.Seed})
+	return differ(decisive{r.Settings, r.Training, r.Seed}, decisive{old.Settings, old.Training, old.Seed})
+}
+
+// differ names the first leaf in which what is asked for and what a run was started with are not the same.
+func differ(asked, started any) error {
+	now, err := Flatten(asked)
 	if err != nil {
 		return err
 	}
-	was, err := flatten(decisive{old.Settings, old.Training, old.Seed})
+	was, err := Flatten(started)
 	if err != nil {
 		return err
 	}
@@ -90,8 +103,8 @@ func (r *Record) differs(old *Record) error {
 	return nil
 }
 
-// flatten turns a value into its JSON leaves by path, such as settings.search.epsilon.
-func flatten(v any) (map[string]string, error) {
+// Flatten turns a value into its JSON leaves by path, such as settings.search.epsilon.
+func Flatten(v any) (map[string]string, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("the settings cannot be written as JSON: %w", err)

@@ -24,7 +24,7 @@ type Stepper struct {
 	net       classifier.Network
 	params    []classifier.Param
 	trainable []int // indices of the trained params
-	untrained []int // indices of the others: running statistics
+	untrained []int // indices of the others: running statistics, and constants that no pass moves
 	optimizer Optimizer
 	clip      float64
 

@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"os"
 	"slices"
 )
 
@@ -25,10 +24,27 @@ type Tensor struct {
 	Data  []byte
 }
 
-// File is the content of a safetensors file.
+// Count is how many values the tensor has.
+func (t Tensor) Count() int { return count(t.Shape) }
+
+func count(shape []int) int {
+	n := 1
+	for _, d := range shape {
+		n *= d
+	}
+	return n
+}
+
+// File is the content of a file of weights.
 type File struct {
-	Tensors  []Tensor // in the order of their data
+	Path     string   // where it was read
+	Format   string   // Safetensors, PyTorchZip or PyTorchLegacy
+	Tensors  []Tensor // of safetensors in the order of their data, of PyTorch in that of their names
 	Metadata map[string]string
+	// Entry is the part of a PyTorch checkpoint that the tensors are from, such as "state_dict", empty where they are the
+	// whole. Others are its parts that hold tensors too.
+	Entry  string
+	Others []string
 }
 
 // sizes are the bytes of one value of each type.
@@ -127,27 +143,13 @@ func byteCount(dtype string, shape []int) (int64, error) {
 	return n, nil
 }
 
-// Read reads a safetensors file. A file that is not one, or does not hold what its header says, is refused with the
-// byte at which it is wrong.
-func Read(path string) (*File, error) {
-	raw, err := os.ReadFile(path)
-	if err != nil {
-		return nil, err
-	}
-	f, err := Parse(raw)
-	if err != nil {
-		return nil, fmt.Errorf("%s is no sound safetensors file: %w", path, err)
-	}
-	return f, nil
-}
-
 // Parse reads a safetensors file from memory; the tensors share that memory.
 func Parse(raw []byte) (*File, error) {
 	if len(raw) < 8 {
 		return nil, fmt.Errorf("at byte %d: the file ends, expected 8 bytes with the header's size", len(raw))
 	}
-	if looksLikePage(raw) {
-		return nil, errors.New("at byte 0: this is a web page, expected the header's size; was the download an error page?")
+	if err := strange(raw); err != nil {
+		return nil, err
 	}
 	size := binary.LittleEndian.Uint64(raw)
 	if size > maxHeader || size > uint64(len(raw)-8) {
@@ -158,7 +160,7 @@ func Parse(raw []byte) (*File, error) {
 	if err != nil {
 		return nil, err
 	}
-	f := &File{Metadata: metadata, Tensors: make([]Tensor, 0, len(entries))}
+	f := &File{Format: Safetensors, Metadata: metadata, Tensors: make([]Tensor, 0, len(entries))}
 	var at int64 // the data must be covered without gaps or overlaps
 	for _, e := range entries {
 		n, err := byteCount(e.DType, e.Shape)
@@ -242,10 +244,4 @@ func parseHeader(text []byte) ([]placed, map[string]string, error) {
 		return cmp.Or(cmp.Compare(a.Offsets[0], b.Offsets[0]), cmp.Compare(a.Offsets[1], b.Offsets[1]))
 	})
 	return entries, metadata, nil
-}
-
-// looksLikePage tells a web page saved under a weights file's name, which is what dead links give.
-func looksLikePage(raw []byte) bool {
-	start := bytes.ToLower(bytes.TrimLeft(raw[:min(len(raw), 512)], " \t\r\n\xef\xbb\xbf"))
-	return bytes.HasPrefix(start, []byte("<!doctype")) || bytes.HasPrefix(start, []byte("<html"))
 }

@@ -41,7 +41,7 @@ func depthwiseForms(g *Graph) map[NodeId]conv {
 //	as channels are and channels are kept apart as a batch is, which is what a batch group count is for
 func (c conv) depthwiseVJP(node, v *Node) []*Node {
 	x, kernel := node.Inputs()[0], node.Inputs()[1]
-	pad := c.padding()
+	pad, _ := c.padding() // as much before as after
 	var padX, padKernel [][2]int
 	for axis := 1; axis <= 2; axis++ {
 		in, out := x.Shape().Dimensions[axis], v.Shape().Dimensions[axis]

@@ -18,7 +18,7 @@ func TestDepthwiseGradients(t *testing.T) {
 	const n, channels = 2, 3
 	for _, c := range []struct{ h, w, size, stride int }{{6, 5, 3, 1}, {6, 5, 3, 2}, {7, 8, 5, 2}, {1, 1, 3, 2}, {4, 4, 1, 1}} {
 		conv := conv{out: channels, size: c.size, stride: c.stride, depthwise: true}
-		pad := conv.padding()
+		pad, _ := conv.padding()
 		oh, ow := (c.h+2*pad-c.size)/c.stride+1, (c.w+2*pad-c.size)/c.stride+1
 		x, k, v := ramp(n*c.h*c.w*channels, 7), ramp(channels*c.size*c.size, 5), ramp(n*oh*ow*channels, 11)
 		wantX, wantK := make([]float64, len(x)), make([]float64, len(k))

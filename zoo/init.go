@@ -10,7 +10,7 @@ import (
 
 // Init draws a network's parameters. Convolutions are normal with variance 2 / (out·kh·kw), PyTorch's kaiming_normal_
 // with fan_out (He et al. 2015, section 2.2, backward case); linear weights and all biases are U(-1/√fan_in, 1/√fan_in), PyTorch's default; batch
-// norms start as the identity. Every parameter draws from its own stream, keyed by its name.
+// norms and the normalisation of images start as the identity. Every parameter draws from its own stream, keyed by its name.
 func Init(net classifier.Network, seed uint64) *classifier.Model {
 	var state []*tensors.Tensor
 	fanIn := 1 // of the last weight, which is what a bias belongs to
@@ -31,7 +31,7 @@ func Init(net classifier.Network, seed uint64) *classifier.Model {
 			for i := range values {
 				values[i] = float32((2*r.Float64() - 1) / math.Sqrt(float64(fanIn)))
 			}
-		case classifier.NormWeight, classifier.RunningVar:
+		case classifier.NormWeight, classifier.RunningVar, classifier.InputStd:
 			for i := range values {
 				values[i] = 1
 			}

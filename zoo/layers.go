@@ -9,32 +9,41 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
-const (
-	normEpsilon  = 1e-5 // PyTorch's BatchNorm2d
-	normMomentum = 0.1
-)
+// NormEpsilon is what batch norms add to the variance: PyTorch's.
+const NormEpsilon = 1e-5
+
+const normMomentum = 0.1
 
 // image is what flows between layers: a node [N,h,w,c], or only its size while a network is measured.
 type image struct {
 	h, w, c int
+	walk    *walk
+	at      int   // 0 for the images, n for what the n-th layer made of them
 	node    *Node // nil while measuring
 }
 
-// then is an image of another size, whose node is f of this one's where there is one.
-func (x image) then(h, w, c int, f func(x *Node) *Node) image {
-	y := image{h: h, w: w, c: c}
+// then is what a layer makes of an image: one of another size, whose node is f of this one's where there is one.
+func (x image) then(layer Layer, h, w, c int, f func(x *Node) *Node) image {
+	layer.Inputs = append([]int{x.at}, layer.Inputs...)
+	layer.Height, layer.Width, layer.Channels = h, w, c
+	x.walk.layers = append(x.walk.layers, layer)
+	y := image{h: h, w: w, c: c, walk: x.walk, at: len(x.walk.layers)}
 	if x.node != nil {
 		y.node = f(x.node)
+		x.walk.nodes = append(x.walk.nodes, y.node)
 	}
 	return y
 }
 
-// walk is one way through an architecture. The same code measures a network (parameters, multiply-adds; no graph) and
-// builds its graph, so that the three cannot disagree.
+// walk is one way through an architecture. The same code measures a network (parameters, multiply-adds, layers; no
+// graph) and builds its graph, so that they cannot disagree.
 type walk struct {
 	bound  *classifier.Bound // where parameters' nodes are; nil while measuring
 	params []classifier.Param
-	macs   int64 // multiply-adds of convolutions and linear layers for one image
+	layers []Layer
+	nodes  []*Node // the layers' results; none while measuring
+	macs   int64   // multiply-adds of convolutions and linear layers for one image
+	idle   int     // trained values that no forward pass visits
 
 	precision Precision
 	// vanished is set where an image became empty: it was too small for the network.
@@ -66,37 +75,56 @@ func (s scope) unused(modules func(s scope)) {
 	if s.bound != nil {
 		return
 	}
-	macs := s.macs
+	macs, layers, declared := s.macs, s.layers, len(s.params)
 	modules(s)
-	s.macs = macs
+	s.macs, s.layers = macs, layers
+	for _, p := range s.params[declared:] {
+		if p.Kind.Trainable() {
+			s.idle += p.Size()
+		}
+	}
 }
 
-// conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless valid.
+// conv is the form of a convolution: out channels, a kernel of size x size, zero padding of size/2 unless said otherwise.
 type conv struct {
 	out, size, stride int
 	depthwise         bool // one kernel per channel
 	valid             bool // no padding
+	same              bool // TensorFlow's padding of images of even size: with stride 2 there is less before than after
 	bias              bool
 }
 
 // declare declares the convolution's kernel [out, in/groups, size, size] and returns it with the size of the output.
 func (c conv) declare(s scope, x image, name string) (weight *Node, out image) {
-	in, pad := x.c, c.padding()
+	in := x.c
+	before, after := c.padding()
 	if c.depthwise {
 		in = 1
 	}
 	weight = s.param(classifier.ConvWeight, name+".weight", c.out, in, c.size, c.size)
-	out = image{h: (x.h+2*pad-c.size)/c.stride + 1, w: (x.w+2*pad-c.size)/c.stride + 1, c: c.out}
+	out = image{h: (x.h+before+after-c.size)/c.stride + 1, w: (x.w+before+after-c.size)/c.stride + 1, c: c.out}
 	s.vanished = s.vanished || out.h < 1 || out.w < 1
 	s.macs += int64(out.h * out.w * c.out * in * c.size * c.size)
 	return weight, out
 }
 
-func (c conv) padding() int {
-	if c.valid {
-		return 0
+// layer is the convolution in a list of layers.
+func (c conv) layer(s scope, name string) Layer {
+	before, after := c.padding()
+	return Layer{Op: Conv, Name: s.prefix + name, Weight: s.prefix + name + ".weight",
+		Kernel: c.size, Stride: c.stride, Before: before, After: after, Depthwise: c.depthwise}
+}
+
+// padding is how many zeros are put before and after each row and column.
+func (c conv) padding() (before, after int) {
+	switch {
+	case c.valid:
+		return 0, 0
+	case c.same:
+		all := c.size - c.stride
+		return all / 2, all - all/2
 	}
-	return c.size / 2
+	return c.size / 2, c.size / 2
 }
 
 // layout is N,H,W,C for images and PyTorch's out,in,h,w for kernels.
@@ -108,13 +136,14 @@ var layout = compute.ConvolveAxesConfig{
 
 // apply convolves x [N,H,W,in] with weight [out,in/groups,size,size].
 func (c conv) apply(x, weight *Node, p Precision) *Node {
-	pad, groups := c.padding(), 1
+	before, after := c.padding()
+	groups := 1
 	x, weight = p.operands(x, weight)
 	if c.depthwise {
 		groups = c.out
 	}
 	y := Convolve(x, weight).AxesConfig(layout).Strides(c.stride).
-		PaddingPerDim([][2]int{{pad, pad}, {pad, pad}}).ChannelGroupCount(groups).Done()
+		PaddingPerDim([][2]int{{before, after}, {before, after}}).ChannelGroupCount(groups).Done()
 	if c.depthwise {
 		depthwiseForms(x.Graph())[y.Id()] = c
 	}
@@ -131,11 +160,13 @@ func Conv2D(x, kernels *Node, stride int, depthwise bool) *Node {
 // conv is a convolution.
 func (s scope) conv(x image, name string, c conv) image {
 	weight, y := c.declare(s, x, name)
+	layer := c.layer(s, name)
 	var bias *Node
 	if c.bias {
 		bias = s.param(classifier.Bias, name+".bias", c.out)
+		layer.Bias = s.prefix + name + ".bias"
 	}
-	return x.then(y.h, y.w, y.c, func(x *Node) *Node {
+	return x.then(layer, y.h, y.w, y.c, func(x *Node) *Node {
 		x = c.apply(x, weight, s.precision)
 		if bias != nil {
 			x = Add(x, perChannel(bias))
@@ -149,7 +180,9 @@ func (s scope) conv(x image, name string, c conv) image {
 func (s scope) convNorm(x image, convName, normName string, c conv) image {
 	weight, y := c.declare(s, x, convName)
 	n := s.declareNorm(normName, c.out)
-	return x.then(y.h, y.w, y.c, func(x *Node) *Node {
+	layer := c.layer(s, convName)
+	layer.Norm = s.prefix + normName
+	return x.then(layer, y.h, y.w, y.c, func(x *Node) *Node {
 		if s.bound.Mode() == classifier.Train {
 			return n.train(c.apply(x, weight, s.precision))
 		}
@@ -161,7 +194,7 @@ func (s scope) convNorm(x image, convName, normName string, c conv) image {
 // norm is a batch norm that follows no convolution.
 func (s scope) norm(x image, name string) image {
 	n := s.declareNorm(name, x.c)
-	return x.then(x.h, x.w, x.c, func(x *Node) *Node {
+	return x.then(Layer{Op: Norm, Name: s.prefix + name, Norm: s.prefix + name}, x.h, x.w, x.c, func(x *Node) *Node {
 		if s.bound.Mode() == classifier.Train {
 			return n.train(x)
 		}
@@ -187,7 +220,7 @@ func (s scope) declareNorm(name string, channels int) norm {
 
 // affine is the norm in eval mode, x·scale + shift per channel.
 func (n norm) affine() (scale, shift *Node) {
-	scale = Div(n.gamma, Sqrt(AddScalar(n.vari, normEpsilon)))
+	scale = Div(n.gamma, Sqrt(AddScalar(n.vari, NormEpsilon)))
 	return scale, Sub(n.beta, Mul(n.mean, scale))
 }
 
@@ -204,7 +237,7 @@ func (n norm) train(x *Node) *Node {
 	variance := ReduceMean(Square(centred), 0, 1, 2)
 	n.move("running_mean", n.mean, mean)
 	n.move("running_var", n.vari, MulScalar(variance, count/(count-1)))
-	scale := Div(n.gamma, Sqrt(AddScalar(variance, normEpsilon)))
+	scale := Div(n.gamma, Sqrt(AddScalar(variance, NormEpsilon)))
 	return Add(Mul(centred, perChannel(scale)), perChannel(n.beta))
 }
 
@@ -223,7 +256,8 @@ func (s scope) linear(x image, name string, out int) image {
 	weight := s.param(classifier.LinearWeight, name+".weight", out, x.c)
 	bias := s.param(classifier.Bias, name+".bias", out)
 	s.macs += int64(out * x.c)
-	return x.then(1, 1, out, func(x *Node) *Node {
+	layer := Layer{Op: Linear, Name: s.prefix + name, Weight: s.prefix + name + ".weight", Bias: s.prefix + name + ".bias"}
+	return x.then(layer, 1, 1, out, func(x *Node) *Node {
 		x, weight := s.precision.operands(x, weight)
 		product := Dot(x, weight)
 		if s.precision == BF16 {
@@ -235,27 +269,40 @@ func (s scope) linear(x image, name string, out int) image {
 
 // relu is max(0, x). At 0 its gradient is 0, as in PyTorch: GoMLX's Max sends the gradient of a tie to its first operand.
 func relu(x image) image {
-	return x.then(x.h, x.w, x.c, func(x *Node) *Node { return Max(ScalarZero(x.Graph(), x.DType()), x) })
+	return x.then(Layer{Op: ReLU}, x.h, x.w, x.c, func(x *Node) *Node { return Max(ScalarZero(x.Graph(), x.DType()), x) })
+}
+
+// swish is x·σ(x).
+func swish(x image) image {
+	return x.then(Layer{Op: Swish}, x.h, x.w, x.c, func(x *Node) *Node { return Mul(x, Sigmoid(x)) })
 }
 
 // add is a residual connection.
 func add(x, y image) image {
-	return x.then(x.h, x.w, x.c, func(x *Node) *Node { return Add(x, y.node) })
+	return x.then(Layer{Op: Sum, Inputs: []int{y.at}}, x.h, x.w, x.c, func(x *Node) *Node { return Add(x, y.node) })
+}
+
+// firstStride is 2 where a stage but the first begins.
+func firstStride(stage, block int) int {
+	if stage > 0 && block == 0 {
+		return 2
+	}
+	return 1
 }
 
 // globalMean averages over the pixels: [N,h,w,c] to [N,c].
 func globalMean(x image) image {
-	return x.then(1, 1, x.c, func(x *Node) *Node { return ReduceMean(x, 1, 2) })
+	return x.then(Layer{Op: GlobalMean}, 1, 1, x.c, func(x *Node) *Node { return ReduceMean(x, 1, 2) })
 }
 
 // maxPool2 takes the largest of every 2x2 pixels; an odd last row or column is dropped.
 func maxPool2(x image) image {
-	return x.then(x.h/2, x.w/2, x.c, func(x *Node) *Node { return MaxPool(x).Window(2).Strides(2).NoPadding().Done() })
+	return x.then(Layer{Op: MaxPool2}, x.h/2, x.w/2, x.c, func(x *Node) *Node { return MaxPool(x).Window(2).Strides(2).NoPadding().Done() })
 }
 
 // flatten makes one vector of each image, [N,h,w,c] to [N,c·h·w], in PyTorch's order of channels first.
 func flatten(x image) image {
-	return x.then(1, 1, x.h*x.w*x.c, func(x *Node) *Node {
+	return x.then(Layer{Op: Flatten}, 1, 1, x.h*x.w*x.c, func(x *Node) *Node {
 		return Reshape(TransposeAllAxes(x, 0, 3, 1, 2), x.Shape().Dimensions[0], -1)
 	})
 }

@@ -32,6 +32,8 @@ var listed = []struct {
 	{"resnet18", colour, heImageNet},
 	{"resnet34", colour, heImageNet},
 	{"preact-resnet18", colour, "He et al. 2016, Identity Mappings in Deep Residual Networks"},
+	{"preact-resnet18-wong", colour, "Wong et al. 2020, Fast is better than free"},
+	{"preact-resnet18-dm", colour, gowal},
 	{"mobilenet-v2", colour, "Sandler et al. 2018, MobileNetV2; strides for 32x32 images"},
 	{"wrn-28-10", colour, zagoruyko},
 	{"wrn-34-10", colour, zagoruyko},
@@ -39,6 +41,9 @@ var listed = []struct {
 	{"wrn-34-10-ltd", colour, chen},
 	{"wrn-34-20-ltd", colour, chen},
 	{"wrn-34-20-ltd-sub1", colour, chen + ", with the unused sub_block1"},
+	{"wrn-28-10-dm", colour, gowal},
+	{"wrn-70-16-dm", colour, gowal},
+	{"small-cnn-w8", [3]int{28, 28, 1}, "small-cnn with a quarter of its channels, 1/16 of its parameters"},
 	{"small-cnn", [3]int{28, 28, 1}, "Zhang et al. 2019, TRADES (MNIST network)"},
 }
 
@@ -48,6 +53,7 @@ const (
 	heCIFAR    = "He et al. 2016, Deep Residual Learning, section 4.2; projection shortcuts"
 	heImageNet = "He et al. 2016, Deep Residual Learning, table 1; CIFAR stem"
 	zagoruyko  = "Zagoruyko and Komodakis 2016, Wide Residual Networks; form of the TRADES code"
+	gowal      = "Gowal et al. 2020, Uncovering the Limits; DeepMind's form with Swish, or with ReLU as -dm-relu"
 	chen       = "Chen and Lee 2021, LTD: Low Temperature Distillation; Wide ResNet of its teachers"
 )
 
@@ -66,22 +72,45 @@ func List() []Entry {
 
 var (
 	resnetName = regexp.MustCompile(`^resnet(\d{1,4})(?:-w(\d{1,4}))?$`)
-	wrnName    = regexp.MustCompile(`^wrn-(\d{1,4})-(\d{1,3})(-ltd|-ltd-sub1)?$`)
+	smallName  = regexp.MustCompile(`^small-cnn(?:-w(\d{1,4}))?$`)
+	wrnName    = regexp.MustCompile(`^wrn-(\d{1,4})-(\d{1,3})(-ltd|-ltd-sub1|-dm|-dm-relu)?$`)
 )
 
 // parse finds the architecture of a name: those of List, resnetD and resnetD-wW of any width W and D = 18, 34 or 6n+2,
-// wrn-D-K, wrn-D-K-ltd and wrn-D-K-ltd-sub1 of any widening K and D = 6n+4.
+// small-cnn-wW, wrn-D-K and wrn-D-K with -ltd, -ltd-sub1, -dm or -dm-relu behind of any widening K and D = 6n+4, and each
+// of them with Normalised behind.
 func parse(name string) (architecture, error) {
+	if base, ok := strings.CutSuffix(name, Normalised); ok && !strings.HasSuffix(base, Normalised) {
+		inner, err := parse(base)
+		if err != nil {
+			return nil, err
+		}
+		return normalised(inner), nil
+	}
 	switch name {
 	case "mobilenet-v2":
 		return mobileNetV2, nil
 	case "preact-resnet18":
 		return preActResNet18, nil
-	case "small-cnn":
-		return smallCNN, nil
+	case "preact-resnet18-wong":
+		return preActResNet18Wong, nil
+	case "preact-resnet18-dm":
+		return deepMindPreActResNet18(swish), nil
+	case "preact-resnet18-dm-relu":
+		return deepMindPreActResNet18(relu), nil
 	}
 	if m := resnetName.FindStringSubmatch(name); m != nil {
 		return parseResNet(name, m[1], m[2])
+	}
+	if m := smallName.FindStringSubmatch(name); m != nil {
+		width := 32
+		if m[1] != "" {
+			width = number(m[1])
+		}
+		if width < 1 {
+			return nil, fmt.Errorf("%s: width 0, expected at least 1", name)
+		}
+		return smallCNN(width), nil
 	}
 	if m := wrnName.FindStringSubmatch(name); m != nil {
 		depth, k := number(m[1]), number(m[2])
@@ -90,6 +119,12 @@ func parse(name string) (architecture, error) {
 		}
 		if k < 1 {
 			return nil, fmt.Errorf("%s: widening 0, expected at least 1", name)
+		}
+		switch m[3] {
+		case "-dm":
+			return deepMindWRN(depth, k, swish), nil
+		case "-dm-relu":
+			return deepMindWRN(depth, k, relu), nil
 		}
 		return wideResNet(depth, k, subBlock(m[3] != "-ltd")), nil
 	}

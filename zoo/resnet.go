@@ -10,11 +10,7 @@ func resnet(width int, blocks ...int) architecture {
 		x = relu(s.convNorm(x, "conv1", "bn1", conv{out: width, size: 3, stride: 1}))
 		for stage, n := range blocks {
 			for i := range n {
-				stride := 1
-				if stage > 0 && i == 0 {
-					stride = 2
-				}
-				x = basicBlock(s.in("layer%d.%d", stage+1, i), x, width<<stage, stride)
+				x = basicBlock(s.in("layer%d.%d", stage+1, i), x, width<<stage, firstStride(stage, i))
 			}
 		}
 		return s.linear(globalMean(x), "linear", classes)

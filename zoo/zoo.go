@@ -39,7 +39,7 @@ func New(name string, classes int, input [3]int) (classifier.Network, error) {
 		}
 	}
 	net := &network{name: name, input: input, classes: classes, arch: arch}
-	net.arch(scope{walk: &net.measured}, image{h: input[0], w: input[1], c: input[2]}, classes)
+	net.walk(&net.measured, nil)
 	if net.measured.vanished {
 		return nil, fmt.Errorf("%s: images of %dx%d pixels are too small: nothing is left of them before its last layer", name, input[0], input[1])
 	}
@@ -55,9 +55,17 @@ func (n *network) Forward(b *classifier.Bound, x *Node) *Node {
 	if dims := x.Shape().Dimensions; len(dims) != 4 || [3]int(dims[1:]) != n.input {
 		panic(fmt.Errorf("%s takes images [N,%d,%d,%d], got %s", n.name, n.input[0], n.input[1], n.input[2], x.Shape()))
 	}
-	return n.arch(scope{walk: &walk{bound: b, precision: n.precision}}, image{n.input[0], n.input[1], n.input[2], x}, n.classes).node
+	return n.walk(&walk{bound: b, precision: n.precision}, x).node
+}
+
+// walk goes through the network with images x, nil while it is measured.
+func (n *network) walk(w *walk, x *Node) image {
+	return n.arch(scope{walk: w}, image{h: n.input[0], w: n.input[1], c: n.input[2], walk: w, node: x}, n.classes)
 }
 
 // MACs is the number of multiply-adds in one forward pass over one image, those of convolutions and linear layers, of a
 // network from New.
 func MACs(net classifier.Network) int64 { return net.(*network).measured.macs }
+
+// Idle is the number of trained values that no forward pass visits, of a network from New.
+func Idle(net classifier.Network) int { return net.(*network).measured.idle }

@@ -118,11 +118,15 @@ type compiler struct {
 	tensors  map[*value]*tensor // by root value
 	of       map[*node]*cluster
 	packs    map[packed]*tensor
+	masks    []mask
 	trained  map[*value]bool // parameters
 }
 
 func (c *compiler) compile() error {
 	c.simplify()
+	for _, n := range c.nodes {
+		c.program.macs += n.macs()
+	}
 	c.clusterConvolutions()
 	c.clusterElementwise()
 	for _, n := range c.nodes {
@@ -135,6 +139,7 @@ func (c *compiler) compile() error {
 	if err := c.lower(order); err != nil {
 		return err
 	}
+	c.addMasks()
 	c.program.keep()
 	c.program.byImages()
 	c.program.plan()

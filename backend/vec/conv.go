@@ -386,15 +386,19 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 		}
 		weights := c.addPack(p, direction, plan.PackedInputSize(), plan.PackInput)
 		in.in = append(in.in, weights)
-		residual, mask := optional(p.residual), optional(p.mask)
+		residual := optional(p.residual)
 		add(residual, "residual")
-		add(mask, "gate")
+		var mask *tensor
+		if p.mask != nil {
+			mask = c.maskOf(p.mask, p.shape.N, p.shape.H*p.shape.W, p.shape.Cin)
+			add(mask, "gate")
+		}
 		in.run = func(r *run) error {
-			plan.GradInputAdd(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(residual), r.optional(mask))
+			plan.GradInputAdd(r.pool, r.floats(last), r.floats(x), r.floats(weights), r.optional(residual), r.words(mask))
 			return nil
 		}
 		c.splitConvolution(&in, p, plan.ReadsWeightsOnceBackward(), []*tensor{x, last, residual, mask}, []*tensor{weights}, func(plan *conv.Plan, v part) {
-			plan.GradInputAdd(alone{}, v.floats(last), v.floats(x), v.r.floats(weights), v.optional(residual), v.optional(mask))
+			plan.GradInputAdd(alone{}, v.floats(last), v.floats(x), v.r.floats(weights), v.optional(residual), v.words(mask))
 		})
 	default:
 		in.name = "convolution"

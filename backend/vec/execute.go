@@ -23,6 +23,7 @@ type program struct {
 	output       []*tensor
 	tensors      []*tensor
 	instructions []*instruction
+	macs         int64     // multiply-adds of one execution
 	arena        int       // bytes
 	kept         int       // bytes
 	scratch      int       // bytes for each worker
@@ -273,6 +274,7 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 	if r == nil {
 		r = p.newRun()
 	}
+	p.backend.macs.Add(p.macs)
 	p.enter(r)
 	for i, t := range p.parameter {
 		if t != nil {

@@ -155,9 +155,21 @@ func (g *group) add(in *instruction, n int) {
 	}
 }
 
+// evenly is how many images to take at once, most or fewer, so that no worker waits long for the last of the others.
+func evenly(images, most, workers int) int {
+	best := most
+	turns := func(n int) int { return (images/n + workers - 1) / workers * n } // images that one worker takes at most
+	for n := most - 1; n > 0; n-- {
+		if images%n == 0 && 10*turns(best) > 11*turns(n) { // fewer at once are a little slower
+			best = n
+		}
+	}
+	return best
+}
+
 // close adds the group to the program, as one instruction if that is worth while.
 func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
-	list, count := g.list, g.least
+	list, count := g.list, evenly(images, g.least, p.backend.pool.workers)
 	g.list = nil
 	if len(list) < 2 || images/count < p.backend.pool.workers {
 		p.instructions = append(p.instructions, list...)

@@ -44,6 +44,7 @@ type Backend struct {
 	cells     cells
 	caps      compute.Capabilities
 	finalized atomic.Bool
+	macs      atomic.Int64 // executed
 
 	observe func(in *instruction, d time.Duration) // is told how long instructions took, if set
 }

@@ -1,5 +1,6 @@
-// The program autoattack times the standard AutoAttack evaluation of this project against the authors' own on PyTorch:
-// the same weights, images, radius and number of threads, one after the other in turn, and the ratio of every pair.
+// The program autoattack times the AutoAttack evaluation of this project against the authors' own on PyTorch: the same
+// weights, images, radius and number of threads, one after the other in turn. It prints how many images stand after each
+// attack of either, and the ratio of every pair.
 //
 //	git clone https://github.com/fra31/auto-attack
 //	go run ./bench/autoattack --original auto-attack --model runs/student --data-dir data --images 256 --pairs 3
@@ -39,8 +40,8 @@ import (
 var script []byte
 
 type options struct {
-	original, python, model, set, dataDir, norm, eps string
-	images, pairs, threads, batch                    int
+	original, python, model, set, dataDir, norm, eps, version string
+	images, pairs, threads, batch                             int
 }
 
 func main() {
@@ -52,6 +53,7 @@ func main() {
 	flag.StringVar(&o.dataDir, "data-dir", "", "folder the data set is in")
 	flag.StringVar(&o.norm, "norm", "Linf", "Linf or L2")
 	flag.StringVar(&o.eps, "eps", "8/255", "radius")
+	flag.StringVar(&o.version, "version", "standard", "ensemble: standard, plus or rand")
 	flag.IntVar(&o.images, "images", 256, "the first so many test images")
 	flag.IntVar(&o.pairs, "pairs", 3, "how often both are timed")
 	flag.IntVar(&o.threads, "threads", runtime.NumCPU(), "threads of either")
@@ -65,11 +67,29 @@ func main() {
 	}
 }
 
-// outcome is one evaluation: how long it took and how many images stood it.
+// outcome is one evaluation: how long it took, and how many images were right and stood after each attack.
 type outcome struct {
 	Seconds float64 `json:"seconds"`
 	Clean   int     `json:"clean"`
-	Robust  int     `json:"robust"`
+	Stages  []stage `json:"stages"`
+}
+
+// stage is what is known once an attack is done. Here attacks on different images overlap, and only the last has a time.
+type stage struct {
+	Name     string  `json:"name"`
+	Standing int     `json:"standing"`
+	Seconds  float64 `json:"seconds"` // since the start; 0 is unknown
+}
+
+func (o outcome) String() string {
+	text := fmt.Sprintf("%.1fs: clean %d", o.Seconds, o.Clean)
+	for _, s := range o.Stages {
+		text += fmt.Sprintf(", %s %d", s.Name, s.Standing)
+		if s.Seconds > 0 {
+			text += fmt.Sprintf(" at %.1fs", s.Seconds)
+		}
+	}
+	return text
 }
 
 func run(ctx context.Context, o options, out io.Writer) error {
@@ -86,6 +106,12 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	norm, ok := map[string]threat.Norm{"Linf": threat.Linf, "L2": threat.L2}[o.norm]
 	if !ok {
 		return fmt.Errorf("--norm is %q, expected Linf or L2", o.norm)
+	}
+	ensemble, ok := map[string]func(threat.Norm, float64) attack.Suite{
+		"standard": attack.AutoAttack, "plus": attack.AutoAttackPlus, "rand": attack.AutoAttackRand,
+	}[o.version]
+	if !ok {
+		return fmt.Errorf("--version is %q, expected standard, plus or rand", o.version)
 	}
 	model, err := weights.Load(o.model)
 	if err != nil {
@@ -104,10 +130,11 @@ func run(ctx context.Context, o options, out io.Writer) error {
 	if err := handOver(dir, model, set); err != nil {
 		return err
 	}
-	fmt.Fprintf(out, "%s, %d images of %s test, %s eps %s, %d threads\n", model.Name(), set.Len(), set.Name, o.norm, o.eps, o.threads)
+	fmt.Fprintf(out, "%s, %d images of %s test, %s eps %s, %s, %d threads\n",
+		model.Name(), set.Len(), set.Name, o.norm, o.eps, o.version, o.threads)
 	var ratios []float64
 	for pair := range o.pairs {
-		ours, err := here(ctx, model, set, norm, eps, o.threads)
+		ours, err := here(ctx, model, set, norm, eps, ensemble(norm, eps), o.threads)
 		if err != nil {
 			return err
 		}
@@ -117,8 +144,7 @@ func run(ctx context.Context, o options, out io.Writer) error {
 		}
 		ratio := theirs.Seconds / ours.Seconds
 		ratios = append(ratios, ratio)
-		fmt.Fprintf(out, "pair %d: here %.1fs (clean %d, standing %d), original %.1fs (clean %d, standing %d), ratio %.2f\n",
-			pair+1, ours.Seconds, ours.Clean, ours.Robust, theirs.Seconds, theirs.Clean, theirs.Robust, ratio)
+		fmt.Fprintf(out, "pair %d\n  here     %s\n  original %s\n  ratio    %.2f\n", pair+1, ours, theirs, ratio)
 	}
 	slices.Sort(ratios)
 	middle := len(ratios) / 2
@@ -135,7 +161,7 @@ func first(s *data.Set, n int) *data.Set {
 }
 
 // here evaluates with this project; everything but opening the files is timed.
-func here(ctx context.Context, m *classifier.Model, set *data.Set, norm threat.Norm, eps float64, threads int) (outcome, error) {
+func here(ctx context.Context, m *classifier.Model, set *data.Set, norm threat.Norm, eps float64, suite attack.Suite, threads int) (outcome, error) {
 	backend, err := vec.New(fmt.Sprint("threads=", threads))
 	if err != nil {
 		return outcome{}, err
@@ -149,12 +175,16 @@ func here(ctx context.Context, m *classifier.Model, set *data.Set, norm threat.N
 		}
 		fresh.State = append(fresh.State, clone)
 	}
-	r, err := eval.Run(ctx, backend, eval.Evaluation{Model: fresh, Set: set, Norm: norm, Epsilon: eps, Suites: []attack.Suite{attack.AutoAttack(norm, eps)}})
+	r, err := eval.Run(ctx, backend, eval.Evaluation{Model: fresh, Set: set, Norm: norm, Epsilon: eps, Suites: []attack.Suite{suite}})
 	if err != nil {
 		return outcome{}, err
 	}
-	a := r.Accuracies()
-	return outcome{r.Elapsed.Seconds(), a[0].Hits, a[1].Hits}, nil
+	after := append(r.Stages(0), r.Accuracies()[1])
+	o := outcome{Seconds: r.Elapsed.Seconds(), Clean: r.Accuracies()[0].Hits}
+	for i, a := range suite.Attacks {
+		o.Stages = append(o.Stages, stage{Name: a.Name(), Standing: after[i].Hits})
+	}
+	return o, nil
 }
 
 // handOver writes what the script reads: every parameter and the images as float32 in little endian, in PyTorch's layout,
@@ -206,7 +236,7 @@ func handOver(dir string, m *classifier.Model, set *data.Set) error {
 // there evaluates with the authors' code, which times itself.
 func there(ctx context.Context, dir string, o options, eps float64) (outcome, error) {
 	cmd := exec.CommandContext(ctx, o.python, filepath.Join(dir, "original.py"), o.original, dir, o.norm,
-		fmt.Sprint(eps), fmt.Sprint(o.threads), fmt.Sprint(o.batch))
+		fmt.Sprint(eps), o.version, fmt.Sprint(o.threads), fmt.Sprint(o.batch))
 	cmd.Stderr = os.Stderr
 	text, err := cmd.Output()
 	if err != nil {

@@ -1,8 +1,9 @@
 """Runs the authors' AutoAttack on what bench/autoattack has written, and prints seconds and images left as JSON.
 
-Arguments: folder of the authors' code, folder of the values, norm, radius, threads, batch size.
+Arguments: folder of the authors' code, folder of the values, norm, radius, ensemble, threads, batch size.
 """
 import json
+import re
 import sys
 import time
 
@@ -10,7 +11,7 @@ import numpy
 import torch
 from torch import nn
 
-code, folder, norm, eps, threads, batch = sys.argv[1:]
+code, folder, norm, eps, version, threads, batch = sys.argv[1:]
 sys.path.insert(0, code)
 from autoattack import AutoAttack  # noqa: E402
 
@@ -89,10 +90,27 @@ if unexpected or [name for name in missing if not name.endswith("num_batches_tra
 model = model.eval().to(memory_format=torch.channels_last)
 for parameter in model.parameters():
     parameter.requires_grad_(False)
-attack = AutoAttack(model, norm=norm, eps=float(eps), seed=0, version="standard", device="cpu", verbose=False)
+
+
+class Stages:
+    """Takes the place of the authors' log and keeps what it says about each stage."""
+
+    def __init__(self):
+        self.found = []
+
+    def log(self, text):
+        match = re.match(r"robust accuracy after (\S+): ([\d.]+)% \(total time ([\d.]+) s\)", text)
+        if match:
+            name, accuracy, seconds = match.groups()
+            self.found.append({
+                "name": name.lower(), "standing": round(float(accuracy) / 100 * len(images)), "seconds": float(seconds)})
+
+
+attack = AutoAttack(model, norm=norm, eps=float(eps), seed=0, version=version, device="cpu", verbose=False)
+attack.verbose, attack.logger = True, Stages()
 started = time.time()
-adversarial, answers = attack.run_standard_evaluation(images, labels, bs=int(batch), return_labels=True)
+attack.run_standard_evaluation(images, labels, bs=int(batch))
 seconds = time.time() - started
 with torch.no_grad():
     clean = sum(int((model(x).argmax(1) == y).sum()) for x, y in zip(images.split(int(batch)), labels.split(int(batch))))
-print(json.dumps({"seconds": seconds, "clean": clean, "robust": int((answers == labels).sum())}))
+print(json.dumps({"seconds": seconds, "clean": clean, "stages": attack.logger.found}))

@@ -115,7 +115,11 @@ type commands struct {
 	Demo     demoCmd     `cmd:"" help:"Teacher, students, attacks and a table, with no data, no network and no flags."`
 	Train    trainCmd    `cmd:"" help:"Train a model by a recipe or a method."`
 	Evaluate evaluateCmd `cmd:"" help:"Attack a model and report what holds."`
+	Inspect  inspectCmd  `cmd:"" help:"Say what a file of weights is, and whether it is sound."`
+	Import   importCmd   `cmd:"" help:"Make a model of a PyTorch or safetensors file."`
+	Export   exportCmd   `cmd:"" help:"Write a model for other programs."`
 	Compare  compareCmd  `cmd:"" help:"Put runs side by side."`
+	Sweep    sweepCmd    `cmd:"" help:"Train methods over radii and seeds, attack them all, and make the table."`
 	Bench    benchCmd    `cmd:"" help:"Measure this machine: kernels, training steps, attacks."`
 	Models   modelsCmd   `cmd:"" help:"List the networks."`
 	Methods  methodsCmd  `cmd:"" help:"List the training methods."`

@@ -22,9 +22,6 @@ import (
 	"github.com/gomlx/compute"
 )
 
-// ledgerName is the file in a run folder that holds its evaluation.
-const ledgerName = "evaluation.jsonl"
-
 type evaluateCmd struct {
 	Model     string        `help:"Model file or run folder." placeholder:"FILE" required:""`
 	Data      string        `help:"Data set to test on; by default the one the model was trained on." placeholder:"NAME"`
@@ -36,7 +33,9 @@ type evaluateCmd struct {
 	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
 	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
-	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 16 suits CPUs." default:"16" placeholder:"N"`
+	MatchGap  bool          `help:"Measure how well the model matches its teacher around the images, in place of attacking it."`
+	Teacher   string        `help:"Model file or run folder of the teacher; by default the one that the run was trained with." placeholder:"FILE"`
+	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
 	Precision string        `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 }
@@ -44,11 +43,13 @@ type evaluateCmd struct {
 func (evaluateCmd) Help() string {
 	return `Every image gets a line in a record: RUN/evaluation.jsonl for a run folder, the file that --json names
 otherwise. The record grows as images are done, and --resume goes on with it. adaad compare shows what two differ in.
+A run folder gets RUN/report.html too, a page with everything that is known of the run.
 
 Examples:
   adaad evaluate --model runs/student --data-dir data --samples 1000
   adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl
-  adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%`
+  adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%
+  adaad evaluate --model runs/student --data-dir data --samples 500 --match-gap --teacher runs/teacher`
 }
 
 // percent is a share that is written as a percentage: "0.5%" is 0.005.
@@ -74,6 +75,13 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	e, err := c.prepare(g, backend)
 	if err != nil {
 		return usage(err)
+	}
+	teacher, err := c.teacher(e.Set)
+	if err != nil {
+		return usage(err)
+	}
+	if c.MatchGap {
+		return c.matchGap(ctx, g, backend, e, teacher)
 	}
 	if g.JSON == "" && !c.Resume {
 		// A run folder holds one evaluation, the newest.
@@ -106,12 +114,85 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		return result.Write(g.env.Stdout)
 	}
 	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
-	return table.Text(g.env.Stdout)
+	if err := table.Text(g.env.Stdout); err != nil || g.JSON != "" || e.Ledger == "" {
+		return err
+	}
+	if err := showExamples(ctx, backend, *e, teacher, c.Model); err != nil {
+		return err
+	}
+	return c.writePage(g)
+}
+
+// writePage makes the page of the run folder and says where it is.
+func (c *evaluateCmd) writePage(g *globals) error {
+	path, err := writePage(c.Model)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(g.env.Stdout, "\nThe report is %s\n", path)
+	return err
+}
+
+// teacher is the one that --teacher names, that of the run, or nil.
+func (c *evaluateCmd) teacher(set *data.Set) (*classifier.Model, error) {
+	if c.Teacher == "" {
+		return teacherOf(c.Model, set), nil
+	}
+	teacher, err := weights.Load(c.Teacher)
+	if err == nil {
+		err = eval.Fits(teacher.Network, set)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--teacher: %w", err)
+	}
+	return teacher, nil
+}
+
+// matchGap measures the model beside its teacher.
+func (c *evaluateCmd) matchGap(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation, teacher *classifier.Model) error {
+	if teacher == nil {
+		return usage(fmt.Errorf("--match-gap needs --teacher FILE: %s names no teacher that is still there", c.Model))
+	}
+	step := float64(c.StepSize)
+	if step == 0 {
+		step = e.Epsilon / 4
+	}
+	m := eval.MatchGap{
+		Teacher: teacher, Student: e.Model, Set: e.Set, Points: 10, Seed: e.Seed, BatchSize: e.BatchSize,
+		Search: threat.Model{Norm: e.Norm, Epsilon: e.Epsilon, StepSize: step, Steps: 10},
+	}
+	progress, end := g.attackProgress()
+	m.Progress = progress
+	gap, err := m.Run(ctx, backend)
+	end()
+	if err != nil {
+		return err
+	}
+	if g.JSON != "-" {
+		if err := gapTable("", gap).Text(g.env.Stdout); err != nil {
+			return err
+		}
+	}
+	if g.JSON != "" || !isFolder(c.Model) {
+		return g.writeJSON(gap)
+	}
+	if err := writeJSON(filepath.Join(c.Model, gapName), gap); err != nil {
+		return err
+	}
+	return c.writePage(g)
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // prepare opens what the flags name and checks that it fits together.
 func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, error) {
-	if c.Samples < 0 {
+	switch {
+	case c.MatchGap && (c.Resume || c.Until > 0):
+		return nil, errors.New("--match-gap takes neither --resume nor --until")
+	case c.Samples < 0:
 		return nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
 	}
 	model, err := weights.Load(c.Model)
@@ -166,7 +247,7 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	if err := e.Validate(); err != nil {
 		return nil, err
 	}
-	if info, err := os.Stat(c.Model); err == nil && info.IsDir() && g.JSON == "" {
+	if g.JSON == "" && isFolder(c.Model) {
 		e.Ledger = filepath.Join(c.Model, ledgerName)
 	}
 	if c.Resume && e.Ledger == "" {

@@ -25,7 +25,7 @@ func TestPretrained(t *testing.T) {
 		t.Fatal(err)
 	}
 	file := filepath.Join(dir, "best.safetensors")
-	card := weights.Card{Data: "shapes", Method: "adaad", Type: "fp16", Accuracies: []weights.Measured{
+	card := weights.Card{Data: "shapes", Method: "adaad", Accuracies: []weights.Measured{
 		{Attack: "clean", Images: 100, Of: "test", Accuracy: 0.5}, {Attack: "autoattack", Epsilon: "8/255", Images: 100, Of: "test", Accuracy: 0.25},
 	}}
 	if err := weights.Save(file, zoo.Init(net, 1), card); err != nil {
@@ -42,7 +42,7 @@ func TestPretrained(t *testing.T) {
 	}
 	out, err = adaad(t, t.Context(), "models", "--pretrained", "--dir", dir, "--json", "-")
 	var list []released
-	if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 || list[0].Card.Type != "fp16" || list[0].Bytes == 0 {
+	if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 || list[0].Card.Method != "adaad" || list[0].Bytes == 0 {
 		t.Errorf("as JSON: %v\n%s", err, out)
 	}
 	// Weights without a card are not released.

@@ -65,7 +65,7 @@ func TestTrainInBFloat16(t *testing.T) {
 	loss := map[string]float64{}
 	for _, precision := range []string{"fp32", "bf16"} {
 		run := filepath.Join(dir, precision)
-		if _, err := adaad(t, t.Context(), tiny("pgd-at", run, "--precision", precision, "--set", "weights=fp16")...); err != nil {
+		if _, err := adaad(t, t.Context(), tiny("pgd-at", run, "--precision", precision)...); err != nil {
 			t.Fatal(err)
 		}
 		lines, err := train.ReadLog(run)
@@ -86,7 +86,6 @@ func TestTrainInBFloat16(t *testing.T) {
 	}
 	for _, args := range [][]string{
 		tiny("pgd-at", filepath.Join(dir, "x"), "--precision", "fp8"),
-		tiny("pgd-at", filepath.Join(dir, "x"), "--set", "weights=fp8"),
 		{"evaluate", "--model", filepath.Join(dir, "fp32"), "--precision", "fp8"},
 	} {
 		if _, err := adaad(t, t.Context(), args...); ExitCode(err) != ExitUsage {

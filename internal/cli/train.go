@@ -16,18 +16,15 @@ import (
 type trainCmd struct {
 	Recipe string `help:"Start from this recipe; see adaad recipes." placeholder:"NAME"`
 	Method string `help:"Without a recipe: the method; see adaad methods." placeholder:"NAME"`
-	Model  string `help:"Network to train; see adaad models." placeholder:"NAME"`
 	Data   string `help:"Data set; see adaad datasets." placeholder:"NAME"`
 
 	DataDir string   `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
 	Teacher []string `help:"Model file or run folder to learn from; again for a second one." placeholder:"FILE"`
 
-	Epochs       *int           `help:"Passes over the training images." placeholder:"E"`
-	BatchSize    *int           `help:"Images in a step." placeholder:"N"`
-	TrainSamples *int           `help:"Train on a class-balanced subset of so many images." placeholder:"N"`
-	Eps          *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
-	Precision    string         `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
-	Set          []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
+	changes
+	Eps       *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
+	Precision string         `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
+	Set       []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
 
 	Out        string `help:"Run folder; made if it is not there." placeholder:"DIR" required:""`
 	Resume     bool   `help:"Go on with the run in --out, with its settings."`
@@ -38,6 +35,29 @@ type trainCmd struct {
 
 // errTimeUp is why a run stopped that was to take only so long.
 var errTimeUp = errors.New("its minutes are over")
+
+// changes are the settings that have flags of their own, whatever is trained.
+type changes struct {
+	Model        string `help:"Network to train; see adaad models." placeholder:"NAME"`
+	Epochs       *int   `help:"Passes over the training images; what is counted in epochs keeps its proportion." placeholder:"E"`
+	BatchSize    *int   `help:"Images in a step." placeholder:"N"`
+	TrainSamples *int   `help:"Train on a class-balanced subset of so many images." placeholder:"N"`
+}
+
+func (c changes) apply(s *recipe.Settings) {
+	if c.Model != "" {
+		s.Model = c.Model
+	}
+	if c.Epochs != nil {
+		s.SetEpochs(*c.Epochs)
+	}
+	if c.BatchSize != nil {
+		s.BatchSize = *c.BatchSize
+	}
+	if c.TrainSamples != nil {
+		s.TrainSamples = *c.TrainSamples
+	}
+}
 
 func (trainCmd) Help() string {
 	return `Examples:
@@ -87,6 +107,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	}
 	fmt.Fprintf(g.env.Stdout, "epoch %d of %d chosen (%s): %s; in %s\n", result.Chosen.Epoch, settings.Epochs,
 		job.Selection(), held(result.Chosen.Score), c.Out)
+	page, err := writePage(c.Out)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(g.env.Stdout, "report: %s\n", page)
 	fmt.Fprintf(g.env.Stdout, "next: adaad evaluate --model %s%s\n", c.Out, dataDirFlag(c.DataDir))
 	return g.writeJSON(result.Chosen)
 }
@@ -116,19 +141,16 @@ func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
 	if err != nil {
 		return s, err
 	}
-	for _, change := range []struct {
-		to   *string
-		flag string
-	}{{&s.Method, c.Method}, {&s.Model, c.Model}, {&s.Data, c.Data}, {&s.Precision, c.Precision}} {
-		if change.flag != "" {
-			*change.to = change.flag
-		}
+	if c.Method != "" {
+		s.Method = c.Method
 	}
-	for _, change := range []struct{ to, flag *int }{{&s.Epochs, c.Epochs}, {&s.BatchSize, c.BatchSize}, {&s.TrainSamples, c.TrainSamples}} {
-		if change.flag != nil {
-			*change.to = *change.flag
-		}
+	if c.Data != "" {
+		s.Data = c.Data
 	}
+	if c.Precision != "" {
+		s.Precision = c.Precision
+	}
+	c.changes.apply(&s)
 	if len(c.Teacher) > 0 {
 		s.Teachers = c.Teacher
 	}
@@ -138,16 +160,21 @@ func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
 	if g.Seed != nil {
 		s.Seed = *g.Seed
 	}
-	for _, kv := range c.Set {
+	return s, set(&s, "--set", c.Set)
+}
+
+// set changes settings by KEY=VALUE, given with a flag.
+func set(s *recipe.Settings, flag string, assignments []string) error {
+	for _, kv := range assignments {
 		key, value, ok := strings.Cut(kv, "=")
 		if !ok {
-			return s, fmt.Errorf("--set %s: expected KEY=VALUE, such as lr=0.05", kv)
+			return fmt.Errorf("%s %s: expected KEY=VALUE, such as lr=0.05", flag, kv)
 		}
 		if err := s.Set(key, value); err != nil {
-			return s, fmt.Errorf("--set: %w", err)
+			return fmt.Errorf("%s: %w", flag, err)
 		}
 	}
-	return s, nil
+	return nil
 }
 
 // held writes what the held-out images said of a checkpoint.

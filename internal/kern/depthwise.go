@@ -91,3 +91,76 @@ func (s *Set) DepthwiseGrad(dw, x []float32, xStep int, dy []float32, dyStep int
 		}
 	}
 }
+
+// Depthwise3x3 computes rows of a depthwise convolution of 3x3 elements, stride 1 and padding 1, of one image of
+// height×width pixels of cols channels: for rows r from first on and all columns j,
+//
+//	y[(r·width + j)·cols + c] = max(floor, bias[c] + Σ_{i,k<3} x[((r+i-1)·width + j+k-1)·cols + c] · w[(3i+k)·cols + c])
+//
+// where x is 0 outside the image. NaN stays NaN; a floor of -Inf is no floor.
+func (s *Set) Depthwise3x3(y, x, w, bias []float32, floor float32, height, width, cols, first, rows int) {
+	if rows == 0 || width == 0 || cols == 0 {
+		return
+	}
+	need3x3(y, x, w, height, width, cols, first, rows)
+	need("bias", bias, 1, 0, cols)
+	if s.asm != nil {
+		at := first * width * cols
+		s.asm.depthwise3x3(&y[at], &x[at], &w[0], &bias[0], floor, first, rows, height-first-rows, width, cols)
+		return
+	}
+	each3x3(y, x, w, height, width, cols, first, rows, func(at, c int, sum float32) float32 {
+		if sum += bias[c]; sum < floor {
+			return floor
+		}
+		return sum
+	})
+}
+
+// Depthwise3x3Mask is Depthwise3x3 without bias and floor whose result is 0 where the mask, a row for each pixel, has no bit.
+func (s *Set) Depthwise3x3Mask(y, x, w []float32, mask []uint16, height, width, cols, first, rows int) {
+	if rows == 0 || width == 0 || cols == 0 {
+		return
+	}
+	need3x3(y, x, w, height, width, cols, first, rows)
+	words := MaskWords(cols)
+	needMask(mask, height*width, words, cols)
+	if s.asm != nil {
+		at := first * width * cols
+		s.asm.depthwise3x3Mask(&y[at], &x[at], &w[0], &mask[first*width*words], 2*words, first, rows, height-first-rows, width, cols)
+		return
+	}
+	each3x3(y, x, w, height, width, cols, first, rows, func(at, c int, sum float32) float32 {
+		if bit(mask[at/cols*words:], c) {
+			return sum
+		}
+		return 0
+	})
+}
+
+func need3x3(y, x, w []float32, height, width, cols, first, rows int) {
+	if first < 0 || rows < 0 || first+rows > height {
+		panic(fmt.Sprintf("kern: rows %d to %d of an image of %d", first, first+rows, height))
+	}
+	need("y", y, height*width, cols, cols)
+	need("x", x, height*width, cols, cols)
+	need("w", w, 9, cols, cols)
+}
+
+// each3x3 sets every output to what finish makes of its place, its channel and its sum.
+func each3x3(y, x, w []float32, height, width, cols, first, rows int, finish func(at, c int, sum float32) float32) {
+	for r := first; r < first+rows; r++ {
+		for j := range width {
+			for c := range cols {
+				sum := float32(0)
+				for i := max(0, 1-r); i < min(3, height+1-r); i++ {
+					for k := max(0, 1-j); k < min(3, width+1-j); k++ {
+						sum += x[((r+i-1)*width+j+k-1)*cols+c] * w[(3*i+k)*cols+c]
+					}
+				}
+				at := (r*width+j)*cols + c
+				y[at] = finish(at, c, sum)
+			}
+		}
+	}
+}

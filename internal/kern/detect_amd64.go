@@ -18,8 +18,9 @@ func detect() []*Set {
 				{gemmFinish1x1AVX512, gemmFinish2x1AVX512, gemmFinish3x1AVX512, gemmFinish4x1AVX512, gemmFinish5x1AVX512, gemmFinish6x1AVX512, gemmFinish7x1AVX512, gemmFinish8x1AVX512, gemmFinish9x1AVX512, gemmFinish10x1AVX512, gemmFinish11x1AVX512, gemmFinish12x1AVX512},
 				{gemmFinish1x2AVX512, gemmFinish2x2AVX512, gemmFinish3x2AVX512, gemmFinish4x2AVX512, gemmFinish5x2AVX512, gemmFinish6x2AVX512, gemmFinish7x2AVX512, gemmFinish8x2AVX512, gemmFinish9x2AVX512, gemmFinish10x2AVX512, gemmFinish11x2AVX512, gemmFinish12x2AVX512},
 			},
-			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512,
+			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512, positive: positiveAVX512,
 			depthwise: depthwiseAVX512, depthwiseGrad1: depthwiseGrad1AVX512, depthwiseGrad3: depthwiseGrad3AVX512,
+			depthwise3x3: depthwise3x3AVX512, depthwise3x3Mask: depthwise3x3MaskAVX512,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX512, opSub: elementwiseSubAVX512, opMul: elementwiseMulAVX512, opDiv: elementwiseDivAVX512, opMax: elementwiseMaxAVX512, opMin: elementwiseMinAVX512,
 				opGate: elementwiseGateAVX512, opAbove: elementwiseAboveAVX512, opEqual: elementwiseEqualAVX512, opLess: elementwiseLessAVX512, opLessEqual: elementwiseLessEqualAVX512, opNotEqual: elementwiseNotEqualAVX512,
@@ -45,8 +46,9 @@ func detect() []*Set {
 				{gemmFinish1x1AVX2, gemmFinish2x1AVX2, gemmFinish3x1AVX2, gemmFinish4x1AVX2, gemmFinish5x1AVX2, gemmFinish6x1AVX2},
 				{gemmFinish1x2AVX2, gemmFinish2x2AVX2, gemmFinish3x2AVX2, gemmFinish4x2AVX2, gemmFinish5x2AVX2, gemmFinish6x2AVX2},
 			},
-			finish: finishAVX2, finishAdd: finishAddAVX2, finishMask: finishMaskAVX2, finishAddMask: finishAddMaskAVX2,
+			finish: finishAVX2, finishAdd: finishAddAVX2, finishMask: finishMaskAVX2, finishAddMask: finishAddMaskAVX2, positive: positiveAVX2,
 			depthwise: depthwiseAVX2, depthwiseGrad1: depthwiseGrad1AVX2, depthwiseGrad3: depthwiseGrad3AVX2,
+			depthwise3x3: depthwise3x3AVX2, depthwise3x3Mask: depthwise3x3MaskAVX2,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX2, opSub: elementwiseSubAVX2, opMul: elementwiseMulAVX2, opDiv: elementwiseDivAVX2, opMax: elementwiseMaxAVX2, opMin: elementwiseMinAVX2,
 				opGate: elementwiseGateAVX2, opAbove: elementwiseAboveAVX2, opEqual: elementwiseEqualAVX2, opLess: elementwiseLessAVX2, opLessEqual: elementwiseLessEqualAVX2, opNotEqual: elementwiseNotEqualAVX2,

@@ -34,31 +34,31 @@ func (s *Set) Finish(y []float32, yRow int, a []float32, aRow int, b, extra []fl
 	}
 }
 
-// FinishMask computes y = a + extra where mask > 0, and 0 elsewhere, for rows rows of cols columns; extra and mask are laid
-// out like y, and extra may be nil or y itself.
-func (s *Set) FinishMask(y []float32, yRow int, a []float32, aRow int, extra, mask []float32, rows, cols int) {
+// FinishMask computes y = a + extra where the mask has a bit, and 0 elsewhere, for rows rows of cols columns; extra is laid
+// out like y, and may be nil or y itself. The mask's rows are maskRow words apart, and its column first is the first of y.
+func (s *Set) FinishMask(y []float32, yRow int, a []float32, aRow int, extra []float32, mask []uint16, maskRow, first, rows, cols int) {
 	if rows == 0 || cols == 0 {
 		return
 	}
 	need("y", y, rows, yRow, cols)
 	need("a", a, rows, aRow, cols)
-	need("mask", mask, rows, yRow, cols)
+	needMask(mask, rows, maskRow, first+cols)
 	if extra != nil {
 		need("extra", extra, rows, yRow, cols)
 	}
 	switch {
-	case s.asm != nil && extra != nil:
-		s.asm.finishAddMask(&y[0], yRow, &a[0], aRow, &extra[0], &mask[0], rows, cols)
-	case s.asm != nil:
-		s.asm.finishMask(&y[0], yRow, &a[0], aRow, &mask[0], rows, cols)
+	case s.asm != nil && extra != nil && first%16 == 0:
+		s.asm.finishAddMask(&y[0], yRow, &a[0], aRow, &extra[0], &mask[first/16], maskRow, rows, cols)
+	case s.asm != nil && first%16 == 0:
+		s.asm.finishMask(&y[0], yRow, &a[0], aRow, &mask[first/16], maskRow, rows, cols)
 	default:
 		for i := range rows {
-			y, mask := y[i*yRow:][:cols], mask[i*yRow:][:cols]
+			y, mask := y[i*yRow:][:cols], mask[i*maskRow:]
 			for j, v := range a[i*aRow:][:cols] {
 				if extra != nil {
 					v += extra[i*yRow+j]
 				}
-				if !(mask[j] > 0) {
+				if !bit(mask, first+j) {
 					v = 0
 				}
 				y[j] = v

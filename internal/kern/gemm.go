@@ -1,5 +1,7 @@
 package kern
 
+import "fmt"
+
 // Tiles describes Count matrix products of one shape, each of Rows rows and Vecs vectors of Lanes() columns:
 //
 //	c[t·CStep + r·CRow + j] (+)= Σ_{l<K} a[t·AStep + r·ARow + l·ACol] · b[t·BStep + l·BRow + j]
@@ -39,16 +41,19 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep)
 }
 
-// Finishing is what becomes of products: with i = (t·Rows + r)·YRow + j,
+// Finishing is what becomes of products: with i = t·Rows + r,
 //
-//	Y[i] = max(Floor, product + Bias[j] + Extra[i]), and 0 where Mask[i] is not above 0
+//	Y[i·YRow + j] = max(Floor, product + Bias[j] + Extra[i·YRow + j]), and 0 where row i of the mask has no bit MaskFirst + j
 //
 // Extra and Mask may be nil, and Extra may be Y. NaN stays NaN; a Floor of -Inf is no floor.
 type Finishing struct {
-	Y                 []float32
-	YRow              int
-	Bias, Extra, Mask []float32
-	Floor             float32
+	Y           []float32
+	YRow        int
+	Bias, Extra []float32
+	Mask        []uint16
+	MaskRow     int // in words
+	MaskFirst   int // a multiple of 16 but for the pure Go set
+	Floor       float32
 }
 
 // GemmFinish computes the products of tiles that lie one below another in c (CStep is Rows·CRow) and finishes them. c
@@ -60,14 +65,18 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 	rows, cols := t.Count*t.Rows, t.Vecs*s.lanes
 	need("y", f.Y, rows, f.YRow, cols)
 	need("bias", f.Bias, 1, 0, cols)
-	var extra, mask *float32
+	var extra *float32
+	var mask *uint16
 	if f.Extra != nil {
 		need("extra", f.Extra, rows, f.YRow, cols)
 		extra = &f.Extra[0]
 	}
 	if f.Mask != nil {
-		need("mask", f.Mask, rows, f.YRow, cols)
-		mask = &f.Mask[0]
+		needMask(f.Mask, rows, f.MaskRow, f.MaskFirst+cols)
+		mask = &f.Mask[f.MaskFirst/16]
+	}
+	if s.asm != nil && f.MaskFirst%16 != 0 {
+		panic(fmt.Sprintf("kern: the mask's first column is %d, which starts no word", f.MaskFirst))
 	}
 	if s.asm == nil {
 		s.Gemm(t, a, b, c)
@@ -82,7 +91,7 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 		accumulate = 1
 	}
 	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
-		&f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.Floor)
+		&f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
 }
 
 func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
@@ -93,7 +102,7 @@ func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
 			if f.Extra != nil {
 				v += f.Extra[at]
 			}
-			if f.Mask != nil && !(f.Mask[at] > 0) {
+			if f.Mask != nil && !bit(f.Mask[i*f.MaskRow:], f.MaskFirst+j) {
 				v = 0
 			}
 			if v < f.Floor {

@@ -13,15 +13,15 @@ package kern
 //go:noescape
 func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish1x1AVX512 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive and i = (t*1 + r)*yRow + j,
+// gemmFinish1x1AVX512 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive and i = t*1 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive,
 //
@@ -32,15 +32,15 @@ func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive and i = (t*2 + r)*yRow + j,
+// gemmFinish2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive and i = t*2 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive,
 //
@@ -51,15 +51,15 @@ func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive and i = (t*3 + r)*yRow + j,
+// gemmFinish3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive and i = t*3 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive,
 //
@@ -70,15 +70,15 @@ func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive and i = (t*4 + r)*yRow + j,
+// gemmFinish4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive and i = t*4 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive,
 //
@@ -89,15 +89,15 @@ func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive and i = (t*5 + r)*yRow + j,
+// gemmFinish5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive and i = t*5 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive,
 //
@@ -108,15 +108,15 @@ func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive and i = (t*6 + r)*yRow + j,
+// gemmFinish6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive and i = t*6 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k and count positive,
 //
@@ -127,15 +127,15 @@ func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k and count positive and i = (t*7 + r)*yRow + j,
+// gemmFinish7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k and count positive and i = t*7 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k and count positive,
 //
@@ -146,15 +146,15 @@ func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k and count positive and i = (t*8 + r)*yRow + j,
+// gemmFinish8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k and count positive and i = t*8 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k and count positive,
 //
@@ -165,15 +165,15 @@ func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k and count positive and i = (t*9 + r)*yRow + j,
+// gemmFinish9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k and count positive and i = t*9 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k and count positive,
 //
@@ -184,15 +184,15 @@ func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k and count positive and i = (t*10 + r)*yRow + j,
+// gemmFinish10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k and count positive and i = t*10 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k and count positive,
 //
@@ -203,15 +203,15 @@ func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRo
 //go:noescape
 func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k and count positive and i = (t*11 + r)*yRow + j,
+// gemmFinish11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k and count positive and i = t*11 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k and count positive,
 //
@@ -222,15 +222,15 @@ func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRo
 //go:noescape
 func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k and count positive and i = (t*12 + r)*yRow + j,
+// gemmFinish12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k and count positive and i = t*12 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k and count positive,
 //
@@ -241,15 +241,15 @@ func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRo
 //go:noescape
 func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k and count positive and i = (t*1 + r)*yRow + j,
+// gemmFinish1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k and count positive and i = t*1 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k and count positive,
 //
@@ -260,15 +260,15 @@ func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k and count positive and i = (t*2 + r)*yRow + j,
+// gemmFinish2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k and count positive and i = t*2 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k and count positive,
 //
@@ -279,15 +279,15 @@ func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k and count positive and i = (t*3 + r)*yRow + j,
+// gemmFinish3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k and count positive and i = t*3 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k and count positive,
 //
@@ -298,15 +298,15 @@ func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k and count positive and i = (t*4 + r)*yRow + j,
+// gemmFinish4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k and count positive and i = t*4 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k and count positive,
 //
@@ -317,15 +317,15 @@ func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k and count positive and i = (t*5 + r)*yRow + j,
+// gemmFinish5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k and count positive and i = t*5 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k and count positive,
 //
@@ -336,15 +336,15 @@ func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k and count positive and i = (t*6 + r)*yRow + j,
+// gemmFinish6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k and count positive and i = t*6 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k and count positive,
 //
@@ -355,15 +355,15 @@ func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k and count positive and i = (t*7 + r)*yRow + j,
+// gemmFinish7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k and count positive and i = t*7 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k and count positive,
 //
@@ -374,15 +374,15 @@ func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k and count positive and i = (t*8 + r)*yRow + j,
+// gemmFinish8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k and count positive and i = t*8 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k and count positive,
 //
@@ -393,15 +393,15 @@ func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k and count positive and i = (t*9 + r)*yRow + j,
+// gemmFinish9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k and count positive and i = t*9 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k and count positive,
 //
@@ -412,15 +412,15 @@ func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow
 //go:noescape
 func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k and count positive and i = (t*10 + r)*yRow + j,
+// gemmFinish10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k and count positive and i = t*10 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k and count positive,
 //
@@ -431,15 +431,15 @@ func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRo
 //go:noescape
 func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k and count positive and i = (t*11 + r)*yRow + j,
+// gemmFinish11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k and count positive and i = t*11 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k and count positive,
 //
@@ -450,15 +450,15 @@ func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRo
 //go:noescape
 func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k and count positive and i = (t*12 + r)*yRow + j,
+// gemmFinish12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k and count positive and i = t*12 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k and count positive,
 //
@@ -469,15 +469,15 @@ func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRo
 //go:noescape
 func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k and count positive and i = (t*1 + r)*yRow + j,
+// gemmFinish1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k and count positive and i = t*1 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k and count positive,
 //
@@ -488,15 +488,15 @@ func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k and count positive and i = (t*2 + r)*yRow + j,
+// gemmFinish2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k and count positive and i = t*2 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k and count positive,
 //
@@ -507,15 +507,15 @@ func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k and count positive and i = (t*3 + r)*yRow + j,
+// gemmFinish3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k and count positive and i = t*3 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k and count positive,
 //
@@ -526,15 +526,15 @@ func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k and count positive and i = (t*4 + r)*yRow + j,
+// gemmFinish4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k and count positive and i = t*4 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k and count positive,
 //
@@ -545,15 +545,15 @@ func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k and count positive and i = (t*5 + r)*yRow + j,
+// gemmFinish5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k and count positive and i = t*5 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k and count positive,
 //
@@ -564,15 +564,15 @@ func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k and count positive and i = (t*6 + r)*yRow + j,
+// gemmFinish6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k and count positive and i = t*6 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive,
 //
@@ -583,15 +583,15 @@ func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive and i = (t*1 + r)*yRow + j,
+// gemmFinish1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k and count positive and i = t*1 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive,
 //
@@ -602,15 +602,15 @@ func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive and i = (t*2 + r)*yRow + j,
+// gemmFinish2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k and count positive and i = t*2 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive,
 //
@@ -621,15 +621,15 @@ func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive and i = (t*3 + r)*yRow + j,
+// gemmFinish3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k and count positive and i = t*3 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive,
 //
@@ -640,15 +640,15 @@ func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive and i = (t*4 + r)*yRow + j,
+// gemmFinish4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k and count positive and i = t*4 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive,
 //
@@ -659,15 +659,15 @@ func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive and i = (t*5 + r)*yRow + j,
+// gemmFinish5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k and count positive and i = t*5 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive,
 //
@@ -678,12 +678,12 @@ func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow i
 //go:noescape
 func gemm6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 
-// gemmFinish6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive and i = (t*6 + r)*yRow + j,
+// gemmFinish6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k and count positive and i = t*6 + r,
 //
-//	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])
 //
-// and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and
-// mask may be nil.
+// and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
+// not zero; extra and mask may be nil.
 //
 //go:noescape
-func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)

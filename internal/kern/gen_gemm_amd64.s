@@ -2,6 +2,18 @@
 
 //go:build amd64 && !noasm
 
+#include "textflag.h"
+
+DATA laneBits<>+0(SB)/4, $0x00000001
+DATA laneBits<>+4(SB)/4, $0x00000002
+DATA laneBits<>+8(SB)/4, $0x00000004
+DATA laneBits<>+12(SB)/4, $0x00000008
+DATA laneBits<>+16(SB)/4, $0x00000010
+DATA laneBits<>+20(SB)/4, $0x00000020
+DATA laneBits<>+24(SB)/4, $0x00000040
+DATA laneBits<>+28(SB)/4, $0x00000080
+GLOBL laneBits<>(SB), RODATA|NOPTR, $32
+
 // func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
 TEXT ·gemm1x1AVX512(SB), $0-104
@@ -51,9 +63,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish1x1AVX512(SB), $0-148
+TEXT ·gemmFinish1x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -97,18 +109,18 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z1, Z1, Z1
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z2
-	VCMPPS    $0x1e, Z1, Z2, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z1
+	VBROADCASTSS floor+152(FP), Z1
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -187,9 +199,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish2x1AVX512(SB), $0-148
+TEXT ·gemmFinish2x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -240,22 +252,21 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z2, Z2, Z2
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z3
-	VCMPPS    $0x1e, Z2, Z3, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z3
-	VCMPPS    $0x1e, Z2, Z3, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z2
+	VBROADCASTSS floor+152(FP), Z2
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -343,9 +354,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish3x1AVX512(SB), $0-148
+TEXT ·gemmFinish3x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -403,26 +414,24 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z3, Z3, Z3
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z4
-	VCMPPS    $0x1e, Z3, Z4, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z4
-	VCMPPS    $0x1e, Z3, Z4, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z4
-	VCMPPS    $0x1e, Z3, Z4, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z3
+	VBROADCASTSS floor+152(FP), Z3
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -522,9 +531,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish4x1AVX512(SB), $0-148
+TEXT ·gemmFinish4x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -592,30 +601,27 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z4, Z4, Z4
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z5
-	VCMPPS    $0x1e, Z4, Z5, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z5
-	VCMPPS    $0x1e, Z4, Z5, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z5
-	VCMPPS    $0x1e, Z4, Z5, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z5
-	VCMPPS    $0x1e, Z4, Z5, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z4
+	VBROADCASTSS floor+152(FP), Z4
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -724,9 +730,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish5x1AVX512(SB), $0-148
+TEXT ·gemmFinish5x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -801,34 +807,30 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z5, Z5, Z5
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z5, Z6, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z5, Z6, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z5, Z6, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z5, Z6, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z5, Z6, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z5
+	VBROADCASTSS floor+152(FP), Z5
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -946,9 +948,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish6x1AVX512(SB), $0-148
+TEXT ·gemmFinish6x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1030,38 +1032,33 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z6, Z6, Z6
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z7
-	VCMPPS    $0x1e, Z6, Z7, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z7
-	VCMPPS    $0x1e, Z6, Z7, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z7
-	VCMPPS    $0x1e, Z6, Z7, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z7
-	VCMPPS    $0x1e, Z6, Z7, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z7
-	VCMPPS    $0x1e, Z6, Z7, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z7
-	VCMPPS    $0x1e, Z6, Z7, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z6
+	VBROADCASTSS floor+152(FP), Z6
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -1191,9 +1188,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish7x1AVX512(SB), $0-148
+TEXT ·gemmFinish7x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1285,42 +1282,36 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z7, Z7, Z7
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z7, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z7
+	VBROADCASTSS floor+152(FP), Z7
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -1459,9 +1450,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish8x1AVX512(SB), $0-148
+TEXT ·gemmFinish8x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1560,46 +1551,39 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z8, Z8, Z8
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z9
-	VCMPPS    $0x1e, Z8, Z9, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z8
+	VBROADCASTSS floor+152(FP), Z8
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -1747,9 +1731,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish9x1AVX512(SB), $0-148
+TEXT ·gemmFinish9x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1855,50 +1839,42 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z9, Z9, Z9
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z9, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z9
+	VBROADCASTSS floor+152(FP), Z9
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -2058,9 +2034,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish10x1AVX512(SB), $0-148
+TEXT ·gemmFinish10x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2176,54 +2152,45 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z10, Z10, Z10
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z11
-	VCMPPS    $0x1e, Z10, Z11, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z10
+	VBROADCASTSS floor+152(FP), Z10
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -2392,9 +2359,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish11x1AVX512(SB), $0-148
+TEXT ·gemmFinish11x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2517,58 +2484,48 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z11, Z11, Z11
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z11, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z11
+	VBROADCASTSS floor+152(FP), Z11
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -2746,9 +2703,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish12x1AVX512(SB), $0-148
+TEXT ·gemmFinish12x1AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2878,62 +2835,51 @@ loop:
 	MOVQ             BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z12, Z12, Z12
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z13
-	VCMPPS    $0x1e, Z12, Z13, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z12
+	VBROADCASTSS floor+152(FP), Z12
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -3045,9 +2991,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish1x2AVX512(SB), $0-148
+TEXT ·gemmFinish1x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3099,21 +3045,20 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z2, Z2, Z2
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z4
-	VCMPPS    $0x1e, Z2, Z4, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z4
-	VCMPPS    $0x1e, Z2, Z4, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z2
+	VBROADCASTSS floor+152(FP), Z2
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -3205,9 +3150,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish2x2AVX512(SB), $0-148
+TEXT ·gemmFinish2x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3272,28 +3217,25 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z4, Z4, Z4
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z4, Z6, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z6
-	VCMPPS    $0x1e, Z4, Z6, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z6
-	VCMPPS    $0x1e, Z4, Z6, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z6
-	VCMPPS    $0x1e, Z4, Z6, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z4
+	VBROADCASTSS floor+152(FP), Z4
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -3401,9 +3343,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish3x2AVX512(SB), $0-148
+TEXT ·gemmFinish3x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3481,35 +3423,30 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z6, Z6, Z6
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z6, Z8, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z8
-	VCMPPS    $0x1e, Z6, Z8, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z6, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z8
-	VCMPPS    $0x1e, Z6, Z8, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z8
-	VCMPPS    $0x1e, Z6, Z8, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z8
-	VCMPPS    $0x1e, Z6, Z8, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z6
+	VBROADCASTSS floor+152(FP), Z6
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -3636,9 +3573,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish4x2AVX512(SB), $0-148
+TEXT ·gemmFinish4x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3732,42 +3669,35 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z8, Z8, Z8
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z10
-	VCMPPS    $0x1e, Z8, Z10, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z8
+	VBROADCASTSS floor+152(FP), Z8
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -3910,9 +3840,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish5x2AVX512(SB), $0-148
+TEXT ·gemmFinish5x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4019,49 +3949,40 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z10, Z10, Z10
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z12
-	VCMPPS    $0x1e, Z10, Z12, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z10
+	VBROADCASTSS floor+152(FP), Z10
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -4220,9 +4141,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish6x2AVX512(SB), $0-148
+TEXT ·gemmFinish6x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4342,56 +4263,45 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z12, Z12, Z12
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z14
-	VCMPPS    $0x1e, Z12, Z14, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z12
+	VBROADCASTSS floor+152(FP), Z12
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -4569,9 +4479,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish7x2AVX512(SB), $0-148
+TEXT ·gemmFinish7x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4707,63 +4617,50 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z14, Z14, Z14
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
-	VMOVUPS   64(SI), Z16
-	VCMPPS    $0x1e, Z14, Z16, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z14
+	VBROADCASTSS floor+152(FP), Z14
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -4957,9 +4854,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish8x2AVX512(SB), $0-148
+TEXT ·gemmFinish8x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -5108,70 +5005,55 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z16, Z16, Z16
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z14, K2, Z14
-	VMOVUPS   64(SI), Z18
-	VCMPPS    $0x1e, Z16, Z18, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z16
+	VBROADCASTSS floor+152(FP), Z16
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -5381,9 +5263,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish9x2AVX512(SB), $0-148
+TEXT ·gemmFinish9x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -5545,77 +5427,60 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z18, Z18, Z18
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z14, K2, Z14
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z16, K2, Z16
-	VMOVUPS   64(SI), Z20
-	VCMPPS    $0x1e, Z18, Z20, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z18
+	VBROADCASTSS floor+152(FP), Z18
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -5844,9 +5709,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish10x2AVX512(SB), $0-148
+TEXT ·gemmFinish10x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -6024,84 +5889,65 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z20, Z20, Z20
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z14, K2, Z14
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z16, K2, Z16
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z18, K2, Z18
-	VMOVUPS   64(SI), Z22
-	VCMPPS    $0x1e, Z20, Z22, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z20
+	VBROADCASTSS floor+152(FP), Z20
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -6346,9 +6192,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish11x2AVX512(SB), $0-148
+TEXT ·gemmFinish11x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -6539,91 +6385,70 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z22, Z22, Z22
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z14, K2, Z14
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z16, K2, Z16
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z18, K2, Z18
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z20, K2, Z20
-	VMOVUPS   64(SI), Z24
-	VCMPPS    $0x1e, Z22, Z24, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z22
+	VBROADCASTSS floor+152(FP), Z22
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -6884,9 +6709,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
+// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish12x2AVX512(SB), $0-148
+TEXT ·gemmFinish12x2AVX512(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7090,98 +6915,75 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VPXORD    Z24, Z24, Z24
+	MOVQ      maskRow+144(FP), CX
+	ADDQ      CX, CX
 	MOVQ      mask+136(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z14, K2, Z14
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z16, K2, Z16
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z18, K2, Z18
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z20, K2, Z20
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
-	ADDQ      DI, SI
-	VMOVUPS   (SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
 	VMOVAPS.Z Z22, K2, Z22
-	VMOVUPS   64(SI), Z26
-	VCMPPS    $0x1e, Z24, Z26, K2
+	KMOVW     2(SI), K2
 	VMOVAPS.Z Z23, K2, Z23
-	ADDQ      DI, SI
+	ADDQ      CX, SI
 	MOVQ      SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Z24
+	VBROADCASTSS floor+152(FP), Z24
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -7312,9 +7114,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish1x1AVX2(SB), $0-148
+// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish1x1AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7359,18 +7161,20 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y1, Y1, Y1
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y2
-	VCMPPS  $0x1e, Y1, Y2, Y2
-	VANDPS  Y2, Y0, Y0
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y1
+	VPAND        laneBits<>+0(SB), Y1, Y1
+	VPCMPEQD     laneBits<>+0(SB), Y1, Y1
+	VANDPS       Y1, Y0, Y0
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y1
+	VBROADCASTSS floor+152(FP), Y1
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -7451,9 +7255,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish2x1AVX2(SB), $0-148
+// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish2x1AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7506,22 +7310,25 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y2, Y2, Y2
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y3
-	VCMPPS  $0x1e, Y2, Y3, Y3
-	VANDPS  Y3, Y0, Y0
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y3
-	VCMPPS  $0x1e, Y2, Y3, Y3
-	VANDPS  Y3, Y1, Y1
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y2
+	VBROADCASTSS floor+152(FP), Y2
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -7612,9 +7419,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish3x1AVX2(SB), $0-148
+// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish3x1AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7675,26 +7482,30 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y3, Y3, Y3
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y4
-	VCMPPS  $0x1e, Y3, Y4, Y4
-	VANDPS  Y4, Y0, Y0
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y4
-	VCMPPS  $0x1e, Y3, Y4, Y4
-	VANDPS  Y4, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y4
-	VCMPPS  $0x1e, Y3, Y4, Y4
-	VANDPS  Y4, Y2, Y2
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y3
+	VPAND        laneBits<>+0(SB), Y3, Y3
+	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y0, Y0
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y3
+	VPAND        laneBits<>+0(SB), Y3, Y3
+	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y3
+	VPAND        laneBits<>+0(SB), Y3, Y3
+	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
+	VANDPS       Y3, Y2, Y2
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y3
+	VBROADCASTSS floor+152(FP), Y3
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -7798,9 +7609,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish4x1AVX2(SB), $0-148
+// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish4x1AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7872,30 +7683,35 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y4, Y4, Y4
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y5
-	VCMPPS  $0x1e, Y4, Y5, Y5
-	VANDPS  Y5, Y0, Y0
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y5
-	VCMPPS  $0x1e, Y4, Y5, Y5
-	VANDPS  Y5, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y5
-	VCMPPS  $0x1e, Y4, Y5, Y5
-	VANDPS  Y5, Y2, Y2
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y5
-	VCMPPS  $0x1e, Y4, Y5, Y5
-	VANDPS  Y5, Y3, Y3
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y0, Y0
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y2, Y2
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y3, Y3
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y4
+	VBROADCASTSS floor+152(FP), Y4
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -8009,9 +7825,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish5x1AVX2(SB), $0-148
+// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish5x1AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8091,34 +7907,40 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y5, Y5, Y5
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y5, Y6, Y6
-	VANDPS  Y6, Y0, Y0
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y5, Y6, Y6
-	VANDPS  Y6, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y5, Y6, Y6
-	VANDPS  Y6, Y2, Y2
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y5, Y6, Y6
-	VANDPS  Y6, Y3, Y3
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y5, Y6, Y6
-	VANDPS  Y6, Y4, Y4
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y5
+	VPAND        laneBits<>+0(SB), Y5, Y5
+	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
+	VANDPS       Y5, Y0, Y0
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y5
+	VPAND        laneBits<>+0(SB), Y5, Y5
+	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
+	VANDPS       Y5, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y5
+	VPAND        laneBits<>+0(SB), Y5, Y5
+	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
+	VANDPS       Y5, Y2, Y2
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y5
+	VPAND        laneBits<>+0(SB), Y5, Y5
+	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
+	VANDPS       Y5, Y3, Y3
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y5
+	VPAND        laneBits<>+0(SB), Y5, Y5
+	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
+	VANDPS       Y5, Y4, Y4
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y5
+	VBROADCASTSS floor+152(FP), Y5
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -8242,9 +8064,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish6x1AVX2(SB), $0-148
+// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish6x1AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8332,38 +8154,45 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y6, Y6, Y6
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y7
-	VCMPPS  $0x1e, Y6, Y7, Y7
-	VANDPS  Y7, Y0, Y0
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y7
-	VCMPPS  $0x1e, Y6, Y7, Y7
-	VANDPS  Y7, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y7
-	VCMPPS  $0x1e, Y6, Y7, Y7
-	VANDPS  Y7, Y2, Y2
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y7
-	VCMPPS  $0x1e, Y6, Y7, Y7
-	VANDPS  Y7, Y3, Y3
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y7
-	VCMPPS  $0x1e, Y6, Y7, Y7
-	VANDPS  Y7, Y4, Y4
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y7
-	VCMPPS  $0x1e, Y6, Y7, Y7
-	VANDPS  Y7, Y5, Y5
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y6
+	VBROADCASTSS floor+152(FP), Y6
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -8457,9 +8286,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish1x2AVX2(SB), $0-148
+// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish1x2AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8511,21 +8340,24 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y2, Y2, Y2
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y4
-	VCMPPS  $0x1e, Y2, Y4, Y4
-	VANDPS  Y4, Y0, Y0
-	VMOVUPS 32(SI), Y4
-	VCMPPS  $0x1e, Y2, Y4, Y4
-	VANDPS  Y4, Y1, Y1
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y0, Y0
+	VPBROADCASTB 1(SI), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y2
+	VBROADCASTSS floor+152(FP), Y2
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -8617,9 +8449,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish2x2AVX2(SB), $0-148
+// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish2x2AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8684,28 +8516,33 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y4, Y4, Y4
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y4, Y6, Y6
-	VANDPS  Y6, Y0, Y0
-	VMOVUPS 32(SI), Y6
-	VCMPPS  $0x1e, Y4, Y6, Y6
-	VANDPS  Y6, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y6
-	VCMPPS  $0x1e, Y4, Y6, Y6
-	VANDPS  Y6, Y2, Y2
-	VMOVUPS 32(SI), Y6
-	VCMPPS  $0x1e, Y4, Y6, Y6
-	VANDPS  Y6, Y3, Y3
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y0, Y0
+	VPBROADCASTB 1(SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y2, Y2
+	VPBROADCASTB 1(SI), Y4
+	VPAND        laneBits<>+0(SB), Y4, Y4
+	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
+	VANDPS       Y4, Y3, Y3
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y4
+	VBROADCASTSS floor+152(FP), Y4
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -8813,9 +8650,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish3x2AVX2(SB), $0-148
+// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish3x2AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8893,35 +8730,42 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y6, Y6, Y6
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y8
-	VCMPPS  $0x1e, Y6, Y8, Y8
-	VANDPS  Y8, Y0, Y0
-	VMOVUPS 32(SI), Y8
-	VCMPPS  $0x1e, Y6, Y8, Y8
-	VANDPS  Y8, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y8
-	VCMPPS  $0x1e, Y6, Y8, Y8
-	VANDPS  Y8, Y2, Y2
-	VMOVUPS 32(SI), Y8
-	VCMPPS  $0x1e, Y6, Y8, Y8
-	VANDPS  Y8, Y3, Y3
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y8
-	VCMPPS  $0x1e, Y6, Y8, Y8
-	VANDPS  Y8, Y4, Y4
-	VMOVUPS 32(SI), Y8
-	VCMPPS  $0x1e, Y6, Y8, Y8
-	VANDPS  Y8, Y5, Y5
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y0, Y0
+	VPBROADCASTB 1(SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y2, Y2
+	VPBROADCASTB 1(SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y3, Y3
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y4, Y4
+	VPBROADCASTB 1(SI), Y6
+	VPAND        laneBits<>+0(SB), Y6, Y6
+	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
+	VANDPS       Y6, Y5, Y5
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y6
+	VBROADCASTSS floor+152(FP), Y6
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -9048,9 +8892,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish4x2AVX2(SB), $0-148
+// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish4x2AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9144,42 +8988,51 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y8, Y8, Y8
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y0, Y0
-	VMOVUPS 32(SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y2, Y2
-	VMOVUPS 32(SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y3, Y3
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y4, Y4
-	VMOVUPS 32(SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y5, Y5
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y6, Y6
-	VMOVUPS 32(SI), Y10
-	VCMPPS  $0x1e, Y8, Y10, Y10
-	VANDPS  Y10, Y7, Y7
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y0, Y0
+	VPBROADCASTB 1(SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y2, Y2
+	VPBROADCASTB 1(SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y3, Y3
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y4, Y4
+	VPBROADCASTB 1(SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y5, Y5
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y6, Y6
+	VPBROADCASTB 1(SI), Y8
+	VPAND        laneBits<>+0(SB), Y8, Y8
+	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
+	VANDPS       Y8, Y7, Y7
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y8
+	VBROADCASTSS floor+152(FP), Y8
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -9322,9 +9175,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish5x2AVX2(SB), $0-148
+// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish5x2AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9431,49 +9284,60 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y10, Y10, Y10
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y0, Y0
-	VMOVUPS 32(SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y2, Y2
-	VMOVUPS 32(SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y3, Y3
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y4, Y4
-	VMOVUPS 32(SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y5, Y5
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y6, Y6
-	VMOVUPS 32(SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y7, Y7
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y8, Y8
-	VMOVUPS 32(SI), Y12
-	VCMPPS  $0x1e, Y10, Y12, Y12
-	VANDPS  Y12, Y9, Y9
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y0, Y0
+	VPBROADCASTB 1(SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y2, Y2
+	VPBROADCASTB 1(SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y3, Y3
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y4, Y4
+	VPBROADCASTB 1(SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y5, Y5
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y6, Y6
+	VPBROADCASTB 1(SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y7, Y7
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y8, Y8
+	VPBROADCASTB 1(SI), Y10
+	VPAND        laneBits<>+0(SB), Y10, Y10
+	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
+	VANDPS       Y10, Y9, Y9
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y10
+	VBROADCASTSS floor+152(FP), Y10
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
@@ -9632,9 +9496,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *float32, floor float32)
-// Requires: AVX, FMA3
-TEXT ·gemmFinish6x2AVX2(SB), $0-148
+// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·gemmFinish6x2AVX2(SB), $0-156
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9754,56 +9618,69 @@ loop:
 	MOVQ         BX, extra+128(FP)
 
 extraDone:
-	VXORPS  Y12, Y12, Y12
-	MOVQ    mask+136(FP), SI
-	TESTQ   SI, SI
-	JE      maskDone
-	VMOVUPS (SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y0, Y0
-	VMOVUPS 32(SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y1, Y1
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y2, Y2
-	VMOVUPS 32(SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y3, Y3
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y4, Y4
-	VMOVUPS 32(SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y5, Y5
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y6, Y6
-	VMOVUPS 32(SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y7, Y7
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y8, Y8
-	VMOVUPS 32(SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y9, Y9
-	ADDQ    DI, SI
-	VMOVUPS (SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y10, Y10
-	VMOVUPS 32(SI), Y14
-	VCMPPS  $0x1e, Y12, Y14, Y14
-	VANDPS  Y14, Y11, Y11
-	ADDQ    DI, SI
-	MOVQ    SI, mask+136(FP)
+	MOVQ         maskRow+144(FP), CX
+	ADDQ         CX, CX
+	MOVQ         mask+136(FP), SI
+	TESTQ        SI, SI
+	JE           maskDone
+	VPBROADCASTB (SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	VPBROADCASTB 1(SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y1, Y1
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y2, Y2
+	VPBROADCASTB 1(SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y3, Y3
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y4, Y4
+	VPBROADCASTB 1(SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	VPBROADCASTB 1(SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y7, Y7
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y8, Y8
+	VPBROADCASTB 1(SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y9, Y9
+	ADDQ         CX, SI
+	VPBROADCASTB (SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y10, Y10
+	VPBROADCASTB 1(SI), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	ADDQ         CX, SI
+	MOVQ         SI, mask+136(FP)
 
 maskDone:
-	VBROADCASTSS floor+144(FP), Y12
+	VBROADCASTSS floor+152(FP), Y12
 	MOVQ         y+104(FP), AX
 	TESTQ        AX, AX
 	JE           yDone

@@ -24,17 +24,26 @@ func finishAddAVX512(y *float32, yRow int, a *float32, aRow int, b *float32, ext
 
 // finishMaskAVX512 computes, for i in [0,rows) and j in [0,cols), with rows positive,
 //
-//	y[i*yRow + j] = a[i*aRow + j] if mask[i*yRow + j] > 0, else 0
+//	y[i*yRow + j] = a[i*aRow + j] if bit j%16 of mask[i*maskRow + j/16] is set, else 0
 //
 //go:noescape
-func finishMaskAVX512(y *float32, yRow int, a *float32, aRow int, mask *float32, rows int, cols int)
+func finishMaskAVX512(y *float32, yRow int, a *float32, aRow int, mask *uint16, maskRow int, rows int, cols int)
 
 // finishAddMaskAVX512 computes, for i in [0,rows) and j in [0,cols), with rows positive,
 //
-//	y[i*yRow + j] = a[i*aRow + j] + extra[i*yRow + j] if mask[i*yRow + j] > 0, else 0
+//	y[i*yRow + j] = a[i*aRow + j] + extra[i*yRow + j] if bit j%16 of mask[i*maskRow + j/16] is set, else 0
 //
 //go:noescape
-func finishAddMaskAVX512(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
+func finishAddMaskAVX512(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *uint16, maskRow int, rows int, cols int)
+
+// positiveAVX512 computes, for i in [0,rows) and j in [0,cols), both positive, with w = (cols+15)/16,
+//
+//	bit j%16 of mask[i*w + j/16] = x[i*cols + j] > 0
+//
+// and clears the other bits of a row's last word.
+//
+//go:noescape
+func positiveAVX512(mask *uint16, x *float32, rows int, cols int)
 
 // finishAVX2 computes, for i in [0,rows) and j in [0,cols), with rows positive,
 //
@@ -56,14 +65,23 @@ func finishAddAVX2(y *float32, yRow int, a *float32, aRow int, b *float32, extra
 
 // finishMaskAVX2 computes, for i in [0,rows) and j in [0,cols), with rows positive,
 //
-//	y[i*yRow + j] = a[i*aRow + j] if mask[i*yRow + j] > 0, else 0
+//	y[i*yRow + j] = a[i*aRow + j] if bit j%16 of mask[i*maskRow + j/16] is set, else 0
 //
 //go:noescape
-func finishMaskAVX2(y *float32, yRow int, a *float32, aRow int, mask *float32, rows int, cols int)
+func finishMaskAVX2(y *float32, yRow int, a *float32, aRow int, mask *uint16, maskRow int, rows int, cols int)
 
 // finishAddMaskAVX2 computes, for i in [0,rows) and j in [0,cols), with rows positive,
 //
-//	y[i*yRow + j] = a[i*aRow + j] + extra[i*yRow + j] if mask[i*yRow + j] > 0, else 0
+//	y[i*yRow + j] = a[i*aRow + j] + extra[i*yRow + j] if bit j%16 of mask[i*maskRow + j/16] is set, else 0
 //
 //go:noescape
-func finishAddMaskAVX2(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
+func finishAddMaskAVX2(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *uint16, maskRow int, rows int, cols int)
+
+// positiveAVX2 computes, for i in [0,rows) and j in [0,cols), both positive, with w = (cols+15)/16,
+//
+//	bit j%16 of mask[i*w + j/16] = x[i*cols + j] > 0
+//
+// and clears the other bits of a row's last word.
+//
+//go:noescape
+func positiveAVX2(mask *uint16, x *float32, rows int, cols int)

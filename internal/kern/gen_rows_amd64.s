@@ -22,6 +22,16 @@ DATA tails<>+56(SB)/4, $0x00000000
 DATA tails<>+60(SB)/4, $0x00000000
 GLOBL tails<>(SB), RODATA|NOPTR, $64
 
+DATA laneBits<>+0(SB)/4, $0x00000001
+DATA laneBits<>+4(SB)/4, $0x00000002
+DATA laneBits<>+8(SB)/4, $0x00000004
+DATA laneBits<>+12(SB)/4, $0x00000008
+DATA laneBits<>+16(SB)/4, $0x00000010
+DATA laneBits<>+20(SB)/4, $0x00000020
+DATA laneBits<>+24(SB)/4, $0x00000040
+DATA laneBits<>+28(SB)/4, $0x00000080
+GLOBL laneBits<>(SB), RODATA|NOPTR, $32
+
 // func finishAVX512(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows int, cols int)
 // Requires: AVX, AVX512F
 TEXT ·finishAVX512(SB), $0-64
@@ -140,29 +150,29 @@ colDone:
 	VZEROUPPER
 	RET
 
-// func finishMaskAVX512(y *float32, yRow int, a *float32, aRow int, mask *float32, rows int, cols int)
+// func finishMaskAVX512(y *float32, yRow int, a *float32, aRow int, mask *uint16, maskRow int, rows int, cols int)
 // Requires: AVX, AVX512F
-TEXT ·finishMaskAVX512(SB), $0-56
-	MOVQ   y+0(FP), DI
-	MOVQ   yRow+8(FP), R8
-	SHLQ   $0x02, R8
-	MOVQ   a+16(FP), SI
-	MOVQ   aRow+24(FP), R9
-	SHLQ   $0x02, R9
-	MOVQ   mask+32(FP), BX
-	MOVQ   rows+40(FP), R10
-	MOVQ   cols+48(FP), R11
-	MOVQ   R11, R13
-	SHLQ   $0x02, R13
-	MOVQ   R13, R12
-	ANDQ   $-64, R12
-	MOVQ   R11, CX
-	ANDQ   $0x0f, CX
-	MOVQ   $0x00000001, AX
-	SHLQ   CL, AX
-	DECQ   AX
-	KMOVW  AX, K1
-	VPXORD Z0, Z0, Z0
+TEXT ·finishMaskAVX512(SB), $0-64
+	MOVQ  y+0(FP), DI
+	MOVQ  yRow+8(FP), R8
+	SHLQ  $0x02, R8
+	MOVQ  a+16(FP), SI
+	MOVQ  aRow+24(FP), R9
+	SHLQ  $0x02, R9
+	MOVQ  mask+32(FP), BX
+	MOVQ  rows+48(FP), R10
+	MOVQ  cols+56(FP), R11
+	MOVQ  R11, R13
+	SHLQ  $0x02, R13
+	MOVQ  R13, R12
+	ANDQ  $-64, R12
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	SHLQ  $0x01, maskRow+40(FP)
 
 row:
 	XORQ DX, DX
@@ -171,8 +181,9 @@ row:
 
 col:
 	VMOVUPS   (SI)(DX*1), Z1
-	VMOVUPS   (BX)(DX*1), Z2
-	VCMPPS    $0x1e, Z0, Z2, K2
+	MOVQ      DX, AX
+	SHRQ      $0x05, AX
+	KMOVW     (BX)(AX*1), K2
 	VMOVAPS.Z Z1, K2, Z1
 	VMOVUPS   Z1, (DI)(DX*1)
 	ADDQ      $0x40, DX
@@ -183,44 +194,45 @@ colTail:
 	CMPQ      R12, R13
 	JE        colDone
 	VMOVUPS.Z (SI)(DX*1), K1, Z1
-	VMOVUPS.Z (BX)(DX*1), K1, Z2
-	VCMPPS    $0x1e, Z0, Z2, K2
+	MOVQ      DX, AX
+	SHRQ      $0x05, AX
+	KMOVW     (BX)(AX*1), K2
 	VMOVAPS.Z Z1, K2, Z1
 	VMOVUPS   Z1, K1, (DI)(DX*1)
 
 colDone:
 	ADDQ R8, DI
 	ADDQ R9, SI
-	ADDQ R8, BX
+	ADDQ maskRow+40(FP), BX
 	DECQ R10
 	JNE  row
 	VZEROUPPER
 	RET
 
-// func finishAddMaskAVX512(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
+// func finishAddMaskAVX512(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *uint16, maskRow int, rows int, cols int)
 // Requires: AVX, AVX512F
-TEXT ·finishAddMaskAVX512(SB), $0-64
-	MOVQ   y+0(FP), DI
-	MOVQ   yRow+8(FP), R8
-	SHLQ   $0x02, R8
-	MOVQ   a+16(FP), SI
-	MOVQ   aRow+24(FP), R9
-	SHLQ   $0x02, R9
-	MOVQ   mask+40(FP), BX
-	MOVQ   rows+48(FP), R10
-	MOVQ   cols+56(FP), R11
-	MOVQ   extra+32(FP), R15
-	MOVQ   R11, R13
-	SHLQ   $0x02, R13
-	MOVQ   R13, R12
-	ANDQ   $-64, R12
-	MOVQ   R11, CX
-	ANDQ   $0x0f, CX
-	MOVQ   $0x00000001, AX
-	SHLQ   CL, AX
-	DECQ   AX
-	KMOVW  AX, K1
-	VPXORD Z0, Z0, Z0
+TEXT ·finishAddMaskAVX512(SB), $0-72
+	MOVQ  y+0(FP), DI
+	MOVQ  yRow+8(FP), R8
+	SHLQ  $0x02, R8
+	MOVQ  a+16(FP), SI
+	MOVQ  aRow+24(FP), R9
+	SHLQ  $0x02, R9
+	MOVQ  mask+40(FP), BX
+	MOVQ  rows+56(FP), R10
+	MOVQ  cols+64(FP), R11
+	MOVQ  extra+32(FP), R15
+	MOVQ  R11, R13
+	SHLQ  $0x02, R13
+	MOVQ  R13, R12
+	ANDQ  $-64, R12
+	MOVQ  R11, CX
+	ANDQ  $0x0f, CX
+	MOVQ  $0x00000001, AX
+	SHLQ  CL, AX
+	DECQ  AX
+	KMOVW AX, K1
+	SHLQ  $0x01, maskRow+48(FP)
 
 row:
 	XORQ DX, DX
@@ -231,8 +243,9 @@ col:
 	VMOVUPS   (SI)(DX*1), Z1
 	VMOVUPS   (R15)(DX*1), Z2
 	VADDPS    Z2, Z1, Z1
-	VMOVUPS   (BX)(DX*1), Z2
-	VCMPPS    $0x1e, Z0, Z2, K2
+	MOVQ      DX, AX
+	SHRQ      $0x05, AX
+	KMOVW     (BX)(AX*1), K2
 	VMOVAPS.Z Z1, K2, Z1
 	VMOVUPS   Z1, (DI)(DX*1)
 	ADDQ      $0x40, DX
@@ -245,16 +258,65 @@ colTail:
 	VMOVUPS.Z (SI)(DX*1), K1, Z1
 	VMOVUPS.Z (R15)(DX*1), K1, Z2
 	VADDPS    Z2, Z1, Z1
-	VMOVUPS.Z (BX)(DX*1), K1, Z2
-	VCMPPS    $0x1e, Z0, Z2, K2
+	MOVQ      DX, AX
+	SHRQ      $0x05, AX
+	KMOVW     (BX)(AX*1), K2
 	VMOVAPS.Z Z1, K2, Z1
 	VMOVUPS   Z1, K1, (DI)(DX*1)
 
 colDone:
 	ADDQ R8, DI
 	ADDQ R9, SI
-	ADDQ R8, BX
+	ADDQ maskRow+48(FP), BX
 	ADDQ R8, R15
+	DECQ R10
+	JNE  row
+	VZEROUPPER
+	RET
+
+// func positiveAVX512(mask *uint16, x *float32, rows int, cols int)
+// Requires: AVX, AVX512F
+TEXT ·positiveAVX512(SB), $0-32
+	MOVQ   mask+0(FP), DI
+	MOVQ   x+8(FP), SI
+	MOVQ   rows+16(FP), R10
+	MOVQ   cols+24(FP), R11
+	MOVQ   R11, R13
+	SHLQ   $0x02, R13
+	MOVQ   R13, R12
+	ANDQ   $-64, R12
+	MOVQ   R11, CX
+	ANDQ   $0x0f, CX
+	MOVQ   $0x00000001, AX
+	SHLQ   CL, AX
+	DECQ   AX
+	KMOVW  AX, K1
+	VPXORD Z0, Z0, Z0
+
+row:
+	XORQ DX, DX
+	CMPQ R12, $0x00
+	JE   colTail
+
+col:
+	VMOVUPS (SI)(DX*1), Z1
+	VCMPPS  $0x1e, Z0, Z1, K2
+	KMOVW   K2, (DI)
+	ADDQ    $0x02, DI
+	ADDQ    $0x40, DX
+	CMPQ    DX, R12
+	JLT     col
+
+colTail:
+	CMPQ      R12, R13
+	JE        colDone
+	VMOVUPS.Z (SI)(DX*1), K1, Z1
+	VCMPPS    $0x1e, Z0, Z1, K2
+	KMOVW     K2, (DI)
+	ADDQ      $0x02, DI
+
+colDone:
+	ADDQ R13, SI
 	DECQ R10
 	JNE  row
 	VZEROUPPER
@@ -378,9 +440,9 @@ colDone:
 	VZEROUPPER
 	RET
 
-// func finishMaskAVX2(y *float32, yRow int, a *float32, aRow int, mask *float32, rows int, cols int)
-// Requires: AVX
-TEXT ·finishMaskAVX2(SB), $0-56
+// func finishMaskAVX2(y *float32, yRow int, a *float32, aRow int, mask *uint16, maskRow int, rows int, cols int)
+// Requires: AVX, AVX2
+TEXT ·finishMaskAVX2(SB), $0-64
 	MOVQ    y+0(FP), DI
 	MOVQ    yRow+8(FP), R8
 	SHLQ    $0x02, R8
@@ -388,8 +450,8 @@ TEXT ·finishMaskAVX2(SB), $0-56
 	MOVQ    aRow+24(FP), R9
 	SHLQ    $0x02, R9
 	MOVQ    mask+32(FP), BX
-	MOVQ    rows+40(FP), R10
-	MOVQ    cols+48(FP), R11
+	MOVQ    rows+48(FP), R10
+	MOVQ    cols+56(FP), R11
 	MOVQ    R11, R13
 	SHLQ    $0x02, R13
 	MOVQ    R13, R12
@@ -400,7 +462,7 @@ TEXT ·finishMaskAVX2(SB), $0-56
 	SHLQ    $0x02, CX
 	SUBQ    CX, AX
 	VMOVUPS (AX), Y15
-	VXORPS  Y0, Y0, Y0
+	SHLQ    $0x01, maskRow+40(FP)
 
 row:
 	XORQ DX, DX
@@ -408,36 +470,42 @@ row:
 	JE   colTail
 
 col:
-	VMOVUPS (SI)(DX*1), Y1
-	VMOVUPS (BX)(DX*1), Y2
-	VCMPPS  $0x1e, Y0, Y2, Y2
-	VANDPS  Y2, Y1, Y1
-	VMOVUPS Y1, (DI)(DX*1)
-	ADDQ    $0x20, DX
-	CMPQ    DX, R12
-	JLT     col
+	VMOVUPS      (SI)(DX*1), Y1
+	MOVQ         DX, AX
+	SHRQ         $0x05, AX
+	VPBROADCASTB (BX)(AX*1), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	VMOVUPS      Y1, (DI)(DX*1)
+	ADDQ         $0x20, DX
+	CMPQ         DX, R12
+	JLT          col
 
 colTail:
-	CMPQ       R12, R13
-	JE         colDone
-	VMASKMOVPS (SI)(DX*1), Y15, Y1
-	VMASKMOVPS (BX)(DX*1), Y15, Y2
-	VCMPPS     $0x1e, Y0, Y2, Y2
-	VANDPS     Y2, Y1, Y1
-	VMASKMOVPS Y1, Y15, (DI)(DX*1)
+	CMPQ         R12, R13
+	JE           colDone
+	VMASKMOVPS   (SI)(DX*1), Y15, Y1
+	MOVQ         DX, AX
+	SHRQ         $0x05, AX
+	VPBROADCASTB (BX)(AX*1), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)(DX*1)
 
 colDone:
 	ADDQ R8, DI
 	ADDQ R9, SI
-	ADDQ R8, BX
+	ADDQ maskRow+40(FP), BX
 	DECQ R10
 	JNE  row
 	VZEROUPPER
 	RET
 
-// func finishAddMaskAVX2(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *float32, rows int, cols int)
-// Requires: AVX
-TEXT ·finishAddMaskAVX2(SB), $0-64
+// func finishAddMaskAVX2(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *uint16, maskRow int, rows int, cols int)
+// Requires: AVX, AVX2
+TEXT ·finishAddMaskAVX2(SB), $0-72
 	MOVQ    y+0(FP), DI
 	MOVQ    yRow+8(FP), R8
 	SHLQ    $0x02, R8
@@ -445,8 +513,8 @@ TEXT ·finishAddMaskAVX2(SB), $0-64
 	MOVQ    aRow+24(FP), R9
 	SHLQ    $0x02, R9
 	MOVQ    mask+40(FP), BX
-	MOVQ    rows+48(FP), R10
-	MOVQ    cols+56(FP), R11
+	MOVQ    rows+56(FP), R10
+	MOVQ    cols+64(FP), R11
 	MOVQ    extra+32(FP), R15
 	MOVQ    R11, R13
 	SHLQ    $0x02, R13
@@ -458,6 +526,69 @@ TEXT ·finishAddMaskAVX2(SB), $0-64
 	SHLQ    $0x02, CX
 	SUBQ    CX, AX
 	VMOVUPS (AX), Y15
+	SHLQ    $0x01, maskRow+48(FP)
+
+row:
+	XORQ DX, DX
+	CMPQ R12, $0x00
+	JE   colTail
+
+col:
+	VMOVUPS      (SI)(DX*1), Y1
+	VMOVUPS      (R15)(DX*1), Y2
+	VADDPS       Y2, Y1, Y1
+	MOVQ         DX, AX
+	SHRQ         $0x05, AX
+	VPBROADCASTB (BX)(AX*1), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	VMOVUPS      Y1, (DI)(DX*1)
+	ADDQ         $0x20, DX
+	CMPQ         DX, R12
+	JLT          col
+
+colTail:
+	CMPQ         R12, R13
+	JE           colDone
+	VMASKMOVPS   (SI)(DX*1), Y15, Y1
+	VMASKMOVPS   (R15)(DX*1), Y15, Y2
+	VADDPS       Y2, Y1, Y1
+	MOVQ         DX, AX
+	SHRQ         $0x05, AX
+	VPBROADCASTB (BX)(AX*1), Y2
+	VPAND        laneBits<>+0(SB), Y2, Y2
+	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
+	VANDPS       Y2, Y1, Y1
+	VMASKMOVPS   Y1, Y15, (DI)(DX*1)
+
+colDone:
+	ADDQ R8, DI
+	ADDQ R9, SI
+	ADDQ maskRow+48(FP), BX
+	ADDQ R8, R15
+	DECQ R10
+	JNE  row
+	VZEROUPPER
+	RET
+
+// func positiveAVX2(mask *uint16, x *float32, rows int, cols int)
+// Requires: AVX
+TEXT ·positiveAVX2(SB), $0-32
+	MOVQ    mask+0(FP), DI
+	MOVQ    x+8(FP), SI
+	MOVQ    rows+16(FP), R10
+	MOVQ    cols+24(FP), R11
+	MOVQ    R11, R13
+	SHLQ    $0x02, R13
+	MOVQ    R13, R12
+	ANDQ    $-32, R12
+	MOVQ    R11, CX
+	ANDQ    $0x07, CX
+	LEAQ    tails<>+32(SB), AX
+	SHLQ    $0x02, CX
+	SUBQ    CX, AX
+	VMOVUPS (AX), Y15
 	VXORPS  Y0, Y0, Y0
 
 row:
@@ -466,33 +597,33 @@ row:
 	JE   colTail
 
 col:
-	VMOVUPS (SI)(DX*1), Y1
-	VMOVUPS (R15)(DX*1), Y2
-	VADDPS  Y2, Y1, Y1
-	VMOVUPS (BX)(DX*1), Y2
-	VCMPPS  $0x1e, Y0, Y2, Y2
-	VANDPS  Y2, Y1, Y1
-	VMOVUPS Y1, (DI)(DX*1)
-	ADDQ    $0x20, DX
-	CMPQ    DX, R12
-	JLT     col
+	VMOVUPS   (SI)(DX*1), Y1
+	VCMPPS    $0x1e, Y0, Y1, Y1
+	VMOVMSKPS Y1, AX
+	MOVB      AL, (DI)
+	INCQ      DI
+	ADDQ      $0x20, DX
+	CMPQ      DX, R12
+	JLT       col
 
 colTail:
 	CMPQ       R12, R13
 	JE         colDone
 	VMASKMOVPS (SI)(DX*1), Y15, Y1
-	VMASKMOVPS (R15)(DX*1), Y15, Y2
-	VADDPS     Y2, Y1, Y1
-	VMASKMOVPS (BX)(DX*1), Y15, Y2
-	VCMPPS     $0x1e, Y0, Y2, Y2
-	VANDPS     Y2, Y1, Y1
-	VMASKMOVPS Y1, Y15, (DI)(DX*1)
+	VCMPPS     $0x1e, Y0, Y1, Y1
+	VMOVMSKPS  Y1, AX
+	MOVB       AL, (DI)
+	INCQ       DI
 
 colDone:
-	ADDQ R8, DI
-	ADDQ R9, SI
-	ADDQ R8, BX
-	ADDQ R8, R15
+	LEAQ 31(R13), AX
+	BTQ  $0x05, AX
+	JCC  even
+	MOVB $0x00, (DI)
+	INCQ DI
+
+even:
+	ADDQ R13, SI
 	DECQ R10
 	JNE  row
 	VZEROUPPER

@@ -6,18 +6,18 @@ package kern
 
 // transposeAVX512 computes, for i in [0,lanes) and j in [0,blocks*lanes), with blocks positive,
 //
-//	dst[j*dstRow + i] = scale * src[i*srcRow + j]
+//	dst[j*dstRow + i] = src[i*srcRow + j]
 //
 // and fetches what lies ahead elements further into the cache.
 //
 //go:noescape
-func transposeAVX512(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int, ahead int)
+func transposeAVX512(dst *float32, dstRow int, src *float32, srcRow int, blocks int, ahead int)
 
 // transposeAVX2 computes, for i in [0,lanes) and j in [0,blocks*lanes), with blocks positive,
 //
-//	dst[j*dstRow + i] = scale * src[i*srcRow + j]
+//	dst[j*dstRow + i] = src[i*srcRow + j]
 //
 // and fetches what lies ahead elements further into the cache.
 //
 //go:noescape
-func transposeAVX2(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int, ahead int)
+func transposeAVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int, ahead int)

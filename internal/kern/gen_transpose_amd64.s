@@ -2,24 +2,23 @@
 
 //go:build amd64 && !noasm
 
-// func transposeAVX512(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int, ahead int)
+// func transposeAVX512(dst *float32, dstRow int, src *float32, srcRow int, blocks int, ahead int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·transposeAVX512(SB), $0-56
-	MOVQ         src+16(FP), SI
-	MOVQ         srcRow+24(FP), R8
-	SHLQ         $0x02, R8
-	MOVQ         dst+0(FP), DI
-	MOVQ         dstRow+8(FP), R10
-	SHLQ         $0x02, R10
-	MOVQ         blocks+40(FP), CX
-	LEAQ         (R8)(R8*2), R9
-	LEAQ         (R10)(R10*2), R11
-	LEAQ         (SI)(R8*4), AX
-	LEAQ         (AX)(R8*4), BX
-	LEAQ         (BX)(R8*4), DX
-	MOVQ         ahead+48(FP), R12
-	SHLQ         $0x02, R12
-	VBROADCASTSS scale+32(FP), Z8
+TEXT ·transposeAVX512(SB), $0-48
+	MOVQ src+16(FP), SI
+	MOVQ srcRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ dst+0(FP), DI
+	MOVQ dstRow+8(FP), R10
+	SHLQ $0x02, R10
+	MOVQ blocks+32(FP), CX
+	LEAQ (R8)(R8*2), R9
+	LEAQ (R10)(R10*2), R11
+	LEAQ (SI)(R8*4), AX
+	LEAQ (AX)(R8*4), BX
+	LEAQ (BX)(R8*4), DX
+	MOVQ ahead+40(FP), R12
+	SHLQ $0x02, R12
 
 block:
 	LEAQ         (SI)(R12*1), R13
@@ -63,16 +62,12 @@ block:
 	VUNPCKLPS    Z3, Z2, Z6
 	VUNPCKHPS    Z3, Z2, Z7
 	VUNPCKLPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)
 	VUNPCKHPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*1)
 	VUNPCKLPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*2)
 	VUNPCKHPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R11*1)
 	LEAQ         (DI)(R10*4), DI
 	VMOVUPS      16(SI), X0
@@ -96,16 +91,12 @@ block:
 	VUNPCKLPS    Z3, Z2, Z6
 	VUNPCKHPS    Z3, Z2, Z7
 	VUNPCKLPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)
 	VUNPCKHPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*1)
 	VUNPCKLPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*2)
 	VUNPCKHPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R11*1)
 	LEAQ         (DI)(R10*4), DI
 	VMOVUPS      32(SI), X0
@@ -129,16 +120,12 @@ block:
 	VUNPCKLPS    Z3, Z2, Z6
 	VUNPCKHPS    Z3, Z2, Z7
 	VUNPCKLPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)
 	VUNPCKHPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*1)
 	VUNPCKLPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*2)
 	VUNPCKHPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R11*1)
 	LEAQ         (DI)(R10*4), DI
 	VMOVUPS      48(SI), X0
@@ -162,16 +149,12 @@ block:
 	VUNPCKLPS    Z3, Z2, Z6
 	VUNPCKHPS    Z3, Z2, Z7
 	VUNPCKLPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)
 	VUNPCKHPD    Z6, Z4, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*1)
 	VUNPCKLPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R10*2)
 	VUNPCKHPD    Z7, Z5, Z0
-	VMULPS       Z8, Z0, Z0
 	VMOVUPS      Z0, (DI)(R11*1)
 	LEAQ         (DI)(R10*4), DI
 	ADDQ         $0x40, SI
@@ -183,22 +166,21 @@ block:
 	VZEROUPPER
 	RET
 
-// func transposeAVX2(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks int, ahead int)
+// func transposeAVX2(dst *float32, dstRow int, src *float32, srcRow int, blocks int, ahead int)
 // Requires: AVX, MMX+
-TEXT ·transposeAVX2(SB), $0-56
-	MOVQ         src+16(FP), SI
-	MOVQ         srcRow+24(FP), R8
-	SHLQ         $0x02, R8
-	MOVQ         dst+0(FP), DI
-	MOVQ         dstRow+8(FP), R10
-	SHLQ         $0x02, R10
-	MOVQ         blocks+40(FP), CX
-	LEAQ         (R8)(R8*2), R9
-	LEAQ         (R10)(R10*2), R11
-	LEAQ         (SI)(R8*4), AX
-	MOVQ         ahead+48(FP), R12
-	SHLQ         $0x02, R12
-	VBROADCASTSS scale+32(FP), Y8
+TEXT ·transposeAVX2(SB), $0-48
+	MOVQ src+16(FP), SI
+	MOVQ srcRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ dst+0(FP), DI
+	MOVQ dstRow+8(FP), R10
+	SHLQ $0x02, R10
+	MOVQ blocks+32(FP), CX
+	LEAQ (R8)(R8*2), R9
+	LEAQ (R10)(R10*2), R11
+	LEAQ (SI)(R8*4), AX
+	MOVQ ahead+40(FP), R12
+	SHLQ $0x02, R12
 
 block:
 	LEAQ        (SI)(R12*1), R13
@@ -224,16 +206,12 @@ block:
 	VUNPCKLPS   Y3, Y2, Y6
 	VUNPCKHPS   Y3, Y2, Y7
 	VUNPCKLPD   Y6, Y4, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)
 	VUNPCKHPD   Y6, Y4, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)(R10*1)
 	VUNPCKLPD   Y7, Y5, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)(R10*2)
 	VUNPCKHPD   Y7, Y5, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)(R11*1)
 	LEAQ        (DI)(R10*4), DI
 	VMOVUPS     16(SI), X0
@@ -249,16 +227,12 @@ block:
 	VUNPCKLPS   Y3, Y2, Y6
 	VUNPCKHPS   Y3, Y2, Y7
 	VUNPCKLPD   Y6, Y4, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)
 	VUNPCKHPD   Y6, Y4, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)(R10*1)
 	VUNPCKLPD   Y7, Y5, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)(R10*2)
 	VUNPCKHPD   Y7, Y5, Y0
-	VMULPS      Y8, Y0, Y0
 	VMOVUPS     Y0, (DI)(R11*1)
 	LEAQ        (DI)(R10*4), DI
 	ADDQ        $0x20, SI

@@ -34,17 +34,17 @@ func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlan
 
 // winogradOutputMaskAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
+func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
 
 // winogradOutputAddMaskAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if mask[i*row + j*col + lane] > 0, else 0
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *float32, vecs int)
+func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
 
 // winogradWeightsAVX512 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //
@@ -97,17 +97,17 @@ func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane 
 
 // winogradOutputMaskAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
+func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
 
 // winogradOutputAddMaskAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if mask[i*row + j*col + lane] > 0, else 0
+//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *float32, vecs int)
+func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
 
 // winogradWeightsAVX2 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //

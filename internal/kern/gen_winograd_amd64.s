@@ -40,6 +40,16 @@ GLOBL minusTwoThirdsP<>(SB), RODATA|NOPTR, $4
 DATA sixthQ<>+0(SB)/4, $0x3e715bef
 GLOBL sixthQ<>(SB), RODATA|NOPTR, $4
 
+DATA laneBits<>+0(SB)/4, $0x00000001
+DATA laneBits<>+4(SB)/4, $0x00000002
+DATA laneBits<>+8(SB)/4, $0x00000004
+DATA laneBits<>+12(SB)/4, $0x00000008
+DATA laneBits<>+16(SB)/4, $0x00000010
+DATA laneBits<>+20(SB)/4, $0x00000020
+DATA laneBits<>+24(SB)/4, $0x00000040
+DATA laneBits<>+28(SB)/4, $0x00000080
+GLOBL laneBits<>(SB), RODATA|NOPTR, $32
+
 // func winogradInputAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
 // Requires: AVX, AVX512F
 TEXT ·winogradInputAVX512(SB), $0-96
@@ -1115,7 +1125,9 @@ vector:
 	VMAXPS       Z5, Z31, Z5
 	VMOVUPS      Z5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
 	VADDPS       Z8, Z7, Z29
 	VSUBPS       Z8, Z7, Z7
 	VADDPS       Z10, Z9, Z30
@@ -1206,8 +1218,8 @@ vector:
 	SUBQ         R9, SI
 	ADDQ         R8, SI
 	MOVQ         DI, CX
-	MOVQ         DX, AX
 	ADDQ         R12, CX
+	MOVQ         DX, AX
 	ADDQ         R12, AX
 	VADDPS       Z2, Z1, Z29
 	VSUBPS       Z2, Z1, Z1
@@ -1238,7 +1250,10 @@ vector:
 	VMAXPS       Z5, Z31, Z5
 	VMOVUPS      Z5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
 	VADDPS       Z8, Z7, Z29
 	VSUBPS       Z8, Z7, Z7
 	VADDPS       Z10, Z9, Z30
@@ -1276,9 +1291,9 @@ vector:
 	VZEROUPPER
 	RET
 
-// func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
+// func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
 // Requires: AVX, AVX512F
-TEXT ·winogradOutputMaskAVX512(SB), $0-56
+TEXT ·winogradOutputMaskAVX512(SB), $0-72
 	MOVQ         src+24(FP), SI
 	MOVQ         srcPlane+32(FP), R8
 	SHLQ         $0x02, R8
@@ -1299,9 +1314,10 @@ TEXT ·winogradOutputMaskAVX512(SB), $0-56
 	VBROADCASTSS q<>+0(SB), Z24
 	VBROADCASTSS halfP<>+0(SB), Z23
 	VBROADCASTSS twoQ<>+0(SB), Z22
+	SHLQ         $0x01, maskRow+48(FP)
+	SHLQ         $0x01, maskCol+56(FP)
 
 vector:
-	VPXORD      Z31, Z31, Z31
 	VMOVUPS     (SI)(R9*1), Z29
 	VMOVUPS     (SI)(R10*1), Z30
 	VADDPS      (SI)(R9*2), Z29, Z29
@@ -1377,24 +1393,25 @@ vector:
 	VFMADD231PS Z3, Z24, Z30
 	VFMADD231PS Z1, Z23, Z5
 	VFMADD231PS Z3, Z22, Z5
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z0, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (CX)(R15*1)
 	LEAQ        (CX)(R12*2), CX
-	LEAQ        (AX)(R12*2), AX
+	MOVQ        DX, AX
+	ADDQ        maskRow+48(FP), AX
+	ADDQ        maskRow+48(FP), AX
 	VADDPS      Z8, Z7, Z29
 	VSUBPS      Z8, Z7, Z7
 	VADDPS      Z10, Z9, Z30
@@ -1407,20 +1424,19 @@ vector:
 	VFMADD231PS Z9, Z24, Z30
 	VFMADD231PS Z7, Z23, Z11
 	VFMADD231PS Z9, Z22, Z11
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z6, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z11, K2, Z11
 	VMOVUPS     Z11, (CX)(R15*1)
 	VMOVUPS     (SI)(R9*1), Z29
@@ -1485,9 +1501,9 @@ vector:
 	SUBQ        R9, SI
 	ADDQ        R8, SI
 	MOVQ        DI, CX
-	MOVQ        DX, AX
 	ADDQ        R12, CX
-	ADDQ        R12, AX
+	MOVQ        DX, AX
+	ADDQ        maskRow+48(FP), AX
 	VADDPS      Z2, Z1, Z29
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z30
@@ -1500,24 +1516,26 @@ vector:
 	VFMADD231PS Z3, Z24, Z30
 	VFMADD231PS Z1, Z23, Z5
 	VFMADD231PS Z3, Z22, Z5
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z0, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (CX)(R15*1)
 	LEAQ        (CX)(R12*2), CX
-	LEAQ        (AX)(R12*2), AX
+	MOVQ        DX, AX
+	ADDQ        maskRow+48(FP), AX
+	ADDQ        maskRow+48(FP), AX
+	ADDQ        maskRow+48(FP), AX
 	VADDPS      Z8, Z7, Z29
 	VSUBPS      Z8, Z7, Z7
 	VADDPS      Z10, Z9, Z30
@@ -1530,33 +1548,32 @@ vector:
 	VFMADD231PS Z9, Z24, Z30
 	VFMADD231PS Z7, Z23, Z11
 	VFMADD231PS Z9, Z22, Z11
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z6, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+56(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z11, K2, Z11
 	VMOVUPS     Z11, (CX)(R15*1)
 	ADDQ        $0x40, SI
 	ADDQ        $0x40, DI
-	ADDQ        $0x40, DX
-	DECQ        vecs+48(FP)
+	ADDQ        $0x02, DX
+	DECQ        vecs+64(FP)
 	JNE         vector
 	VZEROUPPER
 	RET
 
-// func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *float32, vecs int)
+// func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
 // Requires: AVX, AVX512F
-TEXT ·winogradOutputAddMaskAVX512(SB), $0-64
+TEXT ·winogradOutputAddMaskAVX512(SB), $0-80
 	MOVQ         src+24(FP), SI
 	MOVQ         srcPlane+32(FP), R8
 	SHLQ         $0x02, R8
@@ -1577,11 +1594,12 @@ TEXT ·winogradOutputAddMaskAVX512(SB), $0-64
 	VBROADCASTSS q<>+0(SB), Z24
 	VBROADCASTSS halfP<>+0(SB), Z23
 	VBROADCASTSS twoQ<>+0(SB), Z22
+	SHLQ         $0x01, maskRow+56(FP)
+	SHLQ         $0x01, maskCol+64(FP)
 	MOVQ         extra+40(FP), BX
 	SUBQ         DI, BX
 
 vector:
-	VPXORD      Z31, Z31, Z31
 	VMOVUPS     (SI)(R9*1), Z29
 	VMOVUPS     (SI)(R10*1), Z30
 	VADDPS      (SI)(R9*2), Z29, Z29
@@ -1663,24 +1681,25 @@ vector:
 	VADDPS      (CX)(R13*2), Z29, Z29
 	VADDPS      (CX)(R15*1), Z5, Z5
 	SUBQ        BX, CX
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z0, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (CX)(R15*1)
 	LEAQ        (CX)(R12*2), CX
-	LEAQ        (AX)(R12*2), AX
+	MOVQ        DX, AX
+	ADDQ        maskRow+56(FP), AX
+	ADDQ        maskRow+56(FP), AX
 	VADDPS      Z8, Z7, Z29
 	VSUBPS      Z8, Z7, Z7
 	VADDPS      Z10, Z9, Z30
@@ -1699,20 +1718,19 @@ vector:
 	VADDPS      (CX)(R13*2), Z29, Z29
 	VADDPS      (CX)(R15*1), Z11, Z11
 	SUBQ        BX, CX
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z6, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z11, K2, Z11
 	VMOVUPS     Z11, (CX)(R15*1)
 	VMOVUPS     (SI)(R9*1), Z29
@@ -1777,9 +1795,9 @@ vector:
 	SUBQ        R9, SI
 	ADDQ        R8, SI
 	MOVQ        DI, CX
-	MOVQ        DX, AX
 	ADDQ        R12, CX
-	ADDQ        R12, AX
+	MOVQ        DX, AX
+	ADDQ        maskRow+56(FP), AX
 	VADDPS      Z2, Z1, Z29
 	VSUBPS      Z2, Z1, Z1
 	VADDPS      Z4, Z3, Z30
@@ -1798,24 +1816,26 @@ vector:
 	VADDPS      (CX)(R13*2), Z29, Z29
 	VADDPS      (CX)(R15*1), Z5, Z5
 	SUBQ        BX, CX
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z0, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z5, K2, Z5
 	VMOVUPS     Z5, (CX)(R15*1)
 	LEAQ        (CX)(R12*2), CX
-	LEAQ        (AX)(R12*2), AX
+	MOVQ        DX, AX
+	ADDQ        maskRow+56(FP), AX
+	ADDQ        maskRow+56(FP), AX
+	ADDQ        maskRow+56(FP), AX
 	VADDPS      Z8, Z7, Z29
 	VSUBPS      Z8, Z7, Z7
 	VADDPS      Z10, Z9, Z30
@@ -1834,26 +1854,25 @@ vector:
 	VADDPS      (CX)(R13*2), Z29, Z29
 	VADDPS      (CX)(R15*1), Z11, Z11
 	SUBQ        BX, CX
-	VMOVUPS     (AX), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z6, (CX)
-	VMOVUPS     (AX)(R13*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z30, (CX)(R13*1)
-	VMOVUPS     (AX)(R13*2), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+64(FP), AX
 	VMOVUPS     Z29, (CX)(R13*2)
-	VMOVUPS     (AX)(R15*1), Z28
-	VCMPPS      $0x1e, Z31, Z28, K2
+	KMOVW       (AX), K2
 	VMOVAPS.Z   Z11, K2, Z11
 	VMOVUPS     Z11, (CX)(R15*1)
 	ADDQ        $0x40, SI
 	ADDQ        $0x40, DI
-	ADDQ        $0x40, DX
-	DECQ        vecs+56(FP)
+	ADDQ        $0x02, DX
+	DECQ        vecs+72(FP)
 	JNE         vector
 	VZEROUPPER
 	RET
@@ -4114,7 +4133,9 @@ vector:
 	VMAXPS       Y5, Y15, Y5
 	VMOVUPS      Y5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
 	VADDPS       Y8, Y7, Y13
 	VSUBPS       Y8, Y7, Y7
 	VADDPS       Y10, Y9, Y14
@@ -4235,8 +4256,8 @@ vector:
 	SUBQ         R9, SI
 	ADDQ         R8, SI
 	MOVQ         DI, CX
-	MOVQ         DX, AX
 	ADDQ         R12, CX
+	MOVQ         DX, AX
 	ADDQ         R12, AX
 	VADDPS       Y2, Y1, Y13
 	VSUBPS       Y2, Y1, Y1
@@ -4273,7 +4294,10 @@ vector:
 	VMAXPS       Y5, Y15, Y5
 	VMOVUPS      Y5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
 	VADDPS       Y8, Y7, Y13
 	VSUBPS       Y8, Y7, Y7
 	VADDPS       Y10, Y9, Y14
@@ -4317,9 +4341,9 @@ vector:
 	VZEROUPPER
 	RET
 
-// func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *float32, vecs int)
-// Requires: AVX, FMA3
-TEXT ·winogradOutputMaskAVX2(SB), $0-56
+// func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·winogradOutputMaskAVX2(SB), $0-72
 	MOVQ src+24(FP), SI
 	MOVQ srcPlane+32(FP), R8
 	SHLQ $0x02, R8
@@ -4334,9 +4358,10 @@ TEXT ·winogradOutputMaskAVX2(SB), $0-56
 	SHLQ $0x02, R13
 	LEAQ (R13)(R13*2), R15
 	MOVQ mask+40(FP), DX
+	SHLQ $0x01, maskRow+48(FP)
+	SHLQ $0x01, maskCol+56(FP)
 
 vector:
-	VXORPS       Y15, Y15, Y15
 	VMOVUPS      (SI)(R9*1), Y13
 	VMOVUPS      (SI)(R10*1), Y14
 	VADDPS       (SI)(R9*2), Y13, Y13
@@ -4430,24 +4455,33 @@ vector:
 	VFMADD231PS  Y1, Y12, Y5
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y3, Y12, Y5
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y0, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y5, Y5
 	VMOVUPS      Y5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         maskRow+48(FP), AX
+	ADDQ         maskRow+48(FP), AX
 	VADDPS       Y8, Y7, Y13
 	VSUBPS       Y8, Y7, Y7
 	VADDPS       Y10, Y9, Y14
@@ -4466,20 +4500,27 @@ vector:
 	VFMADD231PS  Y7, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y9, Y12, Y11
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y6, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	VMOVUPS      Y11, (CX)(R15*1)
 	VMOVUPS      (SI)(R9*1), Y13
@@ -4568,9 +4609,9 @@ vector:
 	SUBQ         R9, SI
 	ADDQ         R8, SI
 	MOVQ         DI, CX
-	MOVQ         DX, AX
 	ADDQ         R12, CX
-	ADDQ         R12, AX
+	MOVQ         DX, AX
+	ADDQ         maskRow+48(FP), AX
 	VADDPS       Y2, Y1, Y13
 	VSUBPS       Y2, Y1, Y1
 	VADDPS       Y4, Y3, Y14
@@ -4589,24 +4630,34 @@ vector:
 	VFMADD231PS  Y1, Y12, Y5
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y3, Y12, Y5
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y0, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y5, Y5
 	VMOVUPS      Y5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         maskRow+48(FP), AX
+	ADDQ         maskRow+48(FP), AX
+	ADDQ         maskRow+48(FP), AX
 	VADDPS       Y8, Y7, Y13
 	VSUBPS       Y8, Y7, Y7
 	VADDPS       Y10, Y9, Y14
@@ -4625,33 +4676,40 @@ vector:
 	VFMADD231PS  Y7, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y9, Y12, Y11
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y6, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+56(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	VMOVUPS      Y11, (CX)(R15*1)
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
-	ADDQ         $0x20, DX
-	DECQ         vecs+48(FP)
+	ADDQ         $0x01, DX
+	DECQ         vecs+64(FP)
 	JNE          vector
 	VZEROUPPER
 	RET
 
-// func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *float32, vecs int)
-// Requires: AVX, FMA3
-TEXT ·winogradOutputAddMaskAVX2(SB), $0-64
+// func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·winogradOutputAddMaskAVX2(SB), $0-80
 	MOVQ src+24(FP), SI
 	MOVQ srcPlane+32(FP), R8
 	SHLQ $0x02, R8
@@ -4666,11 +4724,12 @@ TEXT ·winogradOutputAddMaskAVX2(SB), $0-64
 	SHLQ $0x02, R13
 	LEAQ (R13)(R13*2), R15
 	MOVQ mask+48(FP), DX
+	SHLQ $0x01, maskRow+56(FP)
+	SHLQ $0x01, maskCol+64(FP)
 	MOVQ extra+40(FP), BX
 	SUBQ DI, BX
 
 vector:
-	VXORPS       Y15, Y15, Y15
 	VMOVUPS      (SI)(R9*1), Y13
 	VMOVUPS      (SI)(R10*1), Y14
 	VADDPS       (SI)(R9*2), Y13, Y13
@@ -4770,24 +4829,33 @@ vector:
 	VADDPS       (CX)(R13*2), Y13, Y13
 	VADDPS       (CX)(R15*1), Y5, Y5
 	SUBQ         BX, CX
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y0, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y5, Y5
 	VMOVUPS      Y5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         maskRow+56(FP), AX
+	ADDQ         maskRow+56(FP), AX
 	VADDPS       Y8, Y7, Y13
 	VSUBPS       Y8, Y7, Y7
 	VADDPS       Y10, Y9, Y14
@@ -4812,20 +4880,27 @@ vector:
 	VADDPS       (CX)(R13*2), Y13, Y13
 	VADDPS       (CX)(R15*1), Y11, Y11
 	SUBQ         BX, CX
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y6, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	VMOVUPS      Y11, (CX)(R15*1)
 	VMOVUPS      (SI)(R9*1), Y13
@@ -4914,9 +4989,9 @@ vector:
 	SUBQ         R9, SI
 	ADDQ         R8, SI
 	MOVQ         DI, CX
-	MOVQ         DX, AX
 	ADDQ         R12, CX
-	ADDQ         R12, AX
+	MOVQ         DX, AX
+	ADDQ         maskRow+56(FP), AX
 	VADDPS       Y2, Y1, Y13
 	VSUBPS       Y2, Y1, Y1
 	VADDPS       Y4, Y3, Y14
@@ -4941,24 +5016,34 @@ vector:
 	VADDPS       (CX)(R13*2), Y13, Y13
 	VADDPS       (CX)(R15*1), Y5, Y5
 	SUBQ         BX, CX
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y0, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y5, Y5
 	VMOVUPS      Y5, (CX)(R15*1)
 	LEAQ         (CX)(R12*2), CX
-	LEAQ         (AX)(R12*2), AX
+	MOVQ         DX, AX
+	ADDQ         maskRow+56(FP), AX
+	ADDQ         maskRow+56(FP), AX
+	ADDQ         maskRow+56(FP), AX
 	VADDPS       Y8, Y7, Y13
 	VSUBPS       Y8, Y7, Y7
 	VADDPS       Y10, Y9, Y14
@@ -4983,26 +5068,33 @@ vector:
 	VADDPS       (CX)(R13*2), Y13, Y13
 	VADDPS       (CX)(R15*1), Y11, Y11
 	SUBQ         BX, CX
-	VMOVUPS      (AX), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y6, (CX)
-	VMOVUPS      (AX)(R13*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y14, (CX)(R13*1)
-	VMOVUPS      (AX)(R13*2), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+64(FP), AX
 	VMOVUPS      Y13, (CX)(R13*2)
-	VMOVUPS      (AX)(R15*1), Y12
-	VCMPPS       $0x1e, Y15, Y12, Y12
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	VMOVUPS      Y11, (CX)(R15*1)
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
-	ADDQ         $0x20, DX
-	DECQ         vecs+56(FP)
+	ADDQ         $0x01, DX
+	DECQ         vecs+72(FP)
 	JNE          vector
 	VZEROUPPER
 	RET

@@ -51,10 +51,13 @@ type assembly struct {
 	gemmFinish    [2][]gemmFinishFunc
 	finish        func(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows, cols int)
 	finishAdd     func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)
-	finishMask    func(y *float32, yRow int, a *float32, aRow int, mask *float32, rows, cols int)
-	finishAddMask func(y *float32, yRow int, a *float32, aRow int, extra, mask *float32, rows, cols int)
+	finishMask    func(y *float32, yRow int, a *float32, aRow int, mask *uint16, maskRow, rows, cols int)
+	finishAddMask func(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *uint16, maskRow, rows, cols int)
+	positive      func(mask *uint16, x *float32, rows, cols int)
 
 	depthwise                      func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
+	depthwise3x3                   func(y, x, w, bias *float32, floor float32, above, rows, below, width, cols int)
+	depthwise3x3Mask               func(y, x, w *float32, mask *uint16, maskStep, above, rows, below, width, cols int)
 	depthwiseGrad1, depthwiseGrad3 func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
 
 	binary     [binaryOps]func(dst, a, b *float32, n int)
@@ -68,12 +71,12 @@ type assembly struct {
 	winogradGradient      func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)
 	winogradOutput        func(y *float32, row, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
 	winogradOutputAdd     func(y *float32, row, col int, src *float32, srcPlane int, bias, extra *float32, floor float32, vecs int)
-	winogradOutputMask    func(y *float32, row, col int, src *float32, srcPlane int, mask *float32, vecs int)
-	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane int, extra, mask *float32, vecs int)
+	winogradOutputMask    func(y *float32, row, col int, src *float32, srcPlane int, mask *uint16, maskRow, maskCol int, vecs int)
+	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow, maskCol int, vecs int)
 	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
-	transpose func(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks, ahead int)
+	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
 
 	peak func(n int)
 }
@@ -81,7 +84,7 @@ type assembly struct {
 type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)
 
 type gemmFinishFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
-	y *float32, yRow int, bias, extra, mask *float32, floor float32)
+	y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.
 func need(what string, x []float32, rows, stride, cols int) {

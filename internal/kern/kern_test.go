@@ -66,6 +66,45 @@ func (g guarded) check(t *testing.T, what string) {
 
 func nan() float32 { return float32(math.NaN()) }
 
+// newMask is words of random bits.
+func newMask(words int, next func() float32) []uint16 {
+	mask := make([]uint16, words)
+	for i := range mask {
+		mask[i] = uint16(math.Float32bits(next()) >> 3)
+	}
+	return mask
+}
+
+func TestPositive(t *testing.T) {
+	everySet(t, func(t *testing.T, s *Set) {
+		for _, cols := range []int{1, 7, 8, 9, 15, 16, 17, 24, 25, 31, 32, 33, 40, 64, 65} {
+			for rows := range 4 {
+				rnd := noise(uint32(rows*100 + cols + 1))
+				x := newGuarded(rows*cols, rnd.next)
+				for i, v := range []float32{0, float32(math.Copysign(0, -1)), nan(), float32(math.Inf(1)), float32(math.Inf(-1)), math.SmallestNonzeroFloat32} {
+					if 3*i < len(x.v) {
+						x.v[3*i] = v
+					}
+				}
+				words := MaskWords(cols)
+				mask := newMask(rows*words+1, rnd.next)
+				after := mask[rows*words]
+				s.Positive(mask[:rows*words], x.v, rows, cols)
+				if mask[rows*words] != after {
+					t.Fatalf("%d rows of %d: wrote behind the mask", rows, cols)
+				}
+				for i := range rows {
+					for j := range 16 * words {
+						if got, want := bit(mask[i*words:], j), j < cols && x.v[i*cols+min(j, cols-1)] > 0; got != want {
+							t.Fatalf("%d rows of %d: bit %d of row %d is %v", rows, cols, j, i, got)
+						}
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestNamed(t *testing.T) {
 	for _, s := range Sets() {
 		if got, err := Named(s.Name()); got != s || err != nil {
@@ -156,13 +195,14 @@ func TestGemmFinish(t *testing.T) {
 						CStep: rows * (cols + 5), Accumulate: form&1 != 0}
 					f := Finishing{YRow: cols + 2, Floor: float32(math.Inf(-1))}
 					size := (count*rows-1)*f.YRow + cols
-					y, extra, mask, bias := newGuarded(size, nan), newGuarded(size, rnd.next), newGuarded(size, rnd.next), newGuarded(cols, rnd.next)
+					y, extra, bias := newGuarded(size, nan), newGuarded(size, rnd.next), newGuarded(cols, rnd.next)
 					f.Bias = bias.v
 					if form&2 != 0 {
 						f.Extra = extra.v
 					}
 					if form&4 != 0 {
-						f.Mask = mask.v
+						f.MaskRow, f.MaskFirst = MaskWords(cols)+2, 16*(form%2)
+						f.Mask = newMask((count*rows-1)*f.MaskRow+MaskWords(f.MaskFirst+cols), rnd.next)
 					}
 					if form&8 != 0 {
 						f.Floor = 0
@@ -179,7 +219,7 @@ func TestGemmFinish(t *testing.T) {
 							f.Y = f.Extra
 						}
 						s.GemmFinish(d, a.v, b.v, append([]float32(nil), c.v...), f)
-						for _, g := range []guarded{y, extra, mask, bias, a, b} {
+						for _, g := range []guarded{y, extra, bias, a, b} {
 							g.check(t, "GemmFinish")
 						}
 						for i := range count * rows {
@@ -212,6 +252,8 @@ func TestFinish(t *testing.T) {
 					if mode&1 != 0 {
 						floor = 0
 					}
+					maskRow, first := MaskWords(cols)+1+mode%2, []int{0, 16, 5}[mode%3]
+					mask := newMask((rows-1)*maskRow+MaskWords(first+cols), rnd.next)
 					old := append([]float32(nil), y.v...)
 					want := append([]float32(nil), y.v...)
 					for i := range rows {
@@ -222,7 +264,7 @@ func TestFinish(t *testing.T) {
 								v += old[i*yRow+j]
 								fallthrough
 							case mode >= 6:
-								if extra.v[i*yRow+j] <= 0 {
+								if !bit(mask[i*maskRow:], first+j) {
 									v = 0
 								}
 							case mode >= 4:
@@ -237,9 +279,9 @@ func TestFinish(t *testing.T) {
 					}
 					switch {
 					case mode == 8:
-						s.FinishMask(y.v, yRow, a.v, aRow, y.v, extra.v, rows, cols)
+						s.FinishMask(y.v, yRow, a.v, aRow, y.v, mask, maskRow, first, rows, cols)
 					case mode >= 6:
-						s.FinishMask(y.v, yRow, a.v, aRow, nil, extra.v, rows, cols)
+						s.FinishMask(y.v, yRow, a.v, aRow, nil, mask, maskRow, first, rows, cols)
 					case mode >= 4:
 						s.Finish(y.v, yRow, a.v, aRow, b.v, y.v, floor, rows, cols)
 					case mode >= 2:

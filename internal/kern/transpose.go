@@ -1,9 +1,9 @@
 package kern
 
-// Transpose computes dst[j·dstRow + i] = scale · src[i·srcRow + j] for i in [0,rows) and j in [0,cols), both multiples of
+// Transpose computes dst[j·dstRow + i] = src[i·srcRow + j] for i in [0,rows) and j in [0,cols), both multiples of
 // Lanes(), and fetches what lies ahead elements behind src into the cache, if that is memory at all. dst may not overlap
 // src.
-func (s *Set) Transpose(dst []float32, dstRow int, src []float32, srcRow, rows, cols int, scale float32, ahead int) {
+func (s *Set) Transpose(dst []float32, dstRow int, src []float32, srcRow, rows, cols, ahead int) {
 	if rows%s.lanes != 0 || cols%s.lanes != 0 {
 		panic("kern: Transpose of part of a vector")
 	}
@@ -15,12 +15,12 @@ func (s *Set) Transpose(dst []float32, dstRow int, src []float32, srcRow, rows, 
 	if s.asm == nil {
 		for i := range rows {
 			for j, x := range src[i*srcRow:][:cols] {
-				dst[j*dstRow+i] = scale * x
+				dst[j*dstRow+i] = x
 			}
 		}
 		return
 	}
 	for i := 0; i < rows; i += s.lanes {
-		s.asm.transpose(&dst[i], dstRow, &src[i*srcRow], srcRow, scale, cols/s.lanes, ahead)
+		s.asm.transpose(&dst[i], dstRow, &src[i*srcRow], srcRow, cols/s.lanes, ahead)
 	}
 }

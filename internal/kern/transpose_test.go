@@ -11,7 +11,7 @@ func TestTranspose(t *testing.T) {
 				for _, pad := range []int{0, 3} {
 					srcRow, dstRow := cols+pad, rows+2*pad
 					src, dst := newGuarded(max(1, rows*srcRow), r.next), newGuarded(max(1, cols*dstRow), nan)
-					s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols, -0.5, 1<<20)
+					s.Transpose(dst.v, dstRow, src.v, srcRow, rows, cols, 1<<20)
 					dst.check(t, "Transpose")
 					if rows == 0 {
 						dstRow = 0
@@ -22,8 +22,8 @@ func TestTranspose(t *testing.T) {
 							switch {
 							case i >= rows && got == got:
 								t.Fatalf("%dx%d: wrote between the rows", rows, cols)
-							case i < rows && got != -0.5*src.v[i*srcRow+j]:
-								t.Fatalf("%dx%d: row %d, column %d is %v, expected %v", rows, cols, j, i, got, -0.5*src.v[i*srcRow+j])
+							case i < rows && got != src.v[i*srcRow+j]:
+								t.Fatalf("%dx%d: row %d, column %d is %v, expected %v", rows, cols, j, i, got, src.v[i*srcRow+j])
 							}
 						}
 					}
@@ -40,7 +40,7 @@ func BenchmarkTranspose(b *testing.B) {
 			b.SetBytes(int64(4 * len(src)))
 			for b.Loop() {
 				for i := 0; i < 512; i += 32 {
-					s.Transpose(dst[i*32:], 32, src[i*32:], 32, 32, 32, 1, 1024)
+					s.Transpose(dst[i*32:], 32, src[i*32:], 32, 32, 32, 1024)
 				}
 			}
 		})

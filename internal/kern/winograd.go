@@ -170,31 +170,35 @@ func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane int
 	}
 }
 
-// WinogradOutputMask transforms like WinogradOutput, to Aᵀ·s·A + extra where mask is above 0 and to 0 elsewhere; extra and
-// mask are laid out like y, and extra may be nil or y itself.
-func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane int, extra, mask []float32, vecs int) {
+// WinogradOutputMask transforms like WinogradOutput, to Aᵀ·s·A + extra where the mask has a bit and to 0 elsewhere; extra
+// is laid out like y, and may be nil or y itself. Column first of the mask is the first of y; the mask of the pixel in row i
+// and column j starts at word i·maskRow + j·maskCol. first is a multiple of 16 but for the pure Go set.
+func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane int, extra []float32, mask []uint16, maskRow, maskCol, first, vecs int) {
 	n := vecs * s.lanes
 	if n == 0 {
 		return
 	}
 	need("y", y, 4, row, 3*col+n)
 	need("src", src, WinogradPlanes, plane, n)
-	need("mask", mask, 4, row, 3*col+n)
+	needMask(mask, 4, maskRow, 48*maskCol+first+n)
+	if s.asm != nil && first%16 != 0 {
+		panic(fmt.Sprintf("kern: the mask's first column is %d, which starts no word", first))
+	}
 	if extra != nil {
 		need("extra", extra, 4, row, 3*col+n)
 	}
 	switch {
 	case s.asm != nil && extra != nil:
-		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, &extra[0], &mask[0], vecs)
+		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, &extra[0], &mask[first/16], maskRow, maskCol, vecs)
 	case s.asm != nil:
-		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, &mask[0], vecs)
+		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, &mask[first/16], maskRow, maskCol, vecs)
 	default:
 		winogradOutputGeneric(src, plane, n, func(i, j, l int, v float32) {
 			at := i*row + j*col + l
 			if extra != nil {
 				v += extra[at]
 			}
-			if !(mask[at] > 0) {
+			if !bit(mask[i*maskRow+j*maskCol:], first+l) {
 				v = 0
 			}
 			y[at] = v

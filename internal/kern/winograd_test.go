@@ -209,6 +209,10 @@ func TestWinogradTransforms(t *testing.T) {
 					extra := newGuarded(len(y.v), rnd.next)
 					old := append([]float32(nil), y.v...)
 					floor, add := float32(math.Inf(-1)), extra.v
+					maskCol := MaskWords(16+n) + trial%2
+					maskRow := 4*maskCol + trial%3
+					first := 16 * (trial % 2)
+					gate := newMask(3*maskRow+3*maskCol+MaskWords(first+n), rnd.next)
 					switch mode {
 					case 0:
 						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, nil, floor, vecs)
@@ -219,9 +223,9 @@ func TestWinogradTransforms(t *testing.T) {
 						add = old
 						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, y.v, floor, vecs)
 					case 3:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, nil, extra.v, vecs)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, nil, gate, maskRow, maskCol, first, vecs)
 					case 4:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, y.v, extra.v, vecs)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, y.v, gate, maskRow, maskCol, first, vecs)
 					}
 					y.check(t, "WinogradOutput")
 					written := map[int]bool{}
@@ -236,7 +240,7 @@ func TestWinogradTransforms(t *testing.T) {
 										want[i][j] += float64(old[at])
 										mag[i][j] += math.Abs(float64(old[at]))
 									}
-									if !(extra.v[at] > 0) {
+									if !bit(gate[i*maskRow+j*maskCol:], first+l) {
 										want[i][j] = 0
 									}
 									continue

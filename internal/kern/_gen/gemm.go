@@ -17,34 +17,35 @@ func maxRows(g isa) int {
 }
 
 func gemmFile(c *build.Context) {
+	bits := laneBits(c)
 	for _, g := range isas(c) {
 		for vecs := 1; vecs <= 2; vecs++ {
 			for rows := 1; rows <= maxRows(g); rows++ {
-				gemm(g, rows, vecs, false)
-				gemm(g, rows, vecs, true)
+				gemm(g, rows, vecs, nil)
+				gemm(g, rows, vecs, &bits)
 			}
 		}
 	}
 }
 
 // gemm keeps a tile of c in registers while it walks k. A row of a is reached from one of four base pointers (rows 0, 3,
-// 6 and 9) as base, base+stride or base+2·stride, so a may be stored by rows or by columns. With finish, what becomes of
-// the products is done while they are in registers.
-func gemm(g isa, rows, vecs int, finish bool) {
+// 6 and 9) as base, base+stride or base+2·stride, so a may be stored by rows or by columns. With bits, those of masks, what
+// becomes of the products is done while they are in registers.
+func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 	name, finishing := "gemm", ""
 	doc := []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive,", rows, vecs*g.lanes),
 		"",
 		"	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]",
 		"",
 		"and adds it to what is there if accumulate is not zero."}
-	if finish {
-		name, finishing = "gemmFinish", ", y *float32, yRow int, bias, extra, mask *float32, floor float32"
-		doc = []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive and i = (t*%d + r)*yRow + j,", rows, vecs*g.lanes, rows),
+	if bits != nil {
+		name, finishing = "gemmFinish", ", y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32"
+		doc = []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive and i = t*%d + r,", rows, vecs*g.lanes, rows),
 			"",
-			"	y[i] = max(floor, bias[j] + extra[i] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])",
+			"	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])",
 			"",
-			"and 0 where mask[i] is not above 0. The sum starts at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and",
-			"mask may be nil."}
+			"and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is",
+			"not zero; extra and mask may be nil."}
 	}
 	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
 	doc[0] = full + g.name + " " + doc[0]
@@ -115,8 +116,8 @@ func gemm(g isa, rows, vecs int, finish bool) {
 	g.DECQ(k)
 	g.JNE(operand.LabelRef("loop"))
 
-	if finish {
-		finishTile(g, rows, vecs, acc, bv)
+	if bits != nil {
+		finishTile(g, rows, vecs, *bits, acc, bv)
 	} else {
 		g.MOVQ(c, tmp)
 		for r := range rows {
@@ -142,8 +143,8 @@ func gemm(g isa, rows, vecs int, finish bool) {
 
 // finishTile adds to the products of a tile what is to be added, applies mask and floor, stores them in y and moves on to
 // the rows below.
-func finishTile(g isa, rows, vecs int, acc func(r, v int) reg.VecPhysical, free func(v int) reg.VecPhysical) {
-	y, extra, mask, yRow, bias := reg.RAX, reg.RBX, reg.RSI, reg.RDI, reg.R13
+func finishTile(g isa, rows, vecs int, bits operand.Mem, acc func(r, v int) reg.VecPhysical, free func(v int) reg.VecPhysical) {
+	y, extra, mask, yRow, bias, maskRow := reg.RAX, reg.RBX, reg.RSI, reg.RDI, reg.R13, reg.RCX
 	g.arg("bias", bias)
 	for v := range vecs {
 		g.VMOVUPS(operand.Mem{Base: bias, Disp: v * g.bytes()}, free(v))
@@ -155,29 +156,27 @@ func finishTile(g isa, rows, vecs int, acc func(r, v int) reg.VecPhysical, free 
 	}
 	g.floats("yRow", yRow)
 	// each visits the vectors of an array that may be nil, and leaves it at the next tile.
-	each := func(name string, p reg.GPPhysical, f func(m operand.Mem, acc reg.VecPhysical)) {
+	each := func(name string, p, row reg.GPPhysical, bytes int, f func(m operand.Mem, acc reg.VecPhysical)) {
 		g.arg(name, p)
 		g.TESTQ(p, p)
 		g.JE(operand.LabelRef(name + "Done"))
 		for r := range rows {
 			for v := range vecs {
-				f(operand.Mem{Base: p, Disp: v * g.bytes()}, acc(r, v))
+				f(operand.Mem{Base: p, Disp: v * bytes}, acc(r, v))
 			}
-			g.ADDQ(yRow, p)
+			g.ADDQ(row, p)
 		}
 		g.MOVQ(p, g.slot(name))
 		g.Label(name + "Done")
 	}
-	each("extra", extra, func(m operand.Mem, acc reg.VecPhysical) { g.VADDPS(m, acc, acc) })
-	zero, t := free(0), free(vecs)
-	g.zero(zero)
-	each("mask", mask, func(m operand.Mem, acc reg.VecPhysical) {
-		g.VMOVUPS(m, t)
-		g.keepPositive(t, zero, acc, t)
-	})
-	g.VBROADCASTSS(g.slot("floor"), zero)
-	each("y", y, func(m operand.Mem, acc reg.VecPhysical) {
-		g.VMAXPS(acc, zero, acc)
+	each("extra", extra, yRow, g.bytes(), func(m operand.Mem, acc reg.VecPhysical) { g.VADDPS(m, acc, acc) })
+	g.arg("maskRow", maskRow)
+	g.ADDQ(maskRow, maskRow)
+	each("mask", mask, maskRow, g.lanes/8, func(m operand.Mem, acc reg.VecPhysical) { g.keepMasked(m, bits, acc, free(0)) })
+	floor := free(0)
+	g.VBROADCASTSS(g.slot("floor"), floor)
+	each("y", y, yRow, g.bytes(), func(m operand.Mem, acc reg.VecPhysical) {
+		g.VMAXPS(acc, floor, acc)
 		g.VMOVUPS(acc, m)
 	})
 }

@@ -23,6 +23,7 @@ func main() {
 		{"winograd", winogradFile},
 		{"rows", rowsFile},
 		{"depthwise", depthwiseFile},
+		{"depthwise3x3", depthwise3x3File},
 		{"elementwise", elementwiseFile},
 		{"transpose", transposeFile},
 		{"peak", peakFile},

@@ -7,14 +7,15 @@ import (
 )
 
 func rowsFile(c *build.Context) {
-	tails := tailMasks(c)
+	tails, bits := tailMasks(c), laneBits(c)
 	for _, g := range isas(c) {
 		finish(g, tails, "finish", "", "b[j] + a[i*aRow + j]", nil)
 		finish(g, tails, "finishAdd", "extra", "b[j] + a[i*aRow + j] + extra[i*yRow + j]", func(extra, x reg.VecPhysical) {
 			g.VADDPS(extra, x, x)
 		})
-		finishMask(g, tails, false)
-		finishMask(g, tails, true)
+		finishMask(g, tails, bits, false)
+		finishMask(g, tails, bits, true)
+		positive(g, tails)
 	}
 }
 
@@ -145,27 +146,84 @@ func finish(g isa, tails operand.Mem, name, extraName, sum string, add func(extr
 	g.RET()
 }
 
-// keepPositive zeroes the lanes of x where m is not above zero; it uses K2, or the register t.
-func (g isa) keepPositive(m, zero, x, t reg.VecPhysical) {
+// laneBits are the bits of a mask's byte, each in a lane of its own.
+func laneBits(c *build.Context) operand.Mem {
+	m := c.StaticGlobal("laneBits")
+	c.DataAttributes(8 | 16) // RODATA|NOPTR
+	for lane := range 8 {
+		c.AppendDatum(operand.U32(1 << lane))
+	}
+	return m
+}
+
+// keepMasked zeroes the lanes of x whose bits in memory at m are not set; it uses K2, or the register t.
+func (g isa) keepMasked(m, bits operand.Mem, x, t reg.VecPhysical) {
 	if g.wide() {
-		g.VCMPPS(operand.Imm(30), zero, m, reg.K2) // m > 0, false for NaN
+		g.KMOVW(m, reg.K2)
 		g.VMOVAPS_Z(x, reg.K2, x)
 		return
 	}
-	g.VCMPPS(operand.Imm(30), zero, m, t)
+	g.VPBROADCASTB(m, t)
+	g.VPAND(bits, t, t)
+	g.VPCMPEQD(bits, t, t)
 	g.VANDPS(t, x, x)
 }
 
+// positive writes the mask of numbers above 0.
+func positive(g isa, tails operand.Mem) {
+	g.fn("positive", "(mask *uint16, x *float32, rows, cols int)",
+		"positive"+g.name+" computes, for i in [0,rows) and j in [0,cols), both positive, with w = (cols+15)/16,",
+		"",
+		"	bit j%16 of mask[i*w + j/16] = x[i*cols + j] > 0",
+		"",
+		"and clears the other bits of a row's last word.")
+	mask, x := g.arg("mask", reg.RDI), g.arg("x", reg.RSI)
+	rows, cols := g.arg("rows", reg.R10), g.arg("cols", reg.R11)
+	off, whole, total, bits := reg.RDX, reg.R12, reg.R13, reg.RAX
+	g.wholeVectors(cols, whole, total)
+	g.tailMask(cols, tails)
+	zero, v := g.v(0), g.v(1)
+	g.zero(zero)
+	g.Label("row")
+	g.columns("col", off, whole, total, func(m lanesAccess) {
+		m.load(x, v)
+		if g.wide() {
+			g.VCMPPS(operand.Imm(30), zero, v, reg.K2) // above, false for NaN
+			g.KMOVW(reg.K2, deref(mask))
+			g.ADDQ(operand.Imm(2), mask)
+			return
+		}
+		g.VCMPPS(operand.Imm(30), zero, v, v)
+		g.VMOVMSKPS(v, bits.As32())
+		g.MOVB(bits.As8(), deref(mask))
+		g.INCQ(mask)
+	})
+	if !g.wide() {
+		// A row has an even number of bytes.
+		g.LEAQ(operand.Mem{Base: total, Disp: 31}, bits)
+		g.BTQ(operand.Imm(5), bits) // whether the bytes are odd in number
+		g.JCC(operand.LabelRef("even"))
+		g.MOVB(operand.Imm(0), deref(mask))
+		g.INCQ(mask)
+		g.Label("even")
+	}
+	g.ADDQ(total, x)
+	g.DECQ(rows)
+	g.JNE(operand.LabelRef("row"))
+	g.VZEROUPPER()
+	g.RET()
+}
+
 // finishMask has two forms: plain, and with an array that is added where the mask lets it.
-func finishMask(g isa, tails operand.Mem, add bool) {
+func finishMask(g isa, tails, bits operand.Mem, add bool) {
 	name, extraParam, sum := "finishMask", "", "a[i*aRow + j]"
 	if add {
-		name, extraParam, sum = "finishAddMask", "extra, ", "a[i*aRow + j] + extra[i*yRow + j]"
+		name, extraParam, sum = "finishAddMask", "extra *float32, ", "a[i*aRow + j] + extra[i*yRow + j]"
 	}
-	g.fn(name, "(y *float32, yRow int, a *float32, aRow int, "+extraParam+"mask *float32, rows, cols int)",
+	g.fn(name, "(y *float32, yRow int, a *float32, aRow int, "+extraParam+"mask *uint16, maskRow, rows, cols int)",
 		name+g.name+" computes, for i in [0,rows) and j in [0,cols), with rows positive,",
 		"",
-		"	y[i*yRow + j] = "+sum+" if mask[i*yRow + j] > 0, else 0")
+		"	y[i*yRow + j] = "+sum+" if bit j%16 of mask[i*maskRow + j/16] is set, else 0")
 	y, yRow := g.arg("y", reg.RDI), g.floats("yRow", reg.R8)
 	a, aRow := g.arg("a", reg.RSI), g.floats("aRow", reg.R9)
 	mask, rows, cols := g.arg("mask", reg.RBX), g.arg("rows", reg.R10), g.arg("cols", reg.R11)
@@ -176,8 +234,8 @@ func finishMask(g isa, tails operand.Mem, add bool) {
 	}
 	g.wholeVectors(cols, whole, total)
 	g.tailMask(cols, tails)
-	zero, x, t := g.v(0), g.v(1), g.v(2)
-	g.zero(zero)
+	x, t, at8 := g.v(1), g.v(2), reg.RAX
+	g.SHLQ(operand.Imm(1), g.slot("maskRow"))
 	g.Label("row")
 	g.columns("col", off, whole, total, func(m lanesAccess) {
 		m.load(a, x)
@@ -185,13 +243,14 @@ func finishMask(g isa, tails operand.Mem, add bool) {
 			m.load(extra, t)
 			g.VADDPS(t, x, x)
 		}
-		m.load(mask, t)
-		g.keepPositive(t, zero, x, t)
+		g.MOVQ(off, at8)
+		g.SHRQ(operand.Imm(5), at8)
+		g.keepMasked(at(mask, at8, 1), bits, x, t)
 		m.store(x, y)
 	})
 	g.ADDQ(yRow, y)
 	g.ADDQ(aRow, a)
-	g.ADDQ(yRow, mask)
+	g.ADDQ(g.slot("maskRow"), mask)
 	if add {
 		g.ADDQ(yRow, extra)
 	}

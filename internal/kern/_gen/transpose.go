@@ -16,10 +16,10 @@ func transposeFile(c *build.Context) {
 // of register k is row 4·m+k of four columns, and after a transposition of each lane's four by four numbers register j is
 // column j.
 func transpose(g isa) {
-	g.fn("transpose", "(dst *float32, dstRow int, src *float32, srcRow int, scale float32, blocks, ahead int)",
+	g.fn("transpose", "(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)",
 		"transpose"+g.name+" computes, for i in [0,lanes) and j in [0,blocks*lanes), with blocks positive,",
 		"",
-		"	dst[j*dstRow + i] = scale * src[i*srcRow + j]",
+		"	dst[j*dstRow + i] = src[i*srcRow + j]",
 		"",
 		"and fetches what lies ahead elements further into the cache.")
 	quarters := g.lanes / 4
@@ -37,8 +37,6 @@ func transpose(g isa) {
 		g.LEAQ(at(bases[m-1], row, 4), bases[m])
 	}
 	ahead, line := g.floats("ahead", reg.R12), reg.R13
-	scale := g.v(8)
-	g.VBROADCASTSS(g.slot("scale"), scale)
 	rowOf := func(base, row, row3 reg.GPPhysical, k int) operand.Mem {
 		return []operand.Mem{deref(base), at(base, row, 1), at(base, row, 2), at(base, row3, 1)}[k]
 	}
@@ -74,7 +72,6 @@ func transpose(g isa) {
 			} else {
 				g.VUNPCKHPD(b, a, g.v(0))
 			}
-			g.VMULPS(scale, g.v(0), g.v(0))
 			g.VMOVUPS(g.v(0), rowOf(dst, out, out3, j))
 		}
 		g.LEAQ(at(dst, out, 4), dst)

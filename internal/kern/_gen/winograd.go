@@ -28,8 +28,9 @@ func winogradFile(c *build.Context) {
 	} {
 		value[k.name] = constant(c, k.name, k.v)
 	}
+	bits := laneBits(c)
 	for _, g := range isas(c) {
-		w := winograd{isa: g, value: value}
+		w := winograd{isa: g, value: value, bits: bits}
 		w.input(true)
 		if !g.wide() {
 			w.input(false)
@@ -48,6 +49,7 @@ type winograd struct {
 	isa
 	value map[string]operand.Mem
 	held  map[string]reg.VecPhysical
+	bits  operand.Mem // of masks
 }
 
 // work is one of the four registers beside the temporaries: 0 is for constants that are not held.
@@ -421,19 +423,20 @@ func (w *winograd) sums(l planeLoads, minus bool) (a, b reg.VecPhysical) {
 
 // output has four forms: plain, with an array that is added, with one that masks, and with both.
 func (w *winograd) output(extra string) {
+	const maskBit = "bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set"
 	name, params, sum := "winogradOutput", "bias *float32, ", "max(floor, (Aᵀ·s·A)[i][j] + bias[lane])"
 	switch extra {
 	case "extra":
 		name, params = "winogradOutputAdd", "bias, extra *float32, "
 		sum = "max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])"
 	case "mask":
-		name, params = "winogradOutputMask", "mask *float32, "
-		sum = "(Aᵀ·s·A)[i][j] if mask[i*row + j*col + lane] > 0, else 0"
+		name, params = "winogradOutputMask", "mask *uint16, maskRow, maskCol int, "
+		sum = "(Aᵀ·s·A)[i][j] if " + maskBit + ", else 0"
 	}
 	both := extra == "extra, mask"
 	if both {
-		name, params = "winogradOutputAddMask", "extra, mask *float32, "
-		sum = "(Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if mask[i*row + j*col + lane] > 0, else 0"
+		name, params = "winogradOutputAddMask", "extra *float32, mask *uint16, maskRow, maskCol int, "
+		sum = "(Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if " + maskBit + ", else 0"
 		extra = "mask"
 	}
 	if extra != "mask" {
@@ -453,14 +456,10 @@ func (w *winograd) output(extra string) {
 	yRow, otherRow := reg.RCX, reg.RAX
 	w.hold("half", "two", "p", "q", "halfP", "twoQ")
 	floor := w.work(3)
-	limit := func() {
-		if extra == "mask" {
-			w.zero(floor)
-		} else {
-			w.VBROADCASTSS(w.slot("floor"), floor)
-		}
-	}
-	if extra != "mask" {
+	if extra == "mask" {
+		w.SHLQ(operand.Imm(1), w.slot("maskRow"))
+		w.SHLQ(operand.Imm(1), w.slot("maskCol"))
+	} else {
 		w.arg("bias", bias)
 	}
 	if both { // as its distance from y
@@ -479,9 +478,10 @@ func (w *winograd) output(extra string) {
 	finish := func(x reg.VecPhysical, j int) {
 		switch extra {
 		case "mask":
-			t := w.work(0)
-			w.VMOVUPS(column(otherRow, j), t)
-			w.keepPositive(t, floor, x, t)
+			w.keepMasked(deref(otherRow), w.bits, x, w.work(0))
+			if j < 3 {
+				w.ADDQ(w.slot("maskCol"), otherRow)
+			}
 		case "extra":
 			w.VADDPS(column(otherRow, j), x, x)
 			fallthrough
@@ -491,8 +491,24 @@ func (w *winograd) output(extra string) {
 		}
 		w.VMOVUPS(x, column(yRow, j))
 	}
+	// otherStart goes to row i of the other array.
+	otherStart := func(i int) {
+		if extra == "" {
+			return
+		}
+		w.MOVQ(other, otherRow)
+		for range i {
+			if extra == "mask" {
+				w.ADDQ(w.slot("maskRow"), otherRow)
+			} else {
+				w.ADDQ(row, otherRow)
+			}
+		}
+	}
 	w.Label("vector")
-	limit()
+	if extra != "mask" {
+		w.VBROADCASTSS(w.slot("floor"), floor)
+	}
 	for _, odd := range []int{0, 1} {
 		for j := range 6 {
 			a, b := w.sums(l, odd == 1)
@@ -517,15 +533,10 @@ func (w *winograd) output(extra string) {
 		w.SUBQ(l.plane6, l.s)
 		w.ADDQ(l.plane, l.s)
 		w.MOVQ(y, yRow)
-		if extra != "" {
-			w.MOVQ(other, otherRow)
-		}
 		if odd == 1 {
 			w.ADDQ(row, yRow)
-			if extra != "" {
-				w.ADDQ(row, otherRow)
-			}
 		}
+		otherStart(odd)
 		for r := range 2 {
 			t := func(n int) reg.VecPhysical { return w.v(6*r + n) }
 			a, b := w.work(1), w.work(2)
@@ -554,9 +565,7 @@ func (w *winograd) output(extra string) {
 			finish(t(5), 3)
 			if r == 0 {
 				w.LEAQ(at(yRow, row, 2), yRow)
-				if extra != "" {
-					w.LEAQ(at(otherRow, row, 2), otherRow)
-				}
+				otherStart(odd + 2)
 			}
 		}
 	}
@@ -566,8 +575,11 @@ func (w *winograd) output(extra string) {
 	if extra != "mask" {
 		w.ADDQ(step, bias)
 	}
-	if extra != "" {
+	switch extra {
+	case "extra":
 		w.ADDQ(step, other)
+	case "mask":
+		w.ADDQ(operand.Imm(uint64(w.lanes/8)), other)
 	}
 	w.DECQ(w.slot("vecs"))
 	w.JNE(operand.LabelRef("vector"))

@@ -212,11 +212,11 @@ func (p *Plan) OnePacking() bool { return p.winogradInput != nil && p.winogradIn
 
 // ReadsWeightsOnce reports whether Forward needs so many weights that it reads them once for the whole batch, which parts
 // of the batch would have to do again.
-func (p *Plan) ReadsWeightsOnce() bool { return p.winogradForward != nil && p.winogradForward.phased() }
+func (p *Plan) ReadsWeightsOnce() bool { return p.winogradForward != nil && p.winogradForward.late() }
 
 // ReadsWeightsOnceBackward is ReadsWeightsOnce of GradInput.
 func (p *Plan) ReadsWeightsOnceBackward() bool {
-	return p.winogradInput != nil && p.winogradInput.phased()
+	return p.winogradInput != nil && p.winogradInput.late()
 }
 
 // PackedInputSize is the number of elements that GradInput needs its weights packed into.
@@ -238,21 +238,21 @@ func (p *Plan) Forward(par Parallel, y, x, w []float32, e Epilogue) {
 	case p.depthwiseForward != nil:
 		runDepthwise(par, p.depthwiseForward, y, x, parts, e, nil, p.zeros)
 	case p.thin != nil:
-		p.thin.forward(par, x, parts[0], finishForward(p.set, y, e, p.zeros))
+		p.thin.forward(par, x, parts[0], finishForward(p.set, y, p.s.Cout, e, p.zeros))
 	default:
-		runGathers(par, []*gather{p.forward}, x, parts, finishForward(p.set, y, e, p.zeros))
+		runGathers(par, []*gather{p.forward}, x, parts, finishForward(p.set, y, p.s.Cout, e, p.zeros))
 	}
 }
 
-// GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackInput. Where mask, like dx, is
-// given and not above zero, dx is zero: the gradient through x = max(0, ·) when mask is x. dx may not overlap dy.
-func (p *Plan) GradInput(par Parallel, dx, dy, w, mask []float32) {
+// GradInput computes dx[N,H,W,Cin] from dy[N,OH,OW,Cout] and weights packed by PackInput. Where a mask is given that has no
+// bit, dx is zero: the gradient through x = max(0, ·) when the mask is that of x > 0, by pixels. dx may not overlap dy.
+func (p *Plan) GradInput(par Parallel, dx, dy, w []float32, mask []uint16) {
 	p.GradInputAdd(par, dx, dy, w, nil, mask)
 }
 
 // GradInputAdd is GradInput with a residual, like dx, dx itself or nil, that is added before the mask: dx + residual where
-// mask is above zero, else zero.
-func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual, mask []float32) {
+// the mask has a bit, else zero.
+func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual []float32, mask []uint16) {
 	parts := p.packInput.parts(w)
 	switch {
 	case p.winogradInput != nil:
@@ -260,9 +260,9 @@ func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual, mask []float32) {
 	case p.depthwiseInput != nil:
 		runDepthwise(par, p.depthwiseInput, dx, dy, parts, Epilogue{Residual: residual}, mask, p.zeros)
 	case p.thin != nil:
-		p.thin.gradInput(par, dy, parts[0], p.zeros, finishInput(p.set, dx, residual, mask, p.zeros))
+		p.thin.gradInput(par, dy, parts[0], p.zeros, finishInput(p.set, dx, p.s.Cin, residual, mask, p.zeros))
 	default:
-		runGathers(par, p.input, dy, parts, finishInput(p.set, dx, residual, mask, p.zeros))
+		runGathers(par, p.input, dy, parts, finishInput(p.set, dx, p.s.Cin, residual, mask, p.zeros))
 	}
 }
 

@@ -225,7 +225,7 @@ func TestConvolutions(t *testing.T) {
 	})
 }
 
-// Weights that were packed for the other direction are the same numbers, times powers of two: not a bit changes.
+// Weights that were packed for the other direction are the same numbers: not a bit changes.
 func TestOnePackingServesBothDirections(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
 		rnd := noise(5)
@@ -296,7 +296,9 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 	dy := newGuarded(s.N*oh*ow*s.Cout, rnd.next)
 	bias := newGuarded(s.Cout, rnd.next)
 	residual := newGuarded(len(dy.v), rnd.next)
-	mask := newGuarded(len(x.v), func() float32 { return max(0, rnd.next()) })
+	gate := newGuarded(len(x.v), func() float32 { return max(0, rnd.next()) })
+	mask := make([]uint16, s.N*s.H*s.W*kern.MaskWords(s.Cin))
+	set.Positive(mask, gate.v, s.N*s.H*s.W, s.Cin)
 	kd := newGuarded(size, rnd.next)
 	k.Data = kd.v
 	w := make([]float64, size)
@@ -370,7 +372,8 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 	packed.check(t, "PackInput")
 	added := newGuarded(len(dx), rnd.next)
 	for mode := range 4 {
-		var m, add []float32
+		var add []float32
+		var m []uint16
 		want, mag := append([]float64(nil), dx...), append([]float64(nil), dxm...)
 		if mode&2 != 0 {
 			add = added.v
@@ -380,9 +383,9 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 			}
 		}
 		if mode&1 != 0 {
-			m = mask.v
-			for i := range m {
-				if m[i] == 0 {
+			m = mask
+			for i, v := range gate.v {
+				if v == 0 {
 					want[i] = 0
 				}
 			}
@@ -424,7 +427,7 @@ func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
 	plan.GradKernel(goroutines(3), dst, x.v, dy.v)
 	identical(t, "dw", got.v, again.v)
 
-	for what, g := range map[string]guarded{"x": x, "dy": dy, "bias": bias, "residual": residual, "mask": mask, "w": kd} {
+	for what, g := range map[string]guarded{"x": x, "dy": dy, "bias": bias, "residual": residual, "w": kd} {
 		g.check(t, what)
 	}
 }

@@ -6,8 +6,9 @@ import "github.com/adaad-go/adaad/internal/kern"
 // into runs of points whose taps lie inside the input, mostly one between two borders.
 type depthwise struct {
 	*gather
-	runs [][]depthwiseRun // by row of the grid
-	rows int              // of all images, in a task
+	runs  [][]depthwiseRun // by row of the grid
+	rows  int              // of all images, in a task
+	plain bool             // 3x3 elements, stride 1, padding 1
 }
 
 // depthwiseRun is count grid points from x on. The input of tap t is X elements after that of the run's first tap, which
@@ -57,7 +58,18 @@ func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights
 		}
 		d.runs = append(d.runs, runs)
 	}
+	d.plain = inC == g.outC && g.plain3x3()
 	return d
+}
+
+// plain3x3 reports whether every point of the output has its own input and the eight around it as its taps, in order.
+func (g *gather) plain3x3() bool {
+	for i, t := range g.taps {
+		if t.dy != i/3-1 || t.dx != i%3-1 {
+			return false
+		}
+	}
+	return len(g.taps) == 9 && g.dense() && g.stepH == 1 && g.stepW == 1 && g.inH == g.outH && g.inW == g.outW
 }
 
 // depthwiseTaps is how many taps a set of them has room for.
@@ -88,8 +100,19 @@ func (d *depthwise) each(task, rows int, f func(out, in int, r depthwiseRun)) {
 	}
 }
 
+// eachImage calls f for every image that a task has rows of: where it starts, its size, and which rows they are.
+func (d *depthwise) eachImage(task int, f func(at, size, first, rows int)) {
+	size := d.gh * d.gw * d.outC
+	for row, end := task*d.rows, min((task+1)*d.rows, d.n*d.gh); row < end; {
+		n, first := row/d.gh, row%d.gh
+		rows := min(d.gh-first, end-row)
+		f(n*size, size, first, rows)
+		row += rows
+	}
+}
+
 // run computes a task; extra is added and mask masks in a second pass over each run, which is still in the first cache.
-func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros []float32) {
+func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint16, zeros []float32) {
 	floor, bias := noFloor, e.Bias
 	if e.ReLU {
 		floor = 0
@@ -97,7 +120,20 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 	if bias == nil {
 		bias = zeros
 	}
+	words := kern.MaskWords(d.outC)
+	if d.plain && e.Residual == nil {
+		d.eachImage(task, func(at, size, first, rows int) {
+			y, x := out[at:][:size], in[at:][:size]
+			if mask != nil {
+				d.set.Depthwise3x3Mask(y, x, w, mask[at/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
+				return
+			}
+			d.set.Depthwise3x3(y, x, w, bias, floor, d.gh, d.gw, d.outC, first, rows)
+		})
+		return
+	}
 	step := d.outStepW * d.outC
+	maskRow := d.outStepW * words
 	d.each(task, d.rows, func(at, from int, r depthwiseRun) {
 		switch y := out[at:]; {
 		case e.Residual != nil:
@@ -107,20 +143,20 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask, zeros 
 			sum := sc.worker(0, r.count*d.outC)
 			d.set.Depthwise(sum, d.outC, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
 			if mask != nil {
-				d.set.FinishMask(y, step, sum, d.outC, e.Residual[at:], mask[at:], r.count, d.outC)
+				d.set.FinishMask(y, step, sum, d.outC, e.Residual[at:], mask[at/d.outC*words:], maskRow, 0, r.count, d.outC)
 				return
 			}
 			d.set.Finish(y, step, sum, d.outC, zeros, e.Residual[at:], floor, r.count, d.outC)
 		case mask != nil:
 			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, noFloor, r.count, d.outC)
-			d.set.FinishMask(y, step, y, step, nil, mask[at:], r.count, d.outC)
+			d.set.FinishMask(y, step, y, step, nil, mask[at/d.outC*words:], maskRow, 0, r.count, d.outC)
 		default:
 			d.set.Depthwise(y, step, in[from:], d.stepW*d.inC, w, r.taps, bias, floor, r.count, d.outC)
 		}
 	})
 }
 
-func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask, zeros []float32) {
+func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask []uint16, zeros []float32) {
 	tasks := 0
 	for _, d := range phases {
 		tasks += d.tasks()

@@ -254,18 +254,20 @@ func inputGathers(s Shape, set *kern.Set) []*gather {
 
 var noFloor = float32(math.Inf(-1))
 
-// finisher makes outputs of products: y = max(floor, product + bias + extra), and 0 where mask is not above 0. extra and
-// mask, like y, may be nil.
+// finisher makes outputs of products: y = max(floor, product + bias + extra), and 0 where the mask has no bit. extra, like
+// y, and mask may be nil.
 type finisher struct {
-	set               *kern.Set
-	y                 []float32
-	bias, extra, mask []float32
-	floor             float32
+	set         *kern.Set
+	y           []float32
+	bias, extra []float32
+	mask        []uint16
+	channels    int // of y
+	floor       float32
 }
 
-// finishForward is the finisher of an output y with an epilogue.
-func finishForward(set *kern.Set, y []float32, e Epilogue, zeros []float32) finisher {
-	f := finisher{set: set, y: y, bias: e.Bias, extra: e.Residual, floor: noFloor}
+// finishForward is the finisher of an output y of some channels with an epilogue.
+func finishForward(set *kern.Set, y []float32, channels int, e Epilogue, zeros []float32) finisher {
+	f := finisher{set: set, y: y, channels: channels, bias: e.Bias, extra: e.Residual, floor: noFloor}
 	if e.ReLU {
 		f.floor = 0
 	}
@@ -276,8 +278,8 @@ func finishForward(set *kern.Set, y []float32, e Epilogue, zeros []float32) fini
 }
 
 // finishInput is the finisher of an input gradient, to which a residual may be added before a mask is applied.
-func finishInput(set *kern.Set, dx, residual, mask, zeros []float32) finisher {
-	f := finishForward(set, dx, Epilogue{Residual: residual}, zeros)
+func finishInput(set *kern.Set, dx []float32, channels int, residual []float32, mask []uint16, zeros []float32) finisher {
+	f := finishForward(set, dx, channels, Epilogue{Residual: residual}, zeros)
 	f.mask = mask
 	return f
 }
@@ -290,10 +292,21 @@ func from(x []float32, at int) []float32 {
 	return x[at:]
 }
 
+// masking is where the mask of rows of the output starts that are step apart, the first at element at, how far apart its
+// rows are, and which of their bits is the first.
+func (f finisher) masking(at, step int) (mask []uint16, row, first int) {
+	if f.mask == nil {
+		return nil, 0, 0
+	}
+	words := kern.MaskWords(f.channels)
+	return f.mask[at/f.channels*words:], step / f.channels * words, at % f.channels
+}
+
 // rows makes rows of the output that start at element at and are step apart, of products of channels from one on.
 func (f finisher) rows(at, step int, products []float32, productRow, channel, rows, cols int) {
 	if f.mask != nil {
-		f.set.FinishMask(f.y[at:], step, products, productRow, from(f.extra, at), f.mask[at:], rows, cols)
+		mask, maskRow, first := f.masking(at, step)
+		f.set.FinishMask(f.y[at:], step, products, productRow, from(f.extra, at), mask, maskRow, first, rows, cols)
 		return
 	}
 	f.set.Finish(f.y[at:], step, products, productRow, f.bias[channel:], from(f.extra, at), f.floor, rows, cols)
@@ -301,5 +314,7 @@ func (f finisher) rows(at, step int, products []float32, productRow, channel, ro
 
 // at is the finishing of products whose first is at an element of the output, of a channel, with rows step apart.
 func (f finisher) at(at, channel, step int) kern.Finishing {
-	return kern.Finishing{Y: f.y[at:], YRow: step, Bias: f.bias[channel:], Extra: from(f.extra, at), Mask: from(f.mask, at), Floor: f.floor}
+	k := kern.Finishing{Y: f.y[at:], YRow: step, Bias: f.bias[channel:], Extra: from(f.extra, at), Floor: f.floor}
+	k.Mask, k.MaskRow, k.MaskFirst = f.masking(at, step)
+	return k
 }

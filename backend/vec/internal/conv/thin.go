@@ -9,13 +9,14 @@ package conv
 // columns are taps and channels wastes few lanes where one with only the channels would waste most; it then adds up the
 // taps of every input.
 type thin struct {
-	g       *gather // forward
-	s       Shape
-	phases  []*depthwise // adders of taps
-	row     int          // of copied input
-	rows    int          // of output, in a task
-	inRows  int          // of input gradient, in a task
-	product int          // row of p
+	g        *gather // forward
+	s        Shape
+	phases   []*depthwise // adders of taps
+	row      int          // of copied input
+	rows     int          // of output, in a task
+	gradRows int          // likewise, where the kernel's gradient is summed
+	inRows   int          // of input gradient, in a task
+	product  int          // row of p
 }
 
 const (
@@ -34,6 +35,8 @@ func newThin(s Shape, forward *gather, input []*gather) *thin {
 	}
 	t := &thin{g: forward, s: s, row: ((ow-1)*s.StrideW + s.KW) * s.Cin, product: oddLines(panelCols(forward.set, terms))}
 	t.rows = min(oh, max(1, thinElements/(ow*forward.cRow)))
+	t.gradRows = t.rows
+	t.rows = min(t.rows, divUp(s.N*oh, minTasks))
 	t.inRows = min(s.H, max(1, thinElements/(ow*t.product)*s.StrideH-s.KH*s.DilH))
 	for _, g := range input {
 		t.phases = append(t.phases, newDepthwise(g, t.product, func(_ int, t tap) (int, int) { return (t.kh*s.KW + t.kw) * s.Cin, 0 }))
@@ -96,7 +99,7 @@ func (t *thin) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	g, s := t.g, t.s
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	blocks := t.blocks(g.gh, t.rows)
+	blocks := t.blocks(g.gh, t.gradRows)
 	each := max(1, divUp(blocks, thinChunks))
 	chunks := divUp(blocks, each)
 	terms, cRow := s.KW*s.Cin, panelCols(g.set, g.co)
@@ -104,12 +107,12 @@ func (t *thin) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	sums := sc.common(max(1, chunks) * size)
 	clear(sums[:size])
 	par.Run(chunks, func(chunk, worker int) {
-		buf := sc.worker(worker, t.span(t.rows)*t.row+g.gw*cRow+2*line)
-		in, packed := cut(&buf, t.span(t.rows)*t.row), cut(&buf, g.gw*cRow)
+		buf := sc.worker(worker, t.span(t.gradRows)*t.row+g.gw*cRow+2*line)
+		in, packed := cut(&buf, t.span(t.gradRows)*t.row), cut(&buf, g.gw*cRow)
 		sum := sums[chunk*size:][:size]
 		clear(sum)
 		for task := chunk * each; task < min(blocks, (chunk+1)*each); task++ {
-			n, first, rows := t.block(task, g.gh, t.rows)
+			n, first, rows := t.block(task, g.gh, t.gradRows)
 			t.copyRows(in, x, n, first, rows)
 			for r := range rows {
 				d := dy[(n*g.gh+first+r)*g.gw*g.outC:]
@@ -176,7 +179,7 @@ func (t *thin) gradInput(par Parallel, dy, w, zeros []float32, finish finisher) 
 				for _, r := range d.runs[oy] {
 					set.Depthwise(sum, s.Cin, p[max(0, r.base-lo*ow*t.product):], t.product, ones, r.taps, zeros, noFloor, r.count, s.Cin)
 					at := ((n*s.H+y)*s.W + r.x*s.StrideW + d.outOffW) * s.Cin
-					if s.StrideW == 1 {
+					if s.StrideW == 1 && finish.mask == nil { // a mask has rows of pixels
 						finish.rows(at, s.W*s.Cin, sum, s.W*s.Cin, 0, 1, r.count*s.Cin)
 					} else {
 						finish.rows(at, s.StrideW*s.Cin, sum, s.Cin, 0, r.count, s.Cin)

@@ -26,6 +26,7 @@ type winograd struct {
 const (
 	winogradCache = 512 << 10 / 4 // elements of one task's transformed input and products
 	planes        = kern.WinogradPlanes
+	smallPlane    = 1024 // weights of a plane up to which a tile goes through all planes, and the weights stay in a cache
 )
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
@@ -53,13 +54,22 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 
 func (w *winograd) total() int { return w.n * w.tilesH * w.tilesW }
 
-func (w *winograd) packedSize() int { return planes * w.weights }
+func (w *winograd) packedSize() int {
+	if w.late() {
+		return 9 * w.cin * w.cout
+	}
+	return planes * w.weights
+}
 
-// pack transforms the weights into 36 planes of panels, a strip at a time.
+// pack transforms the weights into 36 planes of panels, a strip at a time, unless that is done late.
 func (w *winograd) pack(par Parallel, packed []float32, k Kernel) {
+	if w.late() {
+		w.packLate(par, packed, k)
+		return
+	}
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	wide := w.set.MaxVecs() * w.set.Lanes()
+	wide := w.strip()
 	par.Run(divUp(w.cout, wide), func(strip, worker int) {
 		col := strip * wide
 		width := min(wide, w.cout-col)
@@ -111,29 +121,28 @@ func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size int) {
 	}
 }
 
-// transformInput transforms count tiles from first on, each into inRow elements of every plane of dst.
-func (w *winograd) transformInput(dst []float32, plane, first, count int, x []float32) {
+// transformInput transforms width channels from one on of count tiles from first on, each into a row of every plane of dst.
+func (w *winograd) transformInput(dst []float32, row, plane, first, count int, x []float32, channel, width int) {
 	var rows [6][]float32
-	vecs := w.cin / w.set.Lanes()
+	vecs := width / w.set.Lanes()
 	t := w.tile(first)
 	for i := range count {
 		if i == 0 || t.x == 0 {
 			patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin)
 		}
 		left := 4*t.x - w.padLeft
-		w.set.WinogradInput(dst[i*w.inRow:], plane, &rows, left*w.cin, w.cin, columnMask(left, 6, w.inW), vecs)
+		w.set.WinogradInput(dst[i*row:], plane, &rows, left*w.cin+channel, w.cin, columnMask(left, 6, w.inW), vecs)
 		t = w.next(t)
 	}
 }
 
-// run computes the convolution. Where the transformed weights are too many for a core's cache and the tiles few, the
-// three steps each go over all tiles instead, so that the weights are read once.
-func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []float32) {
+// run computes the convolution.
+func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []uint16) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	o := w.newOutput(y, e, mask)
-	if w.phased() {
-		w.runPhased(par, sc, x, weights, o)
+	if w.late() {
+		w.runLate(par, sc, x, weights, o)
 		return
 	}
 	par.Run(divUp(w.total(), w.tiles), func(task, worker int) {
@@ -141,78 +150,107 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		count := min(w.tiles, w.total()-first)
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-		w.transformInput(in, w.inPlane, first, count, x)
-		for p := range planes {
-			multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
-				products[p*w.outPlane:], w.outRow, false)
+		w.transformInput(in, w.inRow, w.inPlane, first, count, x, 0, w.cin)
+		if w.cin*w.cout <= smallPlane {
+			multiplyAll(w.set, planes, count, w.cout, w.cin, in, w.inPlane, w.inRow, right{weights, w.cin, 0}, w.weights,
+				products, w.outPlane, w.outRow)
+		} else {
+			for p := range planes {
+				multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
+					products[p*w.outPlane:], w.outRow, false)
+			}
 		}
-		o.transform(products, w.outPlane, first, count, buf)
+		o.transform(products, w.outRow, w.outPlane, first, count, 0, w.cout, buf)
 	})
 }
 
+// Where there are so many weights that four times as many, transformed, would not stay in the cache, they are packed as
+// they are and transformed late, a block at a time and anew for every group of tiles: memory is what these layers wait
+// for. A block is lateTerms rows of one strip of panels.
 const (
-	phasedWeights = 4 << 20 / 4 // elements of all planes from which the steps go over all tiles
-	phasedTiles   = 256         // or as many of them as this
-	phasedStep    = 8           // transformed by one task
-	phasedCols    = 256         // of a plane's products, computed by one task
+	lateWeights = 4 << 20 / 4 // elements of all planes from which it is done
+	lateTerms   = 64
+	lateTiles   = 64  // in a group
+	lateBatch   = 256 // tiles that are transformed before any are multiplied
 )
 
-func (w *winograd) phased() bool { return planes*w.weights > phasedWeights }
+func (w *winograd) late() bool { return planes*w.cin*w.cout > lateWeights }
 
-// borrow makes w read the weights that another correlation packed, of which w is the gradient, where there are so many
-// that packing them twice costs much memory and turning them round on the way, as every product needs them, little time.
+func (w *winograd) strip() int { return w.set.MaxVecs() * w.set.Lanes() }
+
+// borrow makes w read the weights that another correlation packed, of which w is the gradient. They are turned round on
+// the way.
 func (w *winograd) borrow(from *winograd) {
-	if wide := w.set.MaxVecs() * w.set.Lanes(); from != nil && w.set == from.set && w.phased() && w.cin%wide == 0 && w.cout%wide == 0 {
+	if from != nil && w.set == from.set && w.late() && w.cin%w.strip() == 0 && w.cout%w.strip() == 0 {
 		w.borrows = true
 	}
 }
 
-// reversed[i] is the interpolation point that is the inverse of point i, and reversedScale by how much the transform at i
-// of a kernel read backwards is that of the kernel at reversed[i]: kernel(x) read backwards is x²·kernel(1/x). All are
-// powers of two, so nothing is rounded.
-var (
-	reversed      = [6]int{5, 3, 4, 1, 2, 0}
-	reversedScale = [6]float32{1, -2, -2, -0.5, -0.5, 1}
-)
+// packLate packs the weights as [strip][block of terms][9][terms][columns].
+func (w *winograd) packLate(par Parallel, packed []float32, k Kernel) {
+	par.Run(divUp(w.cout, w.strip()), func(strip, _ int) {
+		col := strip * w.strip()
+		width := min(w.strip(), w.cout-col)
+		for row := 0; row < w.cin; row += lateTerms {
+			terms := min(lateTerms, w.cin-row)
+			for t := range 9 {
+				fillPanels(w.set, packed[9*(col*w.cin+row*width)+t*terms*width:], terms, width, func(i int) ([]float32, int) {
+					return k.Data[k.Base+t/3*k.SH+t%3*k.SW+(row+i)*k.SI+col*k.SO:], k.SO
+				})
+			}
+		}
+	})
+}
 
-// turned writes columns [col, col+width) of plane p in panels: the transposed of those rows of the plane that was packed
-// for the gradient.
-func (w *winograd) turned(panels, weights []float32, p, col, width int) {
-	i, j := p/6, p%6
-	plane := weights[(6*reversed[i]+reversed[j])*w.weights:]
-	wide := w.set.MaxVecs() * w.set.Lanes()
-	for row := 0; row < w.cin; row += wide {
-		for c := col; c < col+width; c += wide {
-			w.set.Transpose(panels[(c-col)*w.cin+row*wide:], wide, plane[row*w.cout+c*wide:], wide, wide, wide, reversedScale[i]*reversedScale[j], wide*w.cout)
+// turned writes rows [row, row+terms) of the strip at column col to taps: those weights were packed for the gradient, that
+// is, reversed and with rows and columns exchanged.
+func (w *winograd) turned(taps, weights []float32, row, terms, col int) {
+	wide := w.strip()
+	there := col / lateTerms * lateTerms // where the block starts that has these columns as rows
+	height := min(lateTerms, w.cout-there)
+	for j := 0; j < terms; j += wide {
+		block := weights[9*((row+j)*w.cout+there*wide):]
+		for t := range 9 {
+			w.set.Transpose(taps[((8-t)*terms+j)*wide:], wide, block[(t*height+col-there)*wide:], wide, wide, wide, height*wide)
 		}
 	}
 }
 
-func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o *output) {
-	tiles := divUp(w.total(), divUp(w.total(), phasedTiles))
-	inPlane, outPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
-	buf := sc.common(planes*(inPlane+outPlane) + 2*line)
-	in, products := cut(&buf, planes*inPlane), cut(&buf, planes*outPlane)
-	strips := divUp(w.cout, phasedCols)
-	for start := 0; start < w.total(); start += tiles {
-		block := min(tiles, w.total()-start)
-		par.Run(divUp(block, phasedStep), func(task, _ int) {
-			first := task * phasedStep
-			w.transformInput(in[first*w.inRow:], inPlane, start+first, min(phasedStep, block-first), x)
+func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *output) {
+	batch := divUp(w.total(), divUp(w.total(), lateBatch))
+	tiles := divUp(batch, divUp(batch, lateTiles))
+	blocks := divUp(w.cin, lateTerms)
+	wide := w.strip()
+	inPlane, outPlane, wPlane := oddLines(tiles*lateTerms), oddLines(tiles*wide), oddLines(lateTerms*wide)
+	block := planes * inPlane
+	in := sc.common(divUp(batch, tiles) * blocks * block)
+	for start := 0; start < w.total(); start += batch {
+		groups := divUp(min(batch, w.total()-start), tiles)
+		count := func(group int) int { return min(tiles, min(batch, w.total()-start)-group*tiles) }
+		par.Run(groups*blocks, func(task, _ int) {
+			group, row := task/blocks, task%blocks*lateTerms
+			w.transformInput(in[task*block:], lateTerms, inPlane, start+group*tiles, count(group), x, row, min(lateTerms, w.cin-row))
 		})
-		par.Run(planes*strips, func(task, worker int) {
-			p, col := task/strips, task%strips*phasedCols
-			width := min(phasedCols, w.cout-col)
-			strips := right{weights[p*w.weights+col*w.cin:], w.cin, 0}
-			if w.borrows {
-				strips.data = sc.worker(worker, w.cin*phasedCols)
-				w.turned(strips.data, weights, p, col, width)
+		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
+			group, col := task%groups, task/groups*wide
+			width, n := min(wide, w.cout-col), count(group)
+			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*lateTerms*wide+16*wide+4*line)
+			transformed, products, taps := cut(&buf, planes*wPlane), cut(&buf, planes*outPlane), cut(&buf, 9*lateTerms*wide)
+			for i := range blocks {
+				row := i * lateTerms
+				terms := min(lateTerms, w.cin-row)
+				if w.borrows {
+					w.turned(taps, weights, row, terms, col)
+				} else {
+					taps = weights[9*(col*w.cin+row*width):]
+				}
+				w.set.WinogradWeights(transformed, wPlane, taps, terms*width, terms*width/w.set.Lanes())
+				for p := range planes {
+					multiply(w.set, n, width, terms, in[(group*blocks+i)*block+p*inPlane:], lateTerms, 1,
+						right{transformed[p*wPlane:], terms, 0}, products[p*outPlane:], wide, i > 0)
+				}
 			}
-			multiply(w.set, block, width, w.cin, in[p*inPlane:], w.inRow, 1, strips, products[p*outPlane+col:], w.outRow, false)
-		})
-		par.Run(divUp(block, phasedStep), func(task, worker int) {
-			first := task * phasedStep
-			o.transform(products[first*w.outRow:], outPlane, start+first, min(phasedStep, block-first), sc.worker(worker, 16*w.cout))
+			o.transform(products, wide, outPlane, start+group*tiles, n, col, width, buf)
 		})
 	}
 }
@@ -220,16 +258,17 @@ func (w *winograd) runPhased(par Parallel, sc *scratch, x, weights []float32, o 
 // output is where products go, and with which epilogue.
 type output struct {
 	*winograd
-	y, bias, residual, mask []float32
-	floor                   float32
-	finish                  finisher // for tiles that reach over an edge
+	y, bias, residual []float32
+	mask              []uint16
+	floor             float32
+	finish            finisher // for tiles that reach over an edge
 }
 
-func (w *winograd) newOutput(y []float32, e Epilogue, mask []float32) *output {
+func (w *winograd) newOutput(y []float32, e Epilogue, mask []uint16) *output {
 	o := &output{winograd: w, y: y, bias: e.Bias, residual: e.Residual, mask: mask, floor: noFloor}
-	o.finish = finishForward(w.set, y, e, w.zeros)
+	o.finish = finishForward(w.set, y, w.cout, e, w.zeros)
 	if mask != nil {
-		o.finish = finishInput(w.set, y, e.Residual, mask, w.zeros)
+		o.finish = finishInput(w.set, y, w.cout, e.Residual, mask, w.zeros)
 	}
 	if e.ReLU {
 		o.floor = 0
@@ -240,106 +279,136 @@ func (w *winograd) newOutput(y []float32, e Epilogue, mask []float32) *output {
 	return o
 }
 
-// transform makes the outputs of count tiles from first on of their products, with room for one tile in edge.
-func (o *output) transform(products []float32, plane, first, count int, edge []float32) {
+// transform makes width channels from one on of the outputs of count tiles from first on of their products, with room for
+// one tile of them in edge.
+func (o *output) transform(products []float32, productRow, plane, first, count, channel, width int, edge []float32) {
 	w := o.winograd
-	vecs, row := w.cout/w.set.Lanes(), w.outW*w.cout
+	vecs, row := width/w.set.Lanes(), w.outW*w.cout
 	t := w.tile(first)
 	for i := range count {
-		src := products[i*w.outRow:]
-		at := ((t.n*w.outH+4*t.y)*w.outW + 4*t.x) * w.cout
-		var extra []float32
-		if o.residual != nil {
-			extra = o.residual[at:]
-		}
-		switch h, width := w.outH-4*t.y, w.outW-4*t.x; {
-		case h < 4 || width < 4:
-			w.set.WinogradOutput(edge, 4*w.cout, w.cout, src, plane, w.zeros, nil, noFloor, vecs)
+		src := products[i*productRow:]
+		at := ((t.n*w.outH+4*t.y)*w.outW+4*t.x)*w.cout + channel
+		switch h, cols := w.outH-4*t.y, w.outW-4*t.x; {
+		case h < 4 || cols < 4:
+			w.set.WinogradOutput(edge, 4*width, width, src, plane, w.zeros, nil, noFloor, vecs)
 			for r := range min(4, h) {
-				o.finish.rows(at+r*row, w.cout, edge[4*r*w.cout:], w.cout, 0, min(4, width), w.cout)
+				o.finish.rows(at+r*row, w.cout, edge[4*r*width:], width, channel, min(4, cols), width)
 			}
 		case o.mask != nil:
-			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, extra, o.mask[at:], vecs)
+			words := kern.MaskWords(w.cout)
+			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, from(o.residual, at), o.mask[at/w.cout*words:], w.outW*words, words, channel, vecs)
 		default:
-			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, o.bias, extra, o.floor, vecs)
+			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, o.bias[channel:], from(o.residual, at), o.floor, vecs)
 		}
 		t = w.next(t)
 	}
 }
 
-// The weights' gradient goes over blocks of tiles, big enough that the 36 sums of products, which do not stay in a core's
-// cache, are seldom read and written. One block is enough for the networks' widest layers; then their sums are made for a
-// few input channels at a time.
+// The weights' gradient is made of pieces: for some input channels, some output channels and a chunk of the tiles, a task
+// transforms both operands some tiles at a time, adds up the 36 planes of their products, and at the end transforms the sums,
+// all in memory of its own. The chunks of a gradient are then added in order.
 const (
-	gradCache    = 2 << 20 / 4 // elements of a block's transformed operands, if that makes
-	gradTiles    = 128         // at least so many tiles
-	gradElements = 64 << 10    // transformed by one task
-	gradSums     = 8 << 20 / 4 // elements of all planes' sums, where there is one block
-	planeRows    = 96          // of a plane's sums, computed by one task
+	gradChannels = 128
+	gradTiles    = 64
+	gradTasks    = 16
 )
 
 // gradKernel is the gradient of the correlation by its weights: dst = Gᵀ·[Σ_tiles (Bᵀ·x·B) ⊙ (A·dy·Aᵀ)]·G.
 func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
-	tiles := min(w.total(), max(gradTiles, gradCache/planes/(w.inRow+w.outRow)))
-	tiles = divUp(w.total(), divUp(w.total(), tiles))
-	channels := w.cin // whose sums are made at once
-	if tiles == w.total() {
-		channels = min(w.cin, max(planeRows, gradSums/planes/w.cout))
-	}
-	xPlane, dyPlane := oddLines(tiles*w.inRow), oddLines(tiles*w.outRow)
-	sumPlane := oddLines(channels * w.cout)
+	lanes := w.set.Lanes()
+	ci := roundUp(divUp(w.cin, divUp(w.cin, gradChannels)), lanes)
+	co := roundUp(divUp(w.cout, divUp(w.cout, gradChannels)), lanes)
+	partsIn, partsOut := divUp(w.cin, ci), divUp(w.cout, co)
+	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
+	each := divUp(w.total(), chunks)
+	chunks = divUp(w.total(), each)
+	xPlane, dyPlane, sumPlane := oddLines(gradTiles*ci), oddLines(gradTiles*co), oddLines(ci*co)
+	piece := 9 * ci * co
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	buf := sc.common(planes*(xPlane+dyPlane+sumPlane) + 3*line)
-	xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
-	vecs := w.cout / w.set.Lanes()
-	each := max(1, gradElements/planes/(w.inRow+w.outRow))
-	for start := 0; start < w.total(); start += tiles {
-		block := min(tiles, w.total()-start)
-		par.Run(divUp(block, each), func(task, _ int) {
-			first := task * each
-			count := min(each, block-first)
-			w.transformInput(xt[first*w.inRow:], xPlane, start+first, count, x)
-			var rows [4][]float32
-			t := w.tile(start + first)
-			for i := range count {
-				if i == 0 || t.x == 0 {
-					patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout)
-				}
-				w.set.WinogradGradient(dyt[(first+i)*w.outRow:], dyPlane, &rows, 4*t.x*w.cout, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
-				t = w.next(t)
-			}
-		})
-		for from := 0; from < w.cin; from += channels {
-			width := min(channels, w.cin-from)
-			parts := divUp(width, planeRows)
-			par.Run(planes*parts, func(task, _ int) {
-				p, lo, hi := task/parts, width*(task%parts)/parts, width*(task%parts+1)/parts
-				multiply(w.set, hi-lo, w.cout, block, xt[p*xPlane+from+lo:], 1, w.inRow, right{dyt[p*dyPlane:], 0, w.outRow},
-					sums[p*sumPlane+lo*w.cout:], w.cout, start > 0)
-			})
-			if start+block == w.total() {
-				w.finishGradKernel(par, sc, dst, sums, sumPlane, from, width)
+	var partial []float32 // [input channels][output channels][chunk] of pieces
+	if chunks > 1 {
+		partial = sc.common(partsIn * partsOut * chunks * piece)
+	}
+	par.Run(partsIn*partsOut*chunks, func(task, worker int) {
+		chunk, o, i := task%chunks, task/chunks%partsOut*co, task/chunks/partsOut*ci
+		height, width := min(ci, w.cin-i), min(co, w.cout-o)
+		buf := sc.worker(worker, planes*(xPlane+dyPlane+sumPlane)+piece+4*line)
+		xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
+		end := min((chunk+1)*each, w.total())
+		for first := chunk * each; first < end; first += gradTiles {
+			count := min(gradTiles, end-first)
+			w.transformInput(xt, ci, xPlane, first, count, x, i, height)
+			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
+			for p := range planes {
+				multiply(w.set, height, width, count, xt[p*xPlane:], 1, ci, right{dyt[p*dyPlane:], 0, co}, sums[p*sumPlane:], width, first > chunk*each)
 			}
 		}
+		out := buf
+		if chunks > 1 {
+			out = partial[task*piece:]
+		}
+		for r := range height {
+			w.set.WinogradWeightsGrad(out[9*r*width:], width, sums[r*width:], sumPlane, width/lanes)
+		}
+		if chunks == 1 {
+			w.storeGradient(dst, out, i, height, o, width)
+		}
+	})
+	if chunks == 1 {
+		return
+	}
+	rows := divUp(ci, lanes)
+	par.Run(partsIn*partsOut*rows, func(task, _ int) {
+		r, o, i := task%rows*lanes, task/rows%partsOut, task/rows/partsOut
+		height, width := min(lanes, w.cin-i*ci-r), min(co, w.cout-o*co)
+		if height <= 0 {
+			return
+		}
+		pieces := partial[(i*partsOut+o)*chunks*piece:]
+		size := 9 * height * width
+		sum := pieces[9*r*width:][:size]
+		for c := 1; c < chunks; c++ {
+			w.set.Add(sum, sum, pieces[c*piece+9*r*width:][:size])
+		}
+		w.storeGradient(dst, sum, i*ci+r, height, o*co, width)
+	})
+}
+
+// transformGradient is transformInput for the output's gradient.
+func (w *winograd) transformGradient(dst []float32, row, plane, first, count int, dy []float32, channel, width int) {
+	var rows [4][]float32
+	vecs := width / w.set.Lanes()
+	t := w.tile(first)
+	for i := range count {
+		if i == 0 || t.x == 0 {
+			patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout)
+		}
+		w.set.WinogradGradient(dst[i*row:], plane, &rows, 4*t.x*w.cout+channel, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
+		t = w.next(t)
 	}
 }
 
-// finishGradKernel transforms the sums of width input channels from one on.
-func (w *winograd) finishGradKernel(par Parallel, sc *scratch, dst Kernel, sums []float32, sumPlane, from, width int) {
-	par.Run(width, func(i, worker int) {
-		out := sc.worker(worker, 9*w.cout)
-		w.set.WinogradWeightsGrad(out, w.cout, sums[i*w.cout:], sumPlane, w.cout/w.set.Lanes())
+// storeGradient writes the gradient of height input channels from i on and width output channels from o on, given as
+// [height][9][width].
+func (w *winograd) storeGradient(dst Kernel, g []float32, i, height, o, width int) {
+	base := dst.Base + i*dst.SI + o*dst.SO
+	if dst.SW == 1 && dst.SH == 3 && dst.SI == 9 && dst.SO > 0 {
+		w.set.Transpose(dst.Data[base:], dst.SO, g, width, 9*height, width, 0)
+		return
+	}
+	for r := range height {
 		for t := range 9 {
-			at := dst.Base + (from+i)*dst.SI + t/3*dst.SH + t%3*dst.SW
+			at := base + r*dst.SI + t/3*dst.SH + t%3*dst.SW
+			row := g[(9*r+t)*width:][:width]
 			if dst.SO == 1 {
-				copy(dst.Data[at:at+w.cout], out[t*w.cout:])
+				copy(dst.Data[at:], row)
 				continue
 			}
-			for _, v := range out[t*w.cout : (t+1)*w.cout] {
+			for _, v := range row {
 				dst.Data[at] = v
 				at += dst.SO
 			}
 		}
-	})
+	}
 }
