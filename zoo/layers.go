@@ -137,7 +137,7 @@ var layout = compute.ConvolveAxesConfig{
 // apply convolves x [N,H,W,in] with weight [out,in/groups,size,size].
 func (c conv) apply(x, weight *Node, p Precision) *Node {
 	before, after := c.padding()
-	groups := 1
+	groups, result := 1, x.DType()
 	x, weight = p.operands(x, weight)
 	if c.depthwise {
 		groups = c.out
@@ -147,7 +147,7 @@ func (c conv) apply(x, weight *Node, p Precision) *Node {
 	if c.depthwise {
 		depthwiseForms(x.Graph())[y.Id()] = c
 	}
-	return ConvertDType(y, dtypes.Float32)
+	return ConvertDType(y, result)
 }
 
 // Conv2D convolves x [N,H,W,in] with kernels [out,in,size,size], or [out,1,size,size] where it is depthwise, padded by

@@ -20,14 +20,21 @@ const (
 	BF16 Precision = "bf16"
 )
 
-// InPrecision is a network from New that computes in another precision. Its parameters stay float32. No precision is FP32.
+// InPrecision is a network that computes in another precision. Its parameters stay float32. No precision is FP32, and BF16
+// is for networks from New.
 func InPrecision(net classifier.Network, p Precision) (classifier.Network, error) {
 	switch p {
-	case "", FP32, BF16:
+	case "", FP32:
+		return net, nil
+	case BF16:
 	default:
 		return nil, fmt.Errorf("precision is %q, expected %s or %s", p, FP32, BF16)
 	}
-	n := *net.(*network)
+	own, ok := net.(*network)
+	if !ok {
+		return nil, fmt.Errorf("%s cannot compute in %s: it is none of the networks here", net.Name(), p)
+	}
+	n := *own
 	n.precision = p
 	return &n, nil
 }
