@@ -673,6 +673,42 @@ func TestNewWeightsNeedNoNewVictim(t *testing.T) {
 	}
 }
 
+// A number of images that is asked about again and again gets a graph that it fills, and the answers stay the same.
+func TestANumberThatStaysIsNotPadded(t *testing.T) {
+	const n = 9
+	x, _ := images(n, 2, 0, 1)
+	v, weights := victim(t, perceptron{classes: 2})
+	goals := slices.Repeat([]Goal{{Loss: Difference, Target: 1}}, n)
+	for range usual {
+		logits, gradient, err := v.Gradient(t.Context(), slices.Concat(x...), goals)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(logits) != n*2 || len(gradient) != n*pixels {
+			t.Fatalf("%d images have %d logits and a gradient of %d values", n, len(logits), len(gradient))
+		}
+		for k := range n {
+			var z float64
+			for i, w := range weights[0][pixels:] {
+				z += float64(w) * float64(x[k][i])
+				if want := w - weights[0][i]; math.Abs(float64(gradient[k*pixels+i]-want)) > 1e-6 {
+					t.Fatalf("image %d, value %d: the gradient is %g, want %g", k, i, gradient[k*pixels+i], want)
+				}
+			}
+			if math.Abs(z-float64(logits[2*k+1])) > 1e-5 {
+				t.Fatalf("image %d: the logit is %g, want %g", k, logits[2*k+1], z)
+			}
+		}
+	}
+	var sizes []int
+	for p := range v.programs {
+		sizes = append(sizes, p.size)
+	}
+	if slices.Sort(sizes); !slices.Equal(sizes, []int{12, 16}) {
+		t.Errorf("%d images were answered by graphs for %v, want 16 at first and then 12", n, sizes)
+	}
+}
+
 // scripted is a classifier that does as it is told, and remembers how many images it was asked of at a time.
 type scripted struct {
 	product

@@ -152,6 +152,35 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 	return result, log.finish(result)
 }
 
+// Perturb returns the images of the set as an attack leaves them, in the set's order: clipped, as Run judges them, and with
+// the same random draws.
+func (e Evaluation) Perturb(ctx context.Context, backend compute.Backend, a attack.Attack) ([][]float32, error) {
+	if err := e.Validate(); err != nil {
+		return nil, err
+	}
+	h := &harness{classifier: e.classifier(), set: e.Set, ball: e.ball(), seed: e.Seed, batch: batchSize(e.BatchSize)}
+	if e.Model != nil {
+		victim := attack.NewVictim(backend, e.Model)
+		defer victim.Finalize()
+		h.classifier = victim
+	}
+	images := make([][]float32, e.Set.Len())
+	crowd := attack.Crowd{
+		Classifier: h.classifier, Batch: h.batch, Seed: h.seed,
+		Next: h.image,
+		Work: func(i int, im *attack.Image) error {
+			proposed, err := a.Perturb(im)
+			if err != nil {
+				return fmt.Errorf("%s: %w", a.Name(), err)
+			}
+			images[i], _ = h.clip(im, proposed)
+			return nil
+		},
+		Done: func(int, *attack.Image) error { return nil },
+	}
+	return images, crowd.Run(ctx, len(images))
+}
+
 func (e Evaluation) classifier() attack.Classifier {
 	if e.Other == nil {
 		return nil

@@ -40,12 +40,7 @@ func (h *harness) run(ctx context.Context, positions []int, done func(position i
 		Batch:      h.batch,
 		Seed:       h.seed,
 		Called:     called,
-		Next: func(i int) ([]float32, int, int) {
-			at := positions[i]
-			pixels := make([]float32, h.set.ImageSize())
-			data.Floats(pixels, h.set.Image(at))
-			return pixels, h.set.Labels[at], h.set.Index[at]
-		},
+		Next:       func(i int) ([]float32, int, int) { return h.image(positions[i]) },
 		Work: func(i int, im *attack.Image) (err error) {
 			records[i], err = h.attack(im)
 			return err
@@ -56,6 +51,13 @@ func (h *harness) run(ctx context.Context, positions []int, done func(position i
 		},
 	}
 	return crowd.Run(ctx, len(positions))
+}
+
+// image is the one at a position of the set: its pixels, label and key.
+func (h *harness) image(at int) (pixels []float32, label, key int) {
+	pixels = make([]float32, h.set.ImageSize())
+	data.Floats(pixels, h.set.Image(at))
+	return pixels, h.set.Labels[at], h.set.Index[at]
 }
 
 // attack takes one image through everything. A suite goes on to its next attack while the image stands.
@@ -106,10 +108,10 @@ func (h *harness) attack(im *attack.Image) (record, error) {
 // tolerance is how far outside of the ball rounding may put a point, in [0,1] pixels.
 const tolerance = 1e-5
 
-// judge clips a proposal to the ball and to [0,1] and decides on a fresh forward pass. It says too how far the clipping
-// moved a pixel at most. A pixel that is no number is put back to the image's and counts as moved by 1.
-func (h *harness) judge(im *attack.Image, proposed []float32) (o Outcome, excess float32, err error) {
-	valid := slices.Clone(proposed)
+// clip puts a proposal into the ball and into [0,1], and says how far that moved a pixel at most. A pixel that is no number is
+// put back to the image's and counts as moved by 1.
+func (h *harness) clip(im *attack.Image, proposed []float32) (valid []float32, excess float32) {
+	valid = slices.Clone(proposed)
 	for i, v := range valid {
 		if math.IsNaN(float64(v)) || math.IsInf(float64(v), 0) {
 			valid[i], excess = im.X[i], 1
@@ -121,6 +123,12 @@ func (h *harness) judge(im *attack.Image, proposed []float32) (o Outcome, excess
 			excess = d
 		}
 	}
+	return valid, excess
+}
+
+// judge clips a proposal and decides on a fresh forward pass.
+func (h *harness) judge(im *attack.Image, proposed []float32) (o Outcome, excess float32, err error) {
+	valid, excess := h.clip(im, proposed)
 	logits, err := im.Logits(valid)
 	if err != nil {
 		return Outcome{}, 0, err

@@ -25,7 +25,7 @@ func (j *Job) Compute(backend compute.Backend) (Compute, error) {
 	x := tensors.FromShape(shapes.Make(dtypes.Float32, images, j.Train.Height, j.Train.Width, j.Train.Channels))
 	y := tensors.FromFlatDataAndDimensions([]int32{0, 1}, images)
 	var perImage []int64
-	for _, p := range phases(j.method) {
+	for _, p := range phases(j.method, 0) {
 		p.Objective.Gamma = j.Settings.AWP
 		s, err := train.NewStepper(backend, j.Student, j.Teachers, p.Objective, j.optimizer, 0, false)
 		if err != nil {

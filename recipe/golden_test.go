@@ -119,7 +119,7 @@ func goldenObjective(t *testing.T, g *goldenSettings, name string, s Settings) (
 	if m.Teachers > 1 {
 		teachers = append(teachers, goldenModel(t, g.Settings.CleanTeacher, "clean_teacher."))
 	}
-	all := phases(m)
+	all := phases(m, 0)
 	o = all[len(all)-1].Objective
 	if strings.HasSuffix(name, "_warmup") {
 		o = all[0].Objective

@@ -140,6 +140,8 @@ func (j *Job) readTraining() error {
 		return fmt.Errorf("awp_warm_up is %d epochs, expected at least 0", s.AWPWarmUp)
 	case s.AWP > 0 && s.AWPWarmUp >= s.Epochs:
 		return fmt.Errorf("awp_warm_up is %d, but the run has %d epochs: no weights would be perturbed", s.AWPWarmUp, s.Epochs)
+	case s.Search.Ramp < 0 || s.Search.Ramp >= s.Epochs:
+		return fmt.Errorf("search.ramp is %d epochs, expected 0 to less than the %d of the run", s.Search.Ramp, s.Epochs)
 	case s.Begin >= s.Epochs:
 		return fmt.Errorf("begin is %d, but the run has %d epochs: %s would never begin", s.Begin, s.Epochs, s.Method)
 	case s.ValidationSteps < 0:
@@ -226,7 +228,7 @@ func (j *Job) Selection() string {
 func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*train.Result, error) {
 	cfg := train.Config{
 		Dir: o.Dir, Backend: backend, Student: j.Student, Teachers: j.Teachers,
-		Phases: phases(j.method), AWP: train.AWP{Gamma: j.Settings.AWP, WarmUp: j.Settings.AWPWarmUp},
+		Phases: phases(j.method, j.Settings.Search.Ramp), AWP: train.AWP{Gamma: j.Settings.AWP, WarmUp: j.Settings.AWPWarmUp},
 		Images: j.Train, Augmentation: j.augment, Epochs: j.Settings.Epochs, BatchSize: j.Settings.BatchSize,
 		Optimizer: j.optimizer, Schedule: j.schedule, Average: j.average, Clip: j.Settings.Clip, Seed: j.Settings.Seed,
 		Settings: j.Settings, InstructionSet: backend.Description(), Reporter: o.Reporter,
@@ -251,18 +253,32 @@ func (j *Job) Run(ctx context.Context, backend compute.Backend, o Options) (*tra
 	return train.Run(ctx, cfg)
 }
 
-// phases are a method's objectives, and when each takes over.
-func phases(m distill.Method) []train.Phase {
-	o := train.Objective{
+// phases are a method's objectives, and when each takes over: its warm-up before it begins, and smaller radii while the
+// search's grows.
+func phases(m distill.Method, ramp int) []train.Phase {
+	full := train.Objective{
 		Threat: m.Threat, SearchMode: m.SearchMode, Before: m.Before, Search: m.Search, Loss: m.Loss,
 		Memory: m.Memory, EndEpoch: m.EndEpoch,
 	}
-	if m.WarmUp == nil || m.Begin == 0 {
-		return []train.Phase{{Objective: o}}
+	begin := 0
+	if m.WarmUp != nil {
+		begin = m.Begin
 	}
-	first := o
-	first.Loss = m.WarmUp
-	return []train.Phase{{Objective: first}, {From: m.Begin, Objective: o}}
+	var all []train.Phase
+	for epoch := range max(begin, ramp) + 1 {
+		if epoch > 0 && epoch > ramp && epoch != begin {
+			continue // as the epoch before
+		}
+		o := full
+		if epoch < begin {
+			o.Loss = m.WarmUp
+		}
+		if share := float64(epoch+1) / float64(ramp+1); share < 1 {
+			o.Threat.Epsilon, o.Threat.StepSize = o.Threat.Epsilon*share, o.Threat.StepSize*share
+		}
+		all = append(all, train.Phase{From: epoch, Objective: o})
+	}
+	return all
 }
 
 // card is the model card of what the job makes, without measurements.

@@ -231,7 +231,7 @@ func TestPhases(t *testing.T) {
 			t.Fatal(err)
 		}
 		var from []int
-		for _, phase := range phases(m) {
+		for _, phase := range phases(m, 0) {
 			from = append(from, phase.From)
 		}
 		if !slices.Equal(from, c.from) {
@@ -244,8 +244,8 @@ func TestPhases(t *testing.T) {
 	}
 	s.Begin = 0
 	m, err := s.BuildMethod()
-	if err != nil || len(phases(m)) != 1 {
-		t.Errorf("an iad-1 that begins at once has %d phases (%v)", len(phases(m)), err)
+	if err != nil || len(phases(m, 0)) != 1 {
+		t.Errorf("an iad-1 that begins at once has %d phases (%v)", len(phases(m, 0)), err)
 	}
 }
 

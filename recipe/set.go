@@ -75,7 +75,9 @@ func (s *Settings) SetEpsilon(eps Radius) {
 // that begins at epoch 60 of 200 begins at 3 of 10.
 func (s *Settings) SetEpochs(n int) {
 	if s.Epochs > 0 {
-		s.Begin, s.AWPWarmUp = s.Begin*n/s.Epochs, s.AWPWarmUp*n/s.Epochs
+		for _, at := range []*int{&s.Begin, &s.AWPWarmUp, &s.Search.Ramp} {
+			*at = *at * n / s.Epochs
+		}
 		s.WarmUp *= float64(n) / float64(s.Epochs)
 	}
 	s.Epochs = n

@@ -100,6 +100,7 @@ type Search struct {
 	Start     string `json:"start"`                // image, gaussian or uniform
 	ClipStart bool   `json:"clip_start,omitempty"` // the start is clipped to [0,1]
 	BatchNorm string `json:"batch_norm"`           // the student's mode in the search: eval, train or frozen
+	Ramp      int    `json:"ramp,omitempty"`       // epochs over which the radius grows to its size, in equal steps, as its step does
 }
 
 // threat is the ball and the search in it.

@@ -87,6 +87,8 @@ type Model struct {
 	Parameters int64         // 0 where that is not known, as the next
 	MACs       int64         // multiply-adds of one forward pass over one image
 	Accuracies []Accuracy    // clean and under attack, in any order
+	Worst      *float64      // accuracy of the class with the lowest, under the last attack; nil where that is left out
+	Latency    time.Duration // of one image on one thread; 0 where that was not measured
 	Training   time.Duration // how long training took; 0 where that is not known
 	Selection  string        // how the checkpoint was chosen
 }
@@ -100,7 +102,7 @@ func (m Model) find(attack string) Accuracy {
 }
 
 // Models is the table that compares models measured under the same conditions. It has a column for every attack that
-// any of them met, in the order of first appearance.
+// any of them met, in the order of first appearance, and for what else is known of any of them.
 func Models(title string, c Conditions, models []Model) *Table {
 	t := &Table{Title: title, Columns: []Column{{"model", Left}, {"parameters", Right}, {"MACs", Right}}}
 	var attacks []string
@@ -111,6 +113,14 @@ func Models(title string, c Conditions, models []Model) *Table {
 				t.Columns = append(t.Columns, Column{head(a.Attack, c), Right})
 			}
 		}
+	}
+	worst := slices.ContainsFunc(models, func(m Model) bool { return m.Worst != nil })
+	if worst {
+		t.Columns = append(t.Columns, Column{"worst class", Right})
+	}
+	latency := slices.ContainsFunc(models, func(m Model) bool { return m.Latency > 0 })
+	if latency {
+		t.Columns = append(t.Columns, Column{"latency", Right})
 	}
 	t.Columns = append(t.Columns, Column{"training", Right})
 	var widest float64
@@ -126,18 +136,37 @@ func Models(title string, c Conditions, models []Model) *Table {
 				widest = max(widest, a.High-a.value(), a.value()-a.Low)
 			}
 		}
-		training := missing
-		if m.Training > 0 {
-			training = Duration(m.Training)
+		if worst {
+			share := missing
+			if m.Worst != nil {
+				share = Percent(*m.Worst)
+			}
+			row = append(row, share)
 		}
-		t.Add(append(row, training)...)
+		if latency {
+			row = append(row, took(m.Latency))
+		}
+		t.Add(append(row, took(m.Training))...)
 	}
 	t.Notes = []string{c.String()}
 	if widest > 0 {
 		t.Notes[0] += fmt.Sprintf(" No interval reaches further than %s from its accuracy.", Percent(widest))
 	}
+	if worst {
+		t.Notes = append(t.Notes, "Worst class: the lowest accuracy of a class under "+attacks[len(attacks)-1]+".")
+	}
+	if latency {
+		t.Notes = append(t.Notes, "Latency: one image on one thread of this machine, median.")
+	}
 	t.Notes = append(t.Notes, checkpoints(models))
 	return t
+}
+
+func took(d time.Duration) string {
+	if d <= 0 {
+		return missing
+	}
+	return Duration(d)
 }
 
 // checkpoints says how the models' checkpoints were chosen, naming models only where they differ.

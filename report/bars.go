@@ -57,20 +57,28 @@ type bar struct {
 	note, says  string
 }
 
+// value is what stands beside the bars.
+func (b bar) value() string {
+	if b.note == "" {
+		return Percent(b.short)
+	}
+	return Percent(b.short) + " " + b.note
+}
+
 // bars draws a wide pale bar and a narrow strong one in each row. It is an error if there are none.
 func bars(title, long, short string, rows []bar) (*Figure, error) {
 	if len(rows) == 0 {
 		return nil, fmt.Errorf("%s: there is nothing to draw", title)
 	}
 	const width, room, thick, thin = 480, 26., 16., 8.
-	names := 0.
+	names, values := 0., 0.
 	for _, r := range rows {
-		names = max(names, textWidth(r.name, textSize))
+		names, values = max(names, textWidth(r.name, textSize)), max(values, textWidth(r.value(), softSize))
 	}
-	names = min(names, width*0.42)
+	names, values = min(names, width*0.4), min(values, width*0.25)
 	f, top := newFigure(title, width, room*float64(len(rows))+84)
 	top += 26
-	x := newAxis(0, 100, 5, margin+names+10, width-margin-14)
+	x := newAxis(0, 100, 5, margin+names+10, width-margin-values-8)
 	bottom := top + room*float64(len(rows))
 	for _, v := range x.ticks {
 		f.line("grid", x.at(v), top, x.at(v), bottom)
@@ -89,16 +97,7 @@ func bars(title, long, short string, rows []bar) (*Figure, error) {
 			`<rect class="bar f0" x="%s" y="%s" width="%s" height="%s"/></g>`, tip(r.says),
 			number(x.from), number(y-thick/2), number(x.at(100*r.long)-x.from), number(thick),
 			number(x.from), number(y-thin/2), number(x.at(100*r.short)-x.from), number(thin))
-		says := Percent(r.short)
-		if r.note != "" {
-			says += " " + r.note
-		}
-		// Beside both bars, or at the right edge where there is no room.
-		after := x.at(100*max(r.long, r.short)) + 6
-		if w := textWidth(says, softSize); after+w > width-margin {
-			after = width - margin - w
-		}
-		f.text(after, y+4, "start", "value", says)
+		f.text(x.at(100*max(r.long, r.short))+6, y+4, "start", "soft", clip(r.value(), softSize, values))
 	}
 	f.line("axis", x.from, top, x.from, bottom)
 	return f, nil

@@ -2,7 +2,6 @@ package report
 
 import (
 	"fmt"
-	"html"
 	"io"
 	"strings"
 	"unicode/utf8"
@@ -19,10 +18,14 @@ type Figure struct {
 
 // SVG writes the figure as a file of its own.
 func (f *Figure) SVG(w io.Writer) error {
-	_, err := fmt.Fprintf(w, `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %s %s" width="%s" height="%s" role="img" class="figure">`+
-		"\n<title>%s</title>\n<style>%s</style>\n%s</svg>\n",
-		number(f.width), number(f.height), number(f.width), number(f.height), html.EscapeString(f.Title), figureStyle(), &f.body)
+	_, err := io.WriteString(w, f.element("<style>"+figureStyle()+"</style>\n")+"\n")
 	return err
+}
+
+// element is the figure; in a page its style sheet is the page's.
+func (f *Figure) element(style string) string {
+	return fmt.Sprintf(`<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 %[1]s %[2]s" width="%[1]s" height="%[2]s" role="img" class="figure">`+
+		"\n<title>%[3]s</title>\n%[4]s%[5]s</svg>", number(f.width), number(f.height), escape(f.Title), style, &f.body)
 }
 
 // Colours of marks and lines, in the order in which series take them. Any two can be told apart with normal vision and
@@ -58,8 +61,8 @@ func figureStyle() string {
 		`.figure text{fill:var(--ink);font-size:13px}.figure .title{font-size:15px;font-weight:600}` +
 		`.figure .soft{fill:var(--soft);font-size:12px}.figure .ground{fill:var(--ground)}` +
 		`.figure .grid{stroke:var(--line);stroke-width:1}.figure .axis{stroke:var(--soft);stroke-width:1}` +
-		`.figure .chosen{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}.figure .value{font-size:12px;paint-order:stroke;stroke:var(--ground);stroke-width:4px}` +
-		`.figure .lead{stroke:var(--soft);stroke-width:.75}.figure .whisker{stroke-width:1.25;opacity:.55;fill:none}` +
+		`.figure .chosen{stroke:var(--soft);stroke-width:1;stroke-dasharray:3 3}` +
+		`.figure .lead{stroke:var(--soft);stroke-width:.75}.figure .tie{stroke-width:1;stroke-dasharray:1 3}.figure .whisker{stroke-width:1.25;opacity:.55;fill:none}` +
 		`.figure .line{fill:none;stroke-width:2;stroke-linejoin:round;stroke-linecap:round}` +
 		`.figure .mark{stroke:var(--ground);stroke-width:1.25}.figure .band{opacity:.16;stroke:none}.figure .bar{stroke:none}`)
 	for i := range lightInks {
@@ -97,13 +100,13 @@ func (f *Figure) printf(format string, args ...any) {
 
 // text writes a line whose baseline begins, ends or is centred at x, y.
 func (f *Figure) text(x, y float64, anchor, class, s string) {
-	f.printf(`<text x="%s" y="%s" text-anchor="%s" class="%s">%s</text>`, number(x), number(y), anchor, class, html.EscapeString(s))
+	f.printf(`<text x="%s" y="%s" text-anchor="%s" class="%s">%s</text>`, number(x), number(y), anchor, class, escape(s))
 }
 
 // upright writes a line that reads upwards, centred at x, y.
 func (f *Figure) upright(x, y float64, class, s string) {
 	f.printf(`<text transform="translate(%s %s) rotate(-90)" text-anchor="middle" class="%s">%s</text>`,
-		number(x), number(y), class, html.EscapeString(s))
+		number(x), number(y), class, escape(s))
 }
 
 func (f *Figure) line(class string, x1, y1, x2, y2 float64) {
@@ -111,7 +114,7 @@ func (f *Figure) line(class string, x1, y1, x2, y2 float64) {
 }
 
 // tip is what a mark says when it is pointed at.
-func tip(s string) string { return "<title>" + html.EscapeString(s) + "</title>" }
+func tip(s string) string { return "<title>" + escape(s) + "</title>" }
 
 // mark draws the sign of a series at a point; says is what it tells when it is pointed at.
 func (f *Figure) mark(series int, x, y float64, says string) {

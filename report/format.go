@@ -25,7 +25,7 @@ func Count(n int64) string {
 	return fmt.Sprintf("%.*f%s", digits, v, units[0])
 }
 
-// Duration writes a time with two units at most: "340ms", "12.3s", "3m05s", "1h02m", "2d04h".
+// Duration writes a time with two units at most: "85µs", "1.32ms", "340ms", "12.3s", "3m05s", "1h02m", "2d04h".
 func Duration(d time.Duration) string {
 	sign := ""
 	if d < 0 {
@@ -33,6 +33,10 @@ func Duration(d time.Duration) string {
 	}
 	s := int64(d.Round(time.Second) / time.Second)
 	switch {
+	case d > 0 && d < 999500*time.Nanosecond:
+		return fmt.Sprintf("%s%dµs", sign, d.Round(time.Microsecond)/time.Microsecond)
+	case d > 0 && d < 9995*time.Microsecond:
+		return fmt.Sprintf("%s%.2fms", sign, d.Seconds()*1000)
 	case d < 999500*time.Microsecond:
 		return fmt.Sprintf("%s%dms", sign, d.Round(time.Millisecond)/time.Millisecond)
 	case d < 59950*time.Millisecond:

@@ -33,8 +33,12 @@ func AgainstEpoch(title, measured string, chosen int, curves []Curve) (*Figure, 
 	return lines(title, "epoch", measured, float64(chosen), curves)
 }
 
-// many is how many points a line has that is drawn without marks, on an axis with round numbers.
-const many = 10
+// A line of many points is drawn without marks and intervals, on an axis with round numbers; of more than most, some are
+// left out.
+const (
+	many = 10
+	most = 500
+)
 
 // lines draws curves, each with its name at its end. Points that are not finite are left out; it is an error if none is
 // left.
@@ -49,7 +53,10 @@ func lines(title, xName, yName string, chosen float64, curves []Curve) (*Figure,
 		}
 		for _, p := range c.Points {
 			xs.add(p.X)
-			ys.add(p.Y, p.Low, p.High)
+			ys.add(p.Y)
+			if len(c.Points) < many {
+				ys.add(p.Low, p.High)
+			}
 		}
 		widest = max(widest, textWidth(c.Name, textSize))
 		drawn = append(drawn, c)
@@ -61,7 +68,7 @@ func lines(title, xName, yName string, chosen float64, curves []Curve) (*Figure,
 	const width, height = 480, 320
 	widest = min(widest, width/3)
 	f, top := newFigure(title, width, max(height, (lineHeight+1)*float64(len(drawn))+90))
-	p := plot{Figure: f, y: newAxis(ys.low, ys.high, 6, f.height-54, top+12)}
+	p := plot{Figure: f, y: newAxis(ys.low, ys.high, 6, f.height-54, top+20)}
 	if strings.HasSuffix(yName, "%") {
 		p.y = percentAxis(ys.low, ys.high, p.y.from, p.y.to)
 	}
@@ -78,7 +85,7 @@ func lines(title, xName, yName string, chosen float64, curves []Curve) (*Figure,
 	}
 	for i, y := range spread(names, lineHeight+1, p.y.to+6, p.y.from-4) {
 		end := p.x.at(drawn[i].Points[len(drawn[i].Points)-1].X)
-		p.line("lead", end+7, names[i], p.x.to+14, y)
+		p.line(fmt.Sprintf("tie s%d", i%len(lightInks)), end+7, names[i], p.x.to+14, y)
 		p.text(p.x.to+17, y+4, "start", "", clip(drawn[i].Name, textSize, widest))
 	}
 	return f, nil
@@ -119,13 +126,22 @@ func pointsAxis(curves []Curve, xs bounds, from, to float64) axis {
 	return a
 }
 
-// curve draws a line with its intervals and, where they are few, its points.
+// curve draws a line with, where they are few, its points and their intervals.
 func (p *plot) curve(series int, c Curve) {
+	few := len(c.Points) < many
+	stride := (len(c.Points) + most - 1) / most
 	var path strings.Builder
 	for i, point := range c.Points {
+		if i%stride != 0 && i != len(c.Points)-1 {
+			continue
+		}
 		x, y := p.x.at(point.X), p.y.at(point.Y)
-		path.WriteString(map[bool]string{true: "M", false: "L"}[i == 0] + number(x) + " " + number(y))
-		if point.Low < point.High {
+		verb := "L"
+		if i == 0 {
+			verb = "M"
+		}
+		path.WriteString(verb + number(x) + " " + number(y))
+		if few && point.Low < point.High {
 			p.whiskers(series, x, y, x, x, p.y.at(point.High), p.y.at(point.Low))
 		}
 	}
@@ -134,11 +150,10 @@ func (p *plot) curve(series int, c Curve) {
 		dash = fmt.Sprintf(` stroke-dasharray="%d 5"`, max(2, 10-4*round))
 	}
 	p.printf(`<path class="line s%d"%s d="%s">%s</path>`, series%len(lightInks), dash, &path, tip(c.Name))
-	if len(c.Points) >= many {
+	if !few {
 		return
 	}
 	for _, point := range c.Points {
-		says := fmt.Sprintf("%s: %s at %s", c.Name, number(point.Y), number(point.X))
-		p.mark(series, p.x.at(point.X), p.y.at(point.Y), says)
+		p.mark(series, p.x.at(point.X), p.y.at(point.Y), fmt.Sprintf("%s: %s at %s", c.Name, number(point.Y), number(point.X)))
 	}
 }

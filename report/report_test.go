@@ -55,6 +55,25 @@ epoch.
 	}
 }
 
+// Columns that a line has no room for follow below, with the names again.
+func TestWideTablesAreSplit(t *testing.T) {
+	models := example()
+	worst := 0.321
+	models[0].Worst, models[0].Latency = &worst, 1230*time.Microsecond
+	models[0].Name = strings.Repeat("long name ", 6)
+	table := Models("", conditions, models)
+	got := text(t, table.Text)
+	for line := range strings.Lines(got) {
+		if n := utf8.RuneCountInString(strings.TrimRight(line, "\n")); n > TerminalWidth {
+			t.Errorf("a line has %d characters: %s", n, line)
+		}
+	}
+	if strings.Count(got, "\nmodel ") != 2 || strings.Count(got, "\nresnet8-w8 ") != 2 || strings.Count(got, "1.23ms") != 1 || strings.Count(got, "Latency") != 1 ||
+		strings.Index(got, "32.10") > strings.Index(got, "1.23ms") || len(table.Columns) != 8 {
+		t.Errorf("a wide table is shown as\n%s", got)
+	}
+}
+
 func TestAttacks(t *testing.T) {
 	table := Attacks("", conditions, "last epoch", []Accuracy{
 		{Attack: "clean", Hits: 843, Total: 1000, Low: 0.8192, High: 0.8642, WorstClass: "cat", WorstAccuracy: 0.67},
@@ -124,7 +143,7 @@ func TestNumbers(t *testing.T) {
 		}
 	}
 	for d, want := range map[time.Duration]string{
-		0: "0ms", 340 * time.Millisecond: "340ms", 999499 * time.Microsecond: "999ms", 999500 * time.Microsecond: "1.0s",
+		0: "0ms", 85_400 * time.Nanosecond: "85µs", 1_318 * time.Microsecond: "1.32ms", 9_996 * time.Microsecond: "10ms", 340 * time.Millisecond: "340ms", 999499 * time.Microsecond: "999ms", 999500 * time.Microsecond: "1.0s",
 		12345 * time.Millisecond: "12.3s", 59949 * time.Millisecond: "59.9s", 59950 * time.Millisecond: "1m00s", 185 * time.Second: "3m05s",
 		3599400 * time.Millisecond: "59m59s", 3599500 * time.Millisecond: "1h00m", 3723 * time.Second: "1h02m", 52 * time.Hour: "2d04h", -90 * time.Second: "-1m30s",
 	} {

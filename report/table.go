@@ -47,12 +47,65 @@ const TerminalWidth = 100
 const gap = "  "
 
 // Text writes the table aligned for a terminal. Where it would be wider than TerminalWidth the widest columns of words
-// but the first, which holds names to type, become narrower and their cells take several lines.
+// but the first, which holds names to type, become narrower and their cells take several lines. Columns that do not fit
+// even then follow below, beside the first one again.
 func (t *Table) Text(w io.Writer) error {
 	var b strings.Builder
 	if t.Title != "" {
 		b.WriteString(t.Title + "\n\n")
 	}
+	for i, part := range t.split() {
+		if i > 0 {
+			b.WriteByte('\n')
+		}
+		part.body(&b)
+	}
+	if len(t.Notes) > 0 {
+		b.WriteByte('\n')
+	}
+	for _, note := range t.Notes {
+		b.WriteString(strings.Join(wrap(note, TerminalWidth), "\n") + "\n")
+	}
+	_, err := io.WriteString(w, b.String())
+	return err
+}
+
+// split is the table in parts that fit a terminal, each with the first column and as many of the others as there is room
+// for.
+func (t *Table) split() []*Table {
+	n := len(t.Columns)
+	for n > 2 && width(t.first(n).widths()) > TerminalWidth {
+		n--
+	}
+	if n == len(t.Columns) {
+		return []*Table{t}
+	}
+	rest := &Table{Columns: append([]Column{t.Columns[0]}, t.Columns[n:]...)}
+	for _, row := range t.Rows {
+		rest.Rows = append(rest.Rows, append([]string{row[0]}, row[n:]...))
+	}
+	return append([]*Table{t.first(n)}, rest.split()...)
+}
+
+// first is the table of the first n columns.
+func (t *Table) first(n int) *Table {
+	part := &Table{Columns: t.Columns[:n]}
+	for _, row := range t.Rows {
+		part.Rows = append(part.Rows, row[:n])
+	}
+	return part
+}
+
+func width(columns []int) int {
+	sum := len(gap) * (len(columns) - 1)
+	for _, w := range columns {
+		sum += w
+	}
+	return sum
+}
+
+// body writes heads and rows.
+func (t *Table) body(b *strings.Builder) {
 	widths := t.widths()
 	heads := make([][]string, len(t.Columns))
 	lines := 0
@@ -67,24 +120,16 @@ func (t *Table) Text(w io.Writer) error {
 				cells[i] = head[at]
 			}
 		}
-		t.line(&b, cells, widths)
+		t.line(b, cells, widths)
 	}
 	rule := make([]string, len(widths))
 	for i, width := range widths {
 		rule[i] = strings.Repeat("─", width)
 	}
-	t.line(&b, rule, widths)
+	t.line(b, rule, widths)
 	for _, row := range t.Rows {
-		t.block(&b, row, widths)
+		t.block(b, row, widths)
 	}
-	if len(t.Notes) > 0 {
-		b.WriteByte('\n')
-	}
-	for _, note := range t.Notes {
-		b.WriteString(strings.Join(wrap(note, TerminalWidth), "\n") + "\n")
-	}
-	_, err := io.WriteString(w, b.String())
-	return err
 }
 
 // widths are the columns' widths in characters: those of the widest cell or word of the head, less what is cut.

@@ -78,11 +78,11 @@ func (r *Record) differs(old *Record) error {
 
 // differ names the first leaf in which what is asked for and what a run was started with are not the same.
 func differ(asked, started any) error {
-	now, err := flatten(asked)
+	now, err := Flatten(asked)
 	if err != nil {
 		return err
 	}
-	was, err := flatten(started)
+	was, err := Flatten(started)
 	if err != nil {
 		return err
 	}
@@ -103,8 +103,8 @@ func differ(asked, started any) error {
 	return nil
 }
 
-// flatten turns a value into its JSON leaves by path, such as settings.search.epsilon.
-func flatten(v any) (map[string]string, error) {
+// Flatten turns a value into its JSON leaves by path, such as settings.search.epsilon.
+func Flatten(v any) (map[string]string, error) {
 	text, err := json.Marshal(v)
 	if err != nil {
 		return nil, fmt.Errorf("the settings cannot be written as JSON: %w", err)

@@ -71,7 +71,7 @@ func (c OneCycle) At(step, total int) float64 {
 	switch {
 	case s <= top && top > 0:
 		return anneal(low, c.Max, s/top)
-	case end <= top:
+	case end <= max(top, 0):
 		return c.Max
 	}
 	return anneal(c.Max, low/c.FinalDiv, (s-max(top, 0))/(end-max(top, 0)))

@@ -22,6 +22,10 @@ type Hints struct {
 	Mean, Std []float64 // what it normalises images in [0,1] with, one value per channel
 }
 
+func (h Hints) none() bool {
+	return h.Model == "" && h.Input == [3]int{} && len(h.Mean)+len(h.Std) == 0
+}
+
 // Identity is what a file's tensors are: the weights of a network, under its names.
 type Identity struct {
 	Network classifier.Network
@@ -62,7 +66,7 @@ func (f *File) Identify(h Hints) (*Identity, error) {
 }
 
 func (f *File) identify(h Hints) (*Identity, error) {
-	if text, ours := f.Metadata[aboutKey]; ours && h.Model == "" {
+	if text, ours := f.Metadata[aboutKey]; ours && h.none() {
 		var a about
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
 			return nil, fmt.Errorf("metadata %q is %q, expected model, classes and input", aboutKey, text)

@@ -52,10 +52,13 @@ func TestIdentify(t *testing.T) {
 		normalisation string
 		input         [3]int
 	}{
-		"plain":     {foreign(t, "resnet8-w4", 7), Hints{}, "resnet8-w4", "", "", [3]int{32, 32, 3}},
-		"prefixes":  {prefixed(foreign(t, "resnet8-w4", 7), "module.model."), Hints{}, "resnet8-w4", "module.model.", "", [3]int{32, 32, 3}},
-		"hinted":    {foreign(t, "resnet8-w4", 7), Hints{Input: [3]int{9, 8, 3}}, "resnet8-w4", "", "", [3]int{9, 8, 3}},
-		"told":      {foreign(t, "resnet8-w4", 7), Hints{Mean: third, Std: third}, "resnet8-w4-normalised", "", "as told", [3]int{32, 32, 3}},
+		"plain":    {foreign(t, "resnet8-w4", 7), Hints{}, "resnet8-w4", "", "", [3]int{32, 32, 3}},
+		"prefixes": {prefixed(foreign(t, "resnet8-w4", 7), "module.model."), Hints{}, "resnet8-w4", "module.model.", "", [3]int{32, 32, 3}},
+		"hinted":   {foreign(t, "resnet8-w4", 7), Hints{Input: [3]int{9, 8, 3}}, "resnet8-w4", "", "", [3]int{9, 8, 3}},
+		"told":     {foreign(t, "resnet8-w4", 7), Hints{Mean: third, Std: third}, "resnet8-w4-normalised", "", "as told", [3]int{32, 32, 3}},
+		"ours":     {ours(foreign(t, "resnet8-w4", 7)), Hints{}, "resnet8-w4", "", "", [3]int{16, 16, 3}},
+		"ours, told": {ours(foreign(t, "resnet8-w4", 7)), Hints{Mean: third, Std: third}, "resnet8-w4-normalised", "", "as told",
+			[3]int{32, 32, 3}},
 		"one value": {foreign(t, "resnet8-w4", 7), Hints{Mean: []float64{0.5}, Std: []float64{1}}, "resnet8-w4-normalised", "", "as told", [3]int{32, 32, 3}},
 		"inside": {with(foreign(t, "resnet8-w4", 7), rgb, floatTensor("std", []int{1, 3, 1, 1}, 1, 1, 1)), Hints{},
 			"resnet8-w4-normalised", "", "mean and std in the file", [3]int{32, 32, 3}},
@@ -78,6 +81,12 @@ func TestIdentify(t *testing.T) {
 			t.Errorf("%s: %v", what, err)
 		}
 	}
+}
+
+// ours says which network a file holds.
+func ours(f *File) *File {
+	f.Metadata[aboutKey] = `{"model":"resnet8-w4","classes":7,"input":[16,16,3]}`
+	return f
 }
 
 func with(f *File, tensors ...Tensor) *File {

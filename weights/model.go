@@ -58,16 +58,17 @@ const (
 	HeldOutImages = "held-out training images"
 )
 
-// Put adds an accuracy, in the place of one under the same attack and of the same kind of images.
+// Put adds an accuracy, in the place of one that was measured in the same way on as many images.
 func (c *Card) Put(m Measured) {
-	same := func(old Measured) bool {
-		return old.Attack == m.Attack && old.Norm == m.Norm && old.Epsilon == m.Epsilon && old.StepSize == m.StepSize && old.Of == m.Of && old.Data == m.Data
-	}
-	if i := slices.IndexFunc(c.Accuracies, same); i >= 0 {
-		c.Accuracies[i] = m
+	i := slices.IndexFunc(c.Accuracies, func(old Measured) bool {
+		old.Accuracy = m.Accuracy
+		return old == m
+	})
+	if i < 0 {
+		c.Accuracies = append(c.Accuracies, m)
 		return
 	}
-	c.Accuracies = append(c.Accuracies, m)
+	c.Accuracies[i] = m
 }
 
 // about is the metadata that lets a file of weights stand alone.

@@ -34,8 +34,9 @@ type span struct {
 	_    [48]byte
 }
 
-// awake is how often a worker looks for new work before it sleeps: some tens of microseconds.
-const awake = 20000
+// awake is how often a worker looks for new work before it sleeps: about half a millisecond. To be woken takes longer than
+// many a loop for a single image.
+const awake = 500000
 
 func newPool(workers int) *pool {
 	p := &pool{workers: workers, asleep: make([]atomic.Bool, workers), wake: make([]chan struct{}, workers)}

@@ -35,8 +35,12 @@ func TestMACs(t *testing.T) {
 			want  int64
 		}{
 			"forward": {func(logits, _ *graph.Node, _ nodes) nodes { return nodes{logits} }, forward},
-			"images":  {func(logits, x *graph.Node, _ nodes) nodes { return graph.Gradient(graph.ReduceAllSum(graph.Square(logits)), x) }, 2 * forward},
-			"weights": {func(logits, _ *graph.Node, w nodes) nodes { return graph.Gradient(graph.ReduceAllSum(graph.Square(logits)), w...) },
+			"images": {func(logits, x *graph.Node, _ nodes) nodes {
+				return graph.Gradient(graph.ReduceAllSum(graph.Square(logits)), x)
+			}, 2 * forward},
+			"weights": {func(logits, _ *graph.Node, w nodes) nodes {
+				return graph.Gradient(graph.ReduceAllSum(graph.Square(logits)), w...)
+			},
 				3*forward - images*c.first},
 		} {
 			backend := newBackend(t, "")

@@ -77,9 +77,20 @@ func TestTrainEvaluateCompare(t *testing.T) {
 		}
 	}
 	table := filepath.Join(dir, "table.json")
-	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table)
+	figure, page := filepath.Join(dir, "figure.svg"), filepath.Join(dir, "compared.html")
+	out, err = adaad(t, t.Context(), "compare", teacher, student, "--json", table, "--figure", figure, "--page", page)
 	if err != nil {
 		t.Fatal(err)
+	}
+	for _, drawn := range []string{figure, page} {
+		if text, err := os.ReadFile(drawn); err != nil || !bytes.Contains(text, []byte("student resnet8-w4")) {
+			t.Errorf("%s does not show the student (%v)", drawn, err)
+		}
+	}
+	for _, head := range []string{"worst", "latency", "training"} {
+		if !strings.Contains(out, head) {
+			t.Errorf("compare has no column %q:\n%s", head, out)
+		}
 	}
 	if !strings.Contains(out, "teacher resnet8-w4 (pgd-at)") || !strings.Contains(out, "student resnet8-w4 (adaad)") {
 		t.Errorf("compare shows\n%s", out)
@@ -276,6 +287,24 @@ func TestMistakes(t *testing.T) {
 		"evaluate samples": {[]string{"evaluate", "--model", teacher, "--samples=-1"}, []string{"--samples is -1"}},
 		"compare nothing":  {[]string{"compare", dir}, []string{dir, "run.json"}},
 		"compare raw":      {[]string{"compare", teacher}, []string{"adaad evaluate --model " + teacher}},
+		"sweep nothing":    {[]string{"sweep", "--out", out}, []string{"--recipe"}},
+		"sweep what":       {[]string{"sweep", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`}},
+		"sweep twice":      {small(out, "--seeds", "3,3"), []string{"--seeds", "twice"}},
+		"sweep two sets":   {[]string{"sweep", "--recipe", "pgd-at-shapes-resnet8,pgd-at-mnist-small-cnn", "--out", out}, []string{"mnist", "one data set"}},
+		"sweep no teacher": {small(out, "--teacher-recipe", "pgd-at-shapes"), []string{"--teacher-recipe", "no recipe"}},
+		"sweep no ball":    {[]string{"sweep", "--recipe", "natural-shapes-resnet8", "--out", out}, []string{"--attack-eps"}},
+		"sweep eps":        {small(out, "--eps", "8"), []string{"8/255 meant"}},
+		"sweep attack eps": {small(out, "--attack-eps", "8"), []string{"8/255 meant"}},
+		"sweep attack":     {small(out, "--attacks", "clean,laser"), []string{"--attacks", "laser"}},
+		"sweep samples":    {small(out, "--samples=-1"), []string{"--samples is -1"}},
+		"sweep setting":    {small(out, "--set", "adaad:temperature=0"), []string{"adaad-shapes-resnet8", "temperature is 0"}},
+		"sweep method":     {small(out, "--set", "ard:temperature=1"), []string{"ard:temperature=1", `"ard"`}},
+		"sweep untaught":   {[]string{"sweep", "--recipe", "adaad-shapes-resnet8", "--out", out}, []string{"adaad takes 1 teacher", "found 0"}},
+		"sweep one of two": {small(out, "--once", "mtard-shapes-resnet8"), []string{"mtard takes 2 teachers", "found 1"}},
+		"sweep needless":   {[]string{"sweep", "--recipe", "trades-shapes-resnet8", "--teacher", teacher, "--out", out}, []string{"1 teachers", "no recipe"}},
+		"sweep classes":    {[]string{"sweep", "--recipe", "adaad-shapes-resnet8", "--teacher", seven, "--out", out}, []string{seven, "7 classes"}},
+		"sweep pupils":     {small(out, "--teacher-recipe", "adaad-shapes-resnet8"), []string{"--teacher-recipe adaad-shapes-resnet8", "adaad takes 1"}},
+		"sweep epochs":     {small(out, "--epochs", "0"), []string{"epochs is 0"}},
 		"download where":   {[]string{"datasets", "--download", "cifar10"}, []string{"--data-dir"}},
 		"download what":    {[]string{"datasets", "--download", "imagenet", "--data-dir", dir}, []string{"imagenet", "cifar10"}},
 	} {
@@ -297,6 +326,119 @@ func TestMistakes(t *testing.T) {
 				os.RemoveAll(out)
 			}
 		})
+	}
+}
+
+// small is the shortest sweep there is: a teacher and two methods with two seeds.
+func small(out string, more ...string) []string {
+	return append([]string{"sweep", "--recipe", "pgd-at-shapes-resnet8,adaad-shapes-resnet8", "--once", "natural-shapes-resnet8", "--seeds", "1,2",
+		"--model", "resnet8-w4", "--train-samples", "64", "--batch-size", "32", "--epochs", "2",
+		"--set", "validation_samples=20", "--set", "pgd-at:validation_steps=1", "--set", "adaad:validation_steps=1",
+		"--teacher-recipe", "pgd-at-shapes-resnet8", "--teacher-set", "model=resnet8-w4", "--teacher-set", "train_samples=64", "--teacher-set", "epochs=2",
+		"--attacks", "clean,pgd-2", "--samples", "20", "--out", out}, more...)
+}
+
+// A sweep that is stopped goes on with the same command, to the same models and measurements as one that was not.
+func TestSweepGoesOn(t *testing.T) {
+	dir := t.TempDir()
+	whole, stopped := filepath.Join(dir, "whole"), filepath.Join(dir, "stopped")
+	want, err := adaad(t, t.Context(), small(whole)...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, text := range []string{"teacher resnet8-w4 (pgd-at)", "pgd-at ", "adaad ", "natural ", "±", "seeds", "pgd-2 eps", "20 images of shapes test", "compute"} {
+		if !strings.Contains(want, text) {
+			t.Errorf("the table does not say %q:\n%s", text, want)
+		}
+	}
+	runs := []string{"teacher-pgd-at-shapes-resnet8", "pgd-at-shapes-resnet8-seed1", "adaad-shapes-resnet8-seed1", "natural-shapes-resnet8-seed1",
+		"pgd-at-shapes-resnet8-seed2", "adaad-shapes-resnet8-seed2"}
+	for _, run := range runs[:3] { // stopped while each of these is trained
+		_, err := adaad(t, cancelled(t, filepath.Join(stopped, run)), small(stopped)...)
+		if ExitCode(err) != ExitInterrupted || !strings.Contains(err.Error(), "same command") {
+			t.Fatalf("an interrupted sweep gives %v with exit code %d", err, ExitCode(err))
+		}
+	}
+	if _, err := adaad(t, t.Context(), small(stopped)...); err != nil {
+		t.Fatal(err)
+	}
+	for _, run := range runs {
+		for _, name := range []string{"model.safetensors", "evaluation.jsonl"} {
+			a, errA := os.ReadFile(filepath.Join(whole, run, name))
+			b, errB := os.ReadFile(filepath.Join(stopped, run, name))
+			if errA != nil || errB != nil || !bytes.Equal(a, b) {
+				t.Errorf("%s/%s is not as without the stops (%v, %v)", run, name, errA, errB)
+			}
+		}
+	}
+	for _, name := range []string{"table.md", "table.csv", "results.json", "scatter.svg", "report.html", filepath.Join(runs[1], "report.html")} {
+		if _, err := os.Stat(filepath.Join(whole, name)); err != nil {
+			t.Error(err)
+		}
+	}
+	before, err := os.ReadFile(filepath.Join(whole, runs[1], "log.jsonl"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := adaad(t, t.Context(), small(whole)...)
+	if after, _ := os.ReadFile(filepath.Join(whole, runs[1], "log.jsonl")); err != nil || again != want || !bytes.Equal(before, after) {
+		t.Errorf("a finished sweep is done again (%v):\n%s", err, again)
+	}
+	// What is there must be what is asked for.
+	for _, c := range []struct{ args, want []string }{
+		{[]string{"--set", "pgd-at:lr=0.03"}, []string{runs[1], "settings.lr is 0.03", "started with 0.1"}},
+		{[]string{"--teacher-set", "seed=4"}, []string{runs[0], "settings.seed is 4"}},
+		{[]string{"--samples", "10"}, []string{"evaluation.jsonl", "images is 20"}},
+	} {
+		_, err := adaad(t, t.Context(), small(whole, c.args...)...)
+		if ExitCode(err) != ExitUsage {
+			t.Fatalf("%v gives %v with exit code %d", c.args, err, ExitCode(err))
+		}
+		for _, want := range c.want {
+			if !strings.Contains(err.Error(), want) {
+				t.Errorf("%v: the error does not say %q: %v", c.args, want, err)
+			}
+		}
+	}
+}
+
+// With --equal-compute each student computes as much as the first; radii make a figure.
+func TestSweepOverRadii(t *testing.T) {
+	dir := t.TempDir()
+	teacher, out := filepath.Join(dir, "teacher"), filepath.Join(dir, "out")
+	if _, err := adaad(t, t.Context(), tiny("pgd-at", teacher)...); err != nil {
+		t.Fatal(err)
+	}
+	text, err := adaad(t, t.Context(), "sweep", "--recipe", "adaad-shapes-resnet8,trades-shapes-resnet8", "--eps", "8/255,16/255", "--equal-compute",
+		"--model", "resnet8-w4", "--train-samples", "64", "--batch-size", "32", "--epochs", "2", "--set", "validation_samples=20", "--set", "validation_steps=1",
+		"--teacher", teacher, "--attacks", "clean,pgd-2", "--samples", "20", "--out", out, "--json", "-")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var lines []struct {
+		Name    string
+		Teacher bool
+		Eps     string `json:"training_eps"`
+		Epochs  int
+		Compute int64 `json:"training_macs"`
+		Runs    []string
+	}
+	if err := json.Unmarshal([]byte(text), &lines); err != nil || len(lines) != 5 || !lines[0].Teacher || lines[4].Eps != "16/255" {
+		t.Fatalf("results are %s (%v)", text, err)
+	}
+	adaad, trades := lines[1], lines[3]
+	perEpoch := trades.Compute / int64(trades.Epochs)
+	if apart := adaad.Compute - trades.Compute; adaad.Compute == 0 || max(apart, -apart) > perEpoch/2 || trades.Epochs == adaad.Epochs {
+		t.Errorf("adaad computes %d in %d epochs, trades %d in %d", adaad.Compute, adaad.Epochs, trades.Compute, trades.Epochs)
+	}
+	for _, name := range []string{"radius.svg", "radius-clean.svg"} {
+		if svg, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Contains(svg, []byte("trades")) {
+			t.Errorf("%s is not drawn (%v)", name, err)
+		}
+	}
+	settings, err := os.ReadFile(filepath.Join(out, "adaad-shapes-resnet8-eps16-seed0", "run.json"))
+	if err != nil || !bytes.Contains(settings, []byte(`"validation_epsilon": "8/255"`)) || !bytes.Contains(settings, []byte(`"epsilon": "16/255"`)) {
+		t.Errorf("the run at 16/255 has settings %s (%v)", settings, err)
 	}
 }
 
@@ -373,7 +515,7 @@ func TestHelpNamesEveryCommand(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, command := range []string{"demo", "train", "evaluate", "compare", "bench", "models", "methods", "recipes", "datasets", "attacks"} {
+	for _, command := range []string{"demo", "train", "evaluate", "compare", "sweep", "bench", "models", "methods", "recipes", "datasets", "attacks"} {
 		if !strings.Contains(out, "  "+command) {
 			t.Errorf("help does not name %s", command)
 		}

@@ -7,20 +7,25 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/eval"
+	"github.com/adaad-go/adaad/internal/speed"
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/train"
 	"github.com/adaad-go/adaad/weights"
 	"github.com/adaad-go/adaad/zoo"
+	"github.com/gomlx/compute"
 )
 
 type compareCmd struct {
 	Runs   []string `arg:"" help:"Run folders that were evaluated, or records of evaluations (.jsonl)." name:"run"`
 	Format string   `help:"How to write the table: text, markdown or csv." enum:"text,markdown,csv" default:"text"`
+	Figure string   `help:"Draw clean against robust accuracy into this file, as SVG." placeholder:"FILE"`
+	Page   string   `help:"Write all that is known of the runs into this file, as one HTML page." placeholder:"FILE"`
 }
 
 func (compareCmd) Help() string {
@@ -29,14 +34,20 @@ func (compareCmd) Help() string {
 Examples:
   adaad compare runs/teacher runs/student
   adaad compare first.jsonl second.jsonl
-  adaad compare runs/* --format markdown > table.md`
+  adaad compare runs/* --format markdown > table.md
+  adaad compare runs/* --figure accuracy.svg --page runs/report.html`
 }
 
 func (c *compareCmd) Run(g *globals) error {
+	backend, err := g.env.Open(g.Backend, 1) // latency is that of one thread
+	if err != nil {
+		return usage(fmt.Errorf("--backend %s: %w", g.Backend, err))
+	}
+	defer backend.Finalize()
 	var models []report.Model
 	var results []*eval.Result
 	for _, path := range c.Runs {
-		model, result, err := readRun(path)
+		model, result, err := readRun(backend, path)
 		if err != nil {
 			return usage(err)
 		}
@@ -46,6 +57,12 @@ func (c *compareCmd) Run(g *globals) error {
 			}
 		}
 		models, results = append(models, *model), append(results, result)
+	}
+	if err := c.draw(results[0], models); err != nil {
+		return err
+	}
+	if err := c.writePage(results[0], models); err != nil {
+		return err
 	}
 	comparison := struct {
 		Models []report.Model    `json:"models"`
@@ -77,8 +94,35 @@ func (c *compareCmd) Run(g *globals) error {
 	return g.writeJSON(comparison)
 }
 
-// readRun reads what a run folder, or a record alone, says of a model.
-func readRun(dir string) (*report.Model, *eval.Result, error) {
+// draw makes the figure, where one is asked for: under the last attack, or all of them together.
+func (c *compareCmd) draw(one *eval.Result, models []report.Model) error {
+	if c.Figure == "" {
+		return nil
+	}
+	figure, err := report.Scatter("Clean and robust accuracy", conditions(one), hardest(one), models)
+	if err != nil {
+		return usage(fmt.Errorf("--figure: %w", err))
+	}
+	return weights.WriteFile(c.Figure, figure.SVG)
+}
+
+// writePage makes the page, where one is asked for.
+func (c *compareCmd) writePage(one *eval.Result, models []report.Model) error {
+	if c.Page == "" {
+		return nil
+	}
+	if i := slices.IndexFunc(c.Runs, func(path string) bool { return !isFolder(path) }); i >= 0 {
+		return usage(fmt.Errorf("--page shows run folders, but %s is a record alone", c.Runs[i]))
+	}
+	page, err := comparison("Comparison", filepath.Dir(c.Page), models, c.Runs, one)
+	if err != nil {
+		return err
+	}
+	return weights.WriteFile(c.Page, page.HTML)
+}
+
+// readRun reads what a run folder, or a record alone, says of a model, and measures how fast it is.
+func readRun(backend compute.Backend, dir string) (*report.Model, *eval.Result, error) {
 	if info, err := os.Stat(dir); err == nil && !info.IsDir() {
 		result, err := eval.Read(dir)
 		if err != nil {
@@ -89,7 +133,7 @@ func readRun(dir string) (*report.Model, *eval.Result, error) {
 				dir, len(result.Rows), result.Header.Images)
 		}
 		name := fmt.Sprintf("%s (%s)", filepath.Base(dir), result.Header.Model)
-		return &report.Model{Name: name, Accuracies: accuracies(result), Selection: result.Header.Selection}, result, nil
+		return withWorst(&report.Model{Name: name, Accuracies: accuracies(result), Selection: result.Header.Selection}), result, nil
 	}
 	record, err := train.ReadRecord(dir)
 	if errors.Is(err, fs.ErrNotExist) {
@@ -118,7 +162,19 @@ func readRun(dir string) (*report.Model, *eval.Result, error) {
 			dir, len(result.Rows), result.Header.Images, dir)
 	}
 	name := fmt.Sprintf("%s %s (%s)", filepath.Base(filepath.Clean(dir)), m.Name(), card.Method)
-	return describe(name, m.Network, result, time.Duration(record.Seconds*float64(time.Second)), card.Selection), result, nil
+	model := withWorst(describe(name, m.Network, result, time.Duration(record.Seconds*float64(time.Second)), card.Selection))
+	if model.Latency, err = speed.Latency(backend, m, 200*time.Millisecond); err != nil {
+		return nil, nil, err
+	}
+	return model, result, nil
+}
+
+// withWorst adds the accuracy of the worst class under the last attack.
+func withWorst(m *report.Model) *report.Model {
+	if all := m.Accuracies; len(all) > 0 {
+		m.Worst = &all[len(all)-1].WorstAccuracy
+	}
+	return m
 }
 
 // describe is a model's line in a table.

@@ -64,6 +64,7 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 	}
 	test = test.Subset(demoImages, g.seed())
 	var models []report.Model
+	var runs []string
 	var last *eval.Result
 	for i, s := range stages {
 		if !g.Quiet {
@@ -77,8 +78,17 @@ func (c *demoCmd) Run(ctx context.Context, g *globals) error {
 		if last, err = attackRun(ctx, g, backend, dir, test, job.Selection()); err != nil {
 			return err
 		}
+		runs = append(runs, dir)
 		spent := time.Duration(result.Seconds * float64(time.Second))
 		models = append(models, *describe(s.name+" "+job.Settings.Model, job.Student.Network, last, spent, job.Selection()))
+	}
+	page, err := comparison("The demo: a teacher, and two students", c.Out, models, runs, last)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(c.Out, pageName)
+	if err := weights.WriteFile(path, page.HTML); err != nil {
+		return err
 	}
 	fmt.Fprintln(g.env.Stderr)
 	table := report.Models("", conditions(last), models)
@@ -96,7 +106,9 @@ Next, the real job:
   adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher \
       --out runs/student
   adaad evaluate --model runs/student --data-dir data --samples 1000
-`, c.Out, ledgerName)
+
+All of it to look at: %s
+`, c.Out, ledgerName, path)
 	}
 	return g.writeJSON(models)
 }
@@ -141,9 +153,9 @@ func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir str
 		Selection: selection, Ledger: filepath.Join(dir, ledgerName),
 	}
 	progress, end := g.attackProgress()
-	defer end()
 	e.Progress = progress
 	result, err := eval.Run(ctx, backend, e)
+	end()
 	if err != nil {
 		return nil, err
 	}
@@ -151,5 +163,12 @@ func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir str
 	if err != nil {
 		return nil, err
 	}
-	return result, record(dir, card, result, 0)
+	if err := record(dir, card, result, 0); err != nil {
+		return nil, err
+	}
+	if err := showExamples(ctx, backend, e, teacherOf(dir, test), dir); err != nil {
+		return nil, err
+	}
+	_, err = writePage(dir)
+	return result, err
 }

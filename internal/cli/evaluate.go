@@ -22,9 +22,6 @@ import (
 	"github.com/gomlx/compute"
 )
 
-// ledgerName is the file in a run folder that holds its evaluation.
-const ledgerName = "evaluation.jsonl"
-
 type evaluateCmd struct {
 	Model     string        `help:"Model file or run folder." placeholder:"FILE" required:""`
 	Data      string        `help:"Data set to test on; by default the one the model was trained on." placeholder:"NAME"`
@@ -37,6 +34,8 @@ type evaluateCmd struct {
 	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
 	INT8      string        `name:"int8" help:"ONNX file of the same model in int8, attacked beside it." placeholder:"FILE"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
+	MatchGap  bool          `help:"Measure how well the model matches its teacher around the images, in place of attacking it."`
+	Teacher   string        `help:"Model file or run folder of the teacher; by default the one that the run was trained with." placeholder:"FILE"`
 	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 	Check     bool          `help:"Measure every accuracy in the model's card again and say which agree; exit code 1 where one does not."`
@@ -45,13 +44,15 @@ type evaluateCmd struct {
 func (evaluateCmd) Help() string {
 	return `Every image gets a line in a record: RUN/evaluation.jsonl for a run folder, the file that --json names
 otherwise. The record grows as images are done, and --resume goes on with it. adaad compare shows what two differ in.
-Accuracies go into the model's card too, if it has one.
+Accuracies go into the model's card too, if it has one, and a run folder gets RUN/report.html, a page with everything
+that is known of the run.
 
 Examples:
   adaad evaluate --model runs/student --data-dir data --samples 1000
   adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl
   adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%
   adaad evaluate --model runs/student --int8 student-int8.onnx --data-dir data --samples 1000
+  adaad evaluate --model runs/student --data-dir data --samples 500 --match-gap --teacher runs/teacher
   adaad evaluate --model student.safetensors --data-dir data --check`
 }
 
@@ -75,6 +76,9 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	defer backend.Finalize()
+	if c.Check && c.MatchGap {
+		return usage(errors.New("--check and --match-gap are two different measurements, expected one of them"))
+	}
 	if c.Check {
 		return c.check(ctx, g, backend)
 	}
@@ -82,64 +86,48 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return usage(err)
 	}
-	all, files, cards := []*eval.Evaluation{e}, []string{c.Model, c.INT8}, []*weights.Card{card}
-	if c.INT8 != "" {
-		beside, card, err := c.beside(e)
-		if err != nil {
-			return usage(fmt.Errorf("--int8: %w", err))
-		}
-		all, cards = append(all, beside), append(cards, card)
+	teacher, err := c.teacher(g, e.Set)
+	if err != nil {
+		return usage(err)
 	}
-	var results []*eval.Result
-	for i, e := range all {
-		result, err := c.run(ctx, g, backend, e)
-		if err == nil && cards[i] != nil && c.Until == 0 {
-			err = record(files[i], cards[i], result, c.StepSize)
-		}
+	if c.MatchGap {
+		return c.matchGap(ctx, g, backend, e, teacher)
+	}
+	beside, besideCard, err := c.beside(e)
+	if err != nil {
+		return usage(fmt.Errorf("--int8: %w", err))
+	}
+	result, err := c.measure(ctx, g, backend, e, c.Model, card)
+	if err != nil {
+		return err
+	}
+	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
+	if beside != nil {
+		quantized, err := c.measure(ctx, g, backend, beside, c.INT8, besideCard)
 		if err != nil {
 			return err
 		}
-		results = append(results, result)
+		table = report.Models("float32 and int8", conditions(result), []report.Model{
+			{Name: e.Model.Name(), Accuracies: accuracies(result), Selection: e.Selection},
+			{Name: beside.Model.Name(), Accuracies: accuracies(quantized), Selection: e.Selection},
+		})
 	}
-	if g.JSON == "-" {
-		for _, r := range results {
-			if err := r.Write(g.env.Stdout); err != nil {
-				return err
-			}
+	if g.JSON != "-" {
+		if err := table.Text(g.env.Stdout); err != nil {
+			return err
 		}
+	}
+	if g.JSON != "" || e.Ledger == "" {
 		return nil
 	}
-	if c.INT8 == "" {
-		return report.Attacks(e.Model.Name(), conditions(results[0]), e.Selection, withStages(results[0])).Text(g.env.Stdout)
+	if err := showExamples(ctx, backend, *e, teacher, c.Model); err != nil {
+		return err
 	}
-	var models []report.Model
-	for i, e := range all {
-		models = append(models, report.Model{Name: e.Model.Name(), Accuracies: accuracies(results[i]), Selection: e.Selection})
-	}
-	return report.Models("float32 and int8", conditions(results[0]), models).Text(g.env.Stdout)
+	return c.writePage(g)
 }
 
-// beside is the same evaluation of the model in int8, and that model's card or nil. Its record is beside that of the other.
-func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Card, error) {
-	model, err := weights.Load(c.INT8)
-	if err != nil {
-		return nil, nil, err
-	}
-	card, err := weights.LoadCard(c.INT8)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
-	}
-	b := *e
-	b.Model = model
-	if e.Ledger != "" {
-		extension := filepath.Ext(e.Ledger)
-		b.Ledger = strings.TrimSuffix(e.Ledger, extension) + "-int8" + extension
-	}
-	return &b, card, b.Validate()
-}
-
-// run measures one model and tells what is strange about the result.
-func (c *evaluateCmd) run(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation) (*eval.Result, error) {
+// measure attacks the model of a file, tells what is strange about the result and puts it into the card, if there is one.
+func (c *evaluateCmd) measure(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation, file string, card *weights.Card) (*eval.Result, error) {
 	if g.JSON == "" && !c.Resume {
 		// A run folder holds one evaluation, the newest.
 		if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -148,8 +136,8 @@ func (c *evaluateCmd) run(ctx context.Context, g *globals, backend compute.Backe
 	}
 	if !g.Quiet {
 		cost := e.Cost()
-		fmt.Fprintf(g.env.Stderr, "%s, %d images: at most %s gradients and %s forward passes, less for every image that falls\n",
-			e.Model.Name(), e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
+		fmt.Fprintf(g.env.Stderr, "%d images: at most %s gradients and %s forward passes, less for every image that falls\n",
+			e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
 	}
 	progress, end := g.attackProgress()
 	e.Progress = progress
@@ -167,12 +155,108 @@ func (c *evaluateCmd) run(ctx context.Context, g *globals, backend compute.Backe
 	if len(result.Warnings) > 0 {
 		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
 	}
-	return result, nil
+	if g.JSON == "-" {
+		err = result.Write(g.env.Stdout)
+	}
+	if err == nil && card != nil && c.Until == 0 {
+		err = record(file, card, result, c.StepSize)
+	}
+	return result, err
+}
+
+// beside is the same evaluation of the model that --int8 names, and that model's card or nil. Its record is beside that of
+// the other.
+func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Card, error) {
+	if c.INT8 == "" {
+		return nil, nil, nil
+	}
+	model, err := weights.Load(c.INT8)
+	if err != nil {
+		return nil, nil, err
+	}
+	card, err := weights.LoadCard(c.INT8)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	b := *e
+	b.Model = model
+	if e.Ledger != "" {
+		extension := filepath.Ext(e.Ledger)
+		b.Ledger = strings.TrimSuffix(e.Ledger, extension) + "-int8" + extension
+	}
+	return &b, card, b.Validate()
+}
+
+// writePage makes the page of the run folder and says where it is.
+func (c *evaluateCmd) writePage(g *globals) error {
+	path, err := writePage(c.Model)
+	if err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(g.env.Stdout, "\nThe report is %s\n", path)
+	return err
+}
+
+// teacher is the one that --teacher names, that of the run, or nil.
+func (c *evaluateCmd) teacher(g *globals, set *data.Set) (*classifier.Model, error) {
+	if c.Teacher == "" {
+		return teacherOf(c.Model, set), nil
+	}
+	teacher, err := g.load(c.Teacher)
+	if err == nil {
+		err = eval.Fits(teacher.Network, set)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("--teacher: %w", err)
+	}
+	return teacher, nil
+}
+
+// matchGap measures the model beside its teacher.
+func (c *evaluateCmd) matchGap(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation, teacher *classifier.Model) error {
+	if teacher == nil {
+		return usage(fmt.Errorf("--match-gap needs --teacher FILE: %s names no teacher that is still there", c.Model))
+	}
+	step := float64(c.StepSize)
+	if step == 0 {
+		step = e.Epsilon / 4
+	}
+	m := eval.MatchGap{
+		Teacher: teacher, Student: e.Model, Set: e.Set, Points: 10, Seed: e.Seed, BatchSize: e.BatchSize,
+		Search: threat.Model{Norm: e.Norm, Epsilon: e.Epsilon, StepSize: step, Steps: 10},
+	}
+	progress, end := g.attackProgress()
+	m.Progress = progress
+	gap, err := m.Run(ctx, backend)
+	end()
+	if err != nil {
+		return err
+	}
+	if g.JSON != "-" {
+		if err := gapTable("", gap).Text(g.env.Stdout); err != nil {
+			return err
+		}
+	}
+	if g.JSON != "" || !isFolder(c.Model) {
+		return g.writeJSON(gap)
+	}
+	if err := writeJSON(filepath.Join(c.Model, gapName), gap); err != nil {
+		return err
+	}
+	return c.writePage(g)
+}
+
+func isFolder(path string) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.IsDir()
 }
 
 // record puts what was measured into the card of a model, as far as --check can measure it again: all but the worst case
-// and transfer, which takes a surrogate.
+// and transfer, which takes a surrogate. An ONNX file holds its card and stays as it is.
 func record(model string, card *weights.Card, r *eval.Result, stepSize recipe.Radius) error {
+	if weights.IsONNX(model) {
+		return nil
+	}
 	for _, a := range r.Accuracies() {
 		if a.Name == eval.WorstCase || a.Name == "transfer" {
 			continue
@@ -241,13 +325,16 @@ func (c *evaluateCmd) check(ctx context.Context, g *globals, backend compute.Bac
 
 // prepare opens what the flags name and checks that it fits together. The card is nil where the model has none.
 func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, *weights.Card, error) {
-	if c.Samples < 0 {
-		return nil, nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
-	}
 	if c.Attacks == "" {
 		if c.Attacks = "clean,fgsm,pgd-20"; c.INT8 != "" {
 			c.Attacks += ",square" // which needs no gradient, so that none that is estimated decides alone
 		}
+	}
+	switch {
+	case c.MatchGap && (c.Resume || c.Until > 0 || c.INT8 != ""):
+		return nil, nil, errors.New("--match-gap takes none of --resume, --until and --int8")
+	case c.Samples < 0:
+		return nil, nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
 	}
 	model, err := g.load(c.Model)
 	if err != nil {
@@ -296,7 +383,7 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	if err := e.Validate(); err != nil {
 		return nil, nil, err
 	}
-	if info, err := os.Stat(c.Model); err == nil && info.IsDir() && g.JSON == "" {
+	if g.JSON == "" && isFolder(c.Model) {
 		e.Ledger = filepath.Join(c.Model, ledgerName)
 	}
 	if c.Resume && e.Ledger == "" {

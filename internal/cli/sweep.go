@@ -44,7 +44,8 @@ type sweepCmd struct {
 }
 
 func (sweepCmd) Help() string {
-	return `Trains recipes x radii x seeds, attacks every model, and writes table.md, table.csv, results.json and figures.
+	return `Trains recipes x radii x seeds, attacks every model, and writes table.md, table.csv, results.json,
+figures and report.html.
 However it is stopped, the same command goes on with it. Each run is an ordinary run folder in --out.
 Methods take as many of the teachers as they need, the robust one first. --seed is that of the teachers trained
 here, of the choice of test images and of the attacks.
@@ -152,7 +153,8 @@ func (c *sweepCmd) plan(g *globals) (*sweep, error) {
 	return s, s.addStudents(presets)
 }
 
-// presets finds the recipes, and the radius of the attacks where it is not given: that of the recipes as they are.
+// presets finds the recipes, and the radius of the attacks where it is not given: that at which they are judged, the same
+// for all recipes of a data set.
 func (c *sweepCmd) presets() (all []recipe.Preset, err error) {
 	for _, list := range []struct {
 		flag  string
@@ -163,7 +165,6 @@ func (c *sweepCmd) presets() (all []recipe.Preset, err error) {
 			return nil, fmt.Errorf("%s names something twice", list.flag)
 		}
 	}
-	var radius recipe.Preset
 	for _, name := range slices.Concat(c.Recipe, c.Once) {
 		p, err := recipe.Find(name)
 		if err != nil {
@@ -173,18 +174,9 @@ func (c *sweepCmd) presets() (all []recipe.Preset, err error) {
 		if p.Data != all[0].Data {
 			return nil, fmt.Errorf("recipe %s is for %s, but %s is for %s; a sweep has one data set", name, p.Data, all[0].Recipe, all[0].Data)
 		}
-		if p.Search.Steps == 0 || c.AttackEps > 0 {
-			continue
+		if c.AttackEps == 0 {
+			c.AttackEps = p.AttackedAt()
 		}
-		if radius.Recipe == "" {
-			radius = p
-		}
-		if p.AttackedAt() != radius.AttackedAt() {
-			return nil, fmt.Errorf("recipes %s and %s have different radii; say with --attack-eps at which to attack", radius.Recipe, name)
-		}
-	}
-	if c.AttackEps == 0 {
-		c.AttackEps = radius.AttackedAt()
 	}
 	if c.AttackEps == 0 {
 		return nil, errors.New("no recipe has a radius; say with --attack-eps at which to attack, such as 8/255")
@@ -346,32 +338,38 @@ func (s *sweep) measure() error {
 		}
 		return nil
 	}
-	costs := map[string]recipe.Compute{}
-	images := map[string]int{}
+	type known struct {
+		cost   recipe.Compute
+		images int
+	}
+	measured := map[line]known{} // neither radius nor seed changes it
 	var budget int64
 	for _, m := range s.models {
 		if m.given {
 			continue
 		}
-		name := m.settings.Recipe
-		if _, known := costs[name]; !known {
+		of := m.line
+		of.epsilon = 0
+		c, done := measured[of]
+		if !done {
 			job, err := recipe.Join(m.settings, s.images, s.teachersOf(m.settings))
 			if err != nil {
 				return err
 			}
-			if costs[name], err = job.Compute(s.backend); err != nil {
-				return fmt.Errorf("%s: %w", name, err)
+			if c.cost, err = job.Compute(s.backend); err != nil {
+				return fmt.Errorf("%s: %w", m.settings.Recipe, err)
 			}
-			images[name] = job.Train.Len()
+			c.images = job.Train.Len()
+			measured[of] = c
 		}
 		switch {
 		case !s.EqualCompute || m.teacher > 0:
 		case budget == 0:
-			budget = m.settings.MACs(costs[name], images[name])
+			budget = m.settings.MACs(c.cost, c.images)
 		default:
-			m.settings.Spend(budget, costs[name], images[name])
+			m.settings.Spend(budget, c.cost, c.images)
 		}
-		m.macs = m.settings.MACs(costs[name], images[name])
+		m.macs = m.settings.MACs(c.cost, c.images)
 	}
 	return nil
 }

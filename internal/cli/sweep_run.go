@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
 	"reflect"
 	"time"
 
+	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/eval"
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/report"
@@ -91,7 +94,7 @@ func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
 		was.Versions = header.Versions // a finished measurement stays one when the program changes
 		if reflect.DeepEqual(was, header) {
 			m.result = done
-			return nil
+			return s.page(ctx, m, e, false)
 		}
 	}
 	s.announce(i, m, "attacking")
@@ -106,7 +109,23 @@ func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
 		fmt.Fprintf(s.g.env.Stderr, "%s: warning: %s\n", m.path, w)
 	}
 	m.result, m.attacked = result, result.Elapsed.Seconds()
-	return nil
+	return s.page(ctx, m, e, true)
+}
+
+// page makes the page of a run folder where there is none or what it shows has changed.
+func (s *sweep) page(ctx context.Context, m *swept, e eval.Evaluation, changed bool) error {
+	if _, err := os.Stat(filepath.Join(m.path, pageName)); m.given || err == nil && !changed {
+		return nil
+	}
+	var teacher *classifier.Model
+	if taught := s.teachersOf(m.settings); len(taught) > 0 {
+		teacher = taught[0]
+	}
+	if err := showExamples(ctx, s.backend, e, teacher, m.path); err != nil {
+		return err
+	}
+	_, err := writePage(m.path)
+	return err
 }
 
 // announce says what comes next and how long the rest of the sweep takes.

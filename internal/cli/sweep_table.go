@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"time"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/eval"
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/threat"
@@ -127,8 +129,13 @@ func (s *sweep) lines() []*lineResult {
 	return all
 }
 
-// last is the attack that was asked for last, by which tables and figures judge.
-func (s *sweep) last() string { return s.suites[len(s.suites)-1].Name }
+// last is the attack that was asked for last, by which tables and figures judge; clean without any.
+func (s *sweep) last() string {
+	if len(s.suites) == 0 {
+		return "clean"
+	}
+	return s.suites[len(s.suites)-1].Name
+}
 
 func (s *sweep) conditions() report.Conditions {
 	return report.Conditions{Data: s.images.Name + " test", Images: s.test.Len(), Norm: threat.Linf.String(), Epsilon: threat.Format(float64(s.AttackEps))}
@@ -203,7 +210,7 @@ func (s *sweep) table(lines []*lineResult) *report.Table {
 	}
 	about := fmt.Sprintf("%d images of %s; %s perturbations, eps %s. Accuracies in percent", c.Images, c.Data, c.Norm, c.Epsilon)
 	if spreads {
-		about += ", ± their standard deviation over seeds " + strings.Trim(fmt.Sprint(s.Seeds), "[]")
+		about += ", ± their standard deviation over seeds " + strings.ReplaceAll(strings.Trim(fmt.Sprint(s.Seeds), "[]"), " ", ", ")
 	}
 	if len(s.suites) > 0 {
 		about += "; worst class: the lowest of a class under " + s.last()
@@ -219,10 +226,18 @@ func (s *sweep) table(lines []*lineResult) *report.Table {
 	return t
 }
 
-// write leaves the table and the figures of what was measured so far in --out.
+// write leaves the table, the figures and the page of what was measured so far in --out.
 func (s *sweep) write() error {
 	lines := s.lines()
 	table := s.table(lines)
+	figures, err := s.figures(lines)
+	if err != nil {
+		return err
+	}
+	page, err := s.overview(table, figures)
+	if err != nil {
+		return err
+	}
 	results := func(w io.Writer) error {
 		text, err := json.MarshalIndent(lines, "", "  ")
 		if err == nil {
@@ -230,11 +245,7 @@ func (s *sweep) write() error {
 		}
 		return err
 	}
-	files := map[string]func(io.Writer) error{"table.md": table.Markdown, "table.csv": table.CSV, "results.json": results}
-	figures, err := s.figures(lines)
-	if err != nil {
-		return err
-	}
+	files := map[string]func(io.Writer) error{"table.md": table.Markdown, "table.csv": table.CSV, "results.json": results, pageName: page.HTML}
 	for name, figure := range figures {
 		files[name] = figure.SVG
 	}
@@ -244,6 +255,46 @@ func (s *sweep) write() error {
 		}
 	}
 	return nil
+}
+
+// overview is the page of the sweep: its table and figures, and what a comparison shows of the first model of each line.
+func (s *sweep) overview(table *report.Table, figures map[string]*report.Figure) (*report.Page, error) {
+	var models []report.Model
+	var runs []string
+	var one *eval.Result
+	seen := map[line]bool{}
+	for _, m := range s.models {
+		if m.result == nil || m.given || seen[m.line] {
+			continue
+		}
+		seen[m.line], one = true, m.result
+		name := m.name
+		if m.epsilon > 0 {
+			name += " " + threat.Format(float64(m.epsilon))
+		}
+		seconds := time.Duration(m.seconds * float64(time.Second))
+		models = append(models, *describe(name, m.network, m.result, seconds, m.result.Header.Selection))
+		runs = append(runs, m.path)
+	}
+	accuracy := report.Section{Title: "Accuracy", Parts: []report.Part{table}}
+	for _, name := range slices.Sorted(maps.Keys(figures)) {
+		accuracy.Parts = append(accuracy.Parts, figures[name])
+	}
+	if one == nil { // teachers alone
+		return &report.Page{Title: "Sweep", Sections: []report.Section{accuracy}}, nil
+	}
+	page, err := comparison("Sweep", s.Out, models, runs, one)
+	if err != nil {
+		return nil, err
+	}
+	if bars, err := report.WorstClasses("Worst classes under attack", s.conditions(), s.last(), models); err == nil { // else nothing to draw
+		accuracy.Parts = append(accuracy.Parts, bars)
+	}
+	page.Sections[0] = accuracy
+	if len(s.Seeds) > 1 {
+		page.About = fmt.Sprintf("Curves, images and links are of seed %d.", s.Seeds[0])
+	}
+	return page, nil
 }
 
 // figures are clean against robust accuracy and, where there are several radii, both against them.
@@ -314,7 +365,7 @@ func (s *sweep) show() error {
 		if err := s.table(lines).Text(s.g.env.Stdout); err != nil {
 			return err
 		}
-		fmt.Fprintf(s.g.env.Stdout, "\nThe runs, table.md, table.csv, results.json and the figures are in %s.\n", s.Out)
+		fmt.Fprintf(s.g.env.Stdout, "\nThe runs, table.md, table.csv, results.json and figures are in %s; look at %s.\n", s.Out, filepath.Join(s.Out, pageName))
 	}
 	return s.g.writeJSON(lines)
 }

@@ -90,6 +90,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	}
 	fmt.Fprintf(g.env.Stdout, "epoch %d of %d chosen (%s): %s; in %s\n", result.Chosen.Epoch, settings.Epochs,
 		job.Selection(), held(result.Chosen.Score), c.Out)
+	page, err := writePage(c.Out)
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(g.env.Stdout, "report: %s\n", page)
 	fmt.Fprintf(g.env.Stdout, "next: adaad evaluate --model %s%s\n", c.Out, dataDirFlag(c.DataDir))
 	return g.writeJSON(result.Chosen)
 }

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"math/big"
 	"reflect"
+	"runtime"
 	"strings"
 	"testing"
 )
@@ -150,6 +151,26 @@ func TestHostileValuesEnd(t *testing.T) {
 		}
 		if Kind(v) == "" {
 			t.Errorf("%s has no kind", name)
+		}
+	}
+}
+
+// The instructions that make most of a byte stay within a few hundred bytes for it, what is thrown away included.
+func TestMemoryIsBounded(t *testing.T) {
+	const n = 1 << 18
+	for name, unit := range map[string]string{
+		"None": "N", "dicts": "}", "lists": "]", "marks": "(", "copies": "N2", "memo": "N\x94", "tuples": "N\x85", "calls": "ca\nThing\n)R",
+		"integers": "\x8a\x08\xff\xff\xff\xff\xff\xff\xff\x7f", "entries": "}J\x00\x00\x00\x00Ns",
+	} {
+		raw := []byte(strings.Repeat(unit, n/len(unit)) + "N.")
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		if _, _, err := Load(raw, 0, small{}); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		runtime.ReadMemStats(&after)
+		if share := float64(after.TotalAlloc-before.TotalAlloc) / float64(len(raw)); share > 400 {
+			t.Errorf("%s: %.0f bytes for one of the pickle, expected at most 400", name, share)
 		}
 	}
 }

@@ -13,6 +13,7 @@ import (
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 
+	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/internal/rng"
 	"github.com/adaad-go/adaad/zoo"
 )
@@ -132,6 +133,16 @@ func Time(run func() error, budget time.Duration) (time.Duration, error) {
 	took = took[1:]
 	slices.Sort(took)
 	return took[len(took)/2], nil
+}
+
+// Latency is the median time of one forward pass over one image, with weights that never change.
+func Latency(backend compute.Backend, model *classifier.Model, budget time.Duration) (time.Duration, error) {
+	h, w, c := model.Input()
+	work, err := Logits(backend, model, Images{X: tensors.FromShape(shapes.Make(dtypes.Float32, 1, h, w, c))})
+	if err != nil {
+		return 0, err
+	}
+	return Time(func() error { _, err := work(); return err }, budget)
 }
 
 // Prepare puts operands on the backend; each call of run does the work once, and done frees what it holds.

@@ -11,10 +11,12 @@ computed from exactly what is in the file.
 loads what exports.json in FOLDER lists (file, name of the module it is for) strictly into that module and writes the
 module's logits for the same images to logits.json.
 """
+import argparse
 import collections
 import json
 import sys
 
+import numpy
 import torch
 from torch import nn
 from torch.nn import functional as F
@@ -311,7 +313,8 @@ def write(folder):
     other = collections.OrderedDict((k, torch.zeros_like(v)) for k, v in state.items())
     data_parallel = collections.OrderedDict(("module." + k, v) for k, v in state.items())
     case("state_dict", "resnet8-w8", net,
-         {"epoch": 3, "best": torch.tensor(0.5), "state_dict": data_parallel, "optimizer": optimizer.state_dict()})
+         {"epoch": 3, "best": torch.tensor(0.5), "state_dict": data_parallel, "optimizer": optimizer.state_dict(),
+          "args": argparse.Namespace(lr=0.1, device=torch.device("cpu")), "acc": numpy.float64(61.5), "losses": numpy.ones(3)})
     case("net", "resnet8-w8", net, {"net": state, "acc": 61.5, "ema": other})
     case("model", "resnet8-w8", net,
          {"model": collections.OrderedDict(("module.model." + k, v) for k, v in state.items())}, **legacy)

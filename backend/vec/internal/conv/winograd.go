@@ -26,6 +26,7 @@ type winograd struct {
 const (
 	winogradCache = 512 << 10 / 4 // elements of one task's transformed input and products
 	planes        = kern.WinogradPlanes
+	smallPlane    = 1024 // weights of a plane up to which a tile goes through all planes, and the weights stay in a cache
 )
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
@@ -150,9 +151,14 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
 		w.transformInput(in, w.inRow, w.inPlane, first, count, x, 0, w.cin)
-		for p := range planes {
-			multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
-				products[p*w.outPlane:], w.outRow, false)
+		if w.cin*w.cout <= smallPlane {
+			multiplyAll(w.set, planes, count, w.cout, w.cin, in, w.inPlane, w.inRow, right{weights, w.cin, 0}, w.weights,
+				products, w.outPlane, w.outRow)
+		} else {
+			for p := range planes {
+				multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
+					products[p*w.outPlane:], w.outRow, false)
+			}
 		}
 		o.transform(products, w.outRow, w.outPlane, first, count, 0, w.cout, buf)
 	})
@@ -346,7 +352,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			w.set.WinogradWeightsGrad(out[9*r*width:], width, sums[r*width:], sumPlane, width/lanes)
 		}
 		if chunks == 1 {
-			w.storeGradient(dst, out, i, height, o, width)
+			storeGradient(w.set, dst, 3, 3, out, width, i, height, o, width)
 		}
 	})
 	if chunks == 1 {
@@ -365,7 +371,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		for c := 1; c < chunks; c++ {
 			w.set.Add(sum, sum, pieces[c*piece+9*r*width:][:size])
 		}
-		w.storeGradient(dst, sum, i*ci+r, height, o*co, width)
+		storeGradient(w.set, dst, 3, 3, sum, width, i*ci+r, height, o*co, width)
 	})
 }
 
@@ -380,29 +386,5 @@ func (w *winograd) transformGradient(dst []float32, row, plane, first, count int
 		}
 		w.set.WinogradGradient(dst[i*row:], plane, &rows, 4*t.x*w.cout+channel, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
 		t = w.next(t)
-	}
-}
-
-// storeGradient writes the gradient of height input channels from i on and width output channels from o on, given as
-// [height][9][width].
-func (w *winograd) storeGradient(dst Kernel, g []float32, i, height, o, width int) {
-	base := dst.Base + i*dst.SI + o*dst.SO
-	if dst.SW == 1 && dst.SH == 3 && dst.SI == 9 && dst.SO > 0 {
-		w.set.Transpose(dst.Data[base:], dst.SO, g, width, 9*height, width, 0)
-		return
-	}
-	for r := range height {
-		for t := range 9 {
-			at := base + r*dst.SI + t/3*dst.SH + t%3*dst.SW
-			row := g[(9*r+t)*width:][:width]
-			if dst.SO == 1 {
-				copy(dst.Data[at:], row)
-				continue
-			}
-			for _, v := range row {
-				dst.Data[at] = v
-				at += dst.SO
-			}
-		}
 	}
 }
