@@ -272,17 +272,9 @@ def prepare(job):
     return logits
 
 
-def export(job):
-    """Writes the student as an ONNX file, for ONNX Runtime."""
-    net = network(job["student"])
-    torch.onnx.export(net, torch.zeros(job["batch"], 3, 32, 32), job["onnx"], input_names=["x"], output_names=["logits"])
-
-
 def main():
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
-    if job["work"] == "export":
-        return export(job)
     work = prepare(job)
     print("ready", torch.__version__, flush=True)
     for _ in sys.stdin:
