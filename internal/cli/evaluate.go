@@ -93,7 +93,7 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if c.MatchGap {
 		return c.matchGap(ctx, g, backend, e, teacher)
 	}
-	beside, besideCard, err := c.beside(e)
+	beside, err := c.beside(e)
 	if err != nil {
 		return usage(fmt.Errorf("--int8: %w", err))
 	}
@@ -103,7 +103,7 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	}
 	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
 	if beside != nil {
-		quantized, err := c.measure(ctx, g, backend, beside, c.INT8, besideCard)
+		quantized, err := c.measure(ctx, g, backend, beside, c.INT8, nil)
 		if err != nil {
 			return err
 		}
@@ -164,19 +164,14 @@ func (c *evaluateCmd) measure(ctx context.Context, g *globals, backend compute.B
 	return result, err
 }
 
-// beside is the same evaluation of the model that --int8 names, and that model's card or nil. Its record is beside that of
-// the other.
-func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Card, error) {
+// beside is the same evaluation of the model that --int8 names, or nil. Its record is beside that of the other.
+func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, error) {
 	if c.INT8 == "" {
-		return nil, nil, nil
+		return nil, nil
 	}
 	model, err := weights.Load(c.INT8)
 	if err != nil {
-		return nil, nil, err
-	}
-	card, err := weights.LoadCard(c.INT8)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+		return nil, err
 	}
 	b := *e
 	b.Model = model
@@ -184,7 +179,7 @@ func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Car
 		extension := filepath.Ext(e.Ledger)
 		b.Ledger = strings.TrimSuffix(e.Ledger, extension) + "-int8" + extension
 	}
-	return &b, card, b.Validate()
+	return &b, b.Validate()
 }
 
 // writePage makes the page of the run folder and says where it is.

@@ -35,8 +35,8 @@ func TestONNXOutAndIn(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if card.Model != "resnet8-w4" || card.Data != "shapes" || len(card.Accuracies) != 2 || card.Accuracies[1].Images != 20 {
-		t.Errorf("the card in int8 is %+v, expected the two accuracies that were measured of it", card)
+	if card.Model != "resnet8-w4" || card.Data != "shapes" || len(card.Accuracies) != 0 {
+		t.Errorf("the card in int8 is %+v, expected the run's without its accuracies, which are of other values", card)
 	}
 	for want, args := range map[string][]string{
 		"written in no other format":   {"export", float, "--out", filepath.Join(dir, "x.safetensors")},
