@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/train"
@@ -21,13 +22,19 @@ type trainCmd struct {
 	Teacher []string `help:"Model file or run folder to learn from; again for a second one." placeholder:"FILE"`
 
 	changes
-	Eps *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
-	Set []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
+	Eps       *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
+	Precision string         `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
+	Set       []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
 
 	Out        string `help:"Run folder; made if it is not there." placeholder:"DIR" required:""`
 	Resume     bool   `help:"Go on with the run in --out, with its settings."`
 	Checkpoint string `help:"What to resume from: last, last.prev or best." default:"last" enum:"last,last.prev,best"`
+
+	Minutes float64 `help:"Stop after so many minutes with everything saved, for --resume to go on; 0 trains to the end." placeholder:"M"`
 }
+
+// errTimeUp is why a run stopped that was to take only so long.
+var errTimeUp = errors.New("its minutes are over")
 
 // changes are the settings that have flags of their own, whatever is trained.
 type changes struct {
@@ -56,10 +63,18 @@ func (trainCmd) Help() string {
 	return `Examples:
   adaad train --recipe pgd-at-cifar10-resnet20 --data-dir data --out runs/teacher
   adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher --out runs/student
-  adaad train --resume --data-dir data --out runs/student`
+  adaad train --resume --data-dir data --out runs/student --minutes 25`
 }
 
 func (c *trainCmd) Run(ctx context.Context, g *globals) error {
+	if !(c.Minutes >= 0) {
+		return usage(fmt.Errorf("--minutes is %g, expected 0 (to the end) or more", c.Minutes))
+	}
+	if c.Minutes > 0 {
+		var done context.CancelFunc
+		ctx, done = context.WithTimeoutCause(ctx, time.Duration(c.Minutes*float64(time.Minute)), errTimeUp)
+		defer done()
+	}
 	settings, err := c.settings(g)
 	if err != nil {
 		return usage(err)
@@ -83,8 +98,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	switch {
 	case errors.As(err, &refused):
 		return usage(err)
+	case errors.Is(err, errTimeUp):
+		fmt.Fprintf(g.env.Stdout, "%v; go on with: %s\n", err, c.goOn())
+		return nil
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w; go on with: adaad train --resume --out %s", err, c.Out)
+		return fmt.Errorf("%w; go on with: %s", err, c.goOn())
 	case err != nil:
 		return err
 	}
@@ -97,6 +115,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	fmt.Fprintf(g.env.Stdout, "report: %s\n", page)
 	fmt.Fprintf(g.env.Stdout, "next: adaad evaluate --model %s%s\n", c.Out, dataDirFlag(c.DataDir))
 	return g.writeJSON(result.Chosen)
+}
+
+// goOn is the command that resumes the run.
+func (c *trainCmd) goOn() string {
+	return "adaad train --resume --out " + c.Out + dataDirFlag(c.DataDir)
 }
 
 // settings are the recipe's, the method's or the resumed run's, with what the flags change.
@@ -124,6 +147,9 @@ func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
 	}
 	if c.Data != "" {
 		s.Data = c.Data
+	}
+	if c.Precision != "" {
+		s.Precision = c.Precision
 	}
 	c.changes.apply(&s)
 	if len(c.Teacher) > 0 {
