@@ -39,6 +39,7 @@ import (
 	"github.com/adaad-go/adaad/internal/speed"
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/weights/onnx"
 	"github.com/adaad-go/adaad/zoo"
 )
 
@@ -50,7 +51,7 @@ var onnxruntime string
 
 // job is what one side is to do; the scripts read it as JSON.
 type job struct {
-	Work         string    `json:"work"` // adaad, pgd-at, pgd, logits, conv, gemm; export makes an ONNX file
+	Work         string    `json:"work"` // adaad, pgd-at, pgd, logits, conv, gemm
 	Threads      int       `json:"threads"`
 	Student      *network  `json:"student,omitempty"`
 	Teacher      *network  `json:"teacher,omitempty"`
@@ -236,14 +237,8 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 		ours, theirs := []string{self, "-job"}, []string{python, script}
 		if r.other == "ONNX Runtime" {
 			r.job.ONNX, r.job.Module = filepath.Join(dir, "student.onnx"), module
-			export := r.job
-			export.Work = "export"
-			text, err := json.Marshal(export)
-			if err != nil {
-				return err
-			}
-			if out, err := exec.Command(python, script, string(text)).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: exporting: %w: %s", r.name, err, out)
+			if err := export(r.job.Student.File, r.job.ONNX); err != nil {
+				return fmt.Errorf("%s: exporting: %w", r.name, err)
 			}
 			theirs = []string{"node", node}
 		}
@@ -266,6 +261,19 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 		return table.Markdown(os.Stdout)
 	}
 	return table.Text(os.Stdout)
+}
+
+// export writes a model as ONNX, batch norms folded, as adaad export does.
+func export(model, path string) error {
+	m, err := weights.Load(model)
+	if err != nil {
+		return err
+	}
+	f, err := onnx.Export(m, onnx.Options{})
+	if err != nil {
+		return err
+	}
+	return weights.SaveONNX(path, f)
 }
 
 // processor is the processor's name, where the system tells.

@@ -312,17 +312,9 @@ def prepare(job, place):
     return logits
 
 
-def export(job):
-    """Writes the student as an ONNX file, for ONNX Runtime."""
-    net = network(job["student"])
-    torch.onnx.export(net, torch.zeros(job["batch"], 3, 32, 32), job["onnx"], input_names=["x"], output_names=["logits"])
-
-
 def main():
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
-    if job["work"] == "export":
-        return export(job)
     place = Place(job)
     work = prepare(job, place)
     print("ready PyTorch", torch.__version__, *place.words, flush=True)
