@@ -444,7 +444,7 @@ func TestAKilledEvaluationResumes(t *testing.T) {
 		e.Ledger, e.Resume, e.BatchSize = path, true, 2
 		batches := 0
 		e.Progress = func(Progress) {
-			if batches++; batches == 10 {
+			if batches++; batches == 15 {
 				self, err := os.FindProcess(os.Getpid())
 				if err == nil {
 					err = self.Kill()

@@ -34,8 +34,12 @@ type span struct {
 	_    [48]byte
 }
 
-// awake is how often a worker looks for new work before it sleeps: some tens of microseconds.
-const awake = 20000
+// awake is how often a worker looks for new work before it sleeps, some hundreds of microseconds in all: to be woken takes
+// as long. Every few looks it lets others run, such as those that make the next work.
+const (
+	awake = 200000
+	polls = 100
+)
 
 func newPool(workers int) *pool {
 	p := &pool{workers: workers, asleep: make([]atomic.Bool, workers), wake: make([]chan struct{}, workers)}
@@ -110,7 +114,10 @@ func (p *pool) work(w int) {
 	var last *loop
 	for {
 		l := p.current.Load()
-		for spins := 0; l == last && spins < awake; spins++ {
+		for spins := 1; l == last && spins < awake; spins++ {
+			if spins%polls == 0 {
+				runtime.Gosched()
+			}
 			l = p.current.Load()
 		}
 		if l == last {
