@@ -444,7 +444,7 @@ func TestAKilledEvaluationResumes(t *testing.T) {
 		e.Ledger, e.Resume, e.BatchSize = path, true, 2
 		batches := 0
 		e.Progress = func(Progress) {
-			if batches++; batches == 10 {
+			if batches++; batches == 15 {
 				self, err := os.FindProcess(os.Getpid())
 				if err == nil {
 					err = self.Kill()
@@ -693,7 +693,7 @@ func TestOtherClassifiers(t *testing.T) {
 		t.Fatal(err)
 	}
 	text := strings.Join(r.Warnings, "\n")
-	for _, want := range []string{"16 of 16 images have a gradient of exactly zero", "square broke"} {
+	for _, want := range []string{"30 of 30 images have a gradient of exactly zero", "square broke"} {
 		if !strings.Contains(text, want) {
 			t.Errorf("the warnings are %q, want one with %q", text, want)
 		}

@@ -34,9 +34,13 @@ type span struct {
 	_    [48]byte
 }
 
-// awake is how often a worker looks for new work before it sleeps: about half a millisecond. To be woken takes longer than
-// many a loop for a single image.
-const awake = 500000
+const (
+	// awake is how often a worker looks for new work before it sleeps: about half a millisecond. To be woken takes longer
+	// than many a loop for a single image.
+	awake = 500000
+	// polls is after how many looks it lets others run, such as those that make the next work.
+	polls = 100
+)
 
 func newPool(workers int) *pool {
 	p := &pool{workers: workers, asleep: make([]atomic.Bool, workers), wake: make([]chan struct{}, workers)}
@@ -111,7 +115,10 @@ func (p *pool) work(w int) {
 	var last *loop
 	for {
 		l := p.current.Load()
-		for spins := 0; l == last && spins < awake; spins++ {
+		for spins := 1; l == last && spins < awake; spins++ {
+			if spins%polls == 0 {
+				runtime.Gosched()
+			}
 			l = p.current.Load()
 		}
 		if l == last {
