@@ -24,6 +24,7 @@ type Job struct {
 	Teachers []*classifier.Model
 	Train    *data.Set
 	Held     *data.Set // held out of the training images; it chooses the checkpoint
+	Assumed  []string  // what the teachers' files leave open and was taken, a sentence each
 
 	method    distill.Method
 	augment   data.Augmentation
@@ -41,11 +42,11 @@ func Prepare(s Settings, dataDir string) (*Job, error) {
 	}
 	var teachers []*classifier.Model
 	for _, path := range s.Teachers {
-		teacher, err := weights.Load(path)
+		teacher, assumed, err := weights.LoadAssuming(path)
 		if err != nil {
 			return nil, fmt.Errorf("--teacher: %w", err)
 		}
-		teachers = append(teachers, teacher)
+		teachers, j.Assumed = append(teachers, teacher), append(j.Assumed, assumed...)
 	}
 	set, err := data.Open(s.Data, dataDir, data.Train, data.Options{})
 	if err != nil {
@@ -188,8 +189,7 @@ func (j *Job) readTraining() error {
 	case s.SWA > 0:
 		j.average = train.SWA{From: int(math.Ceil(s.SWA * float64(s.Epochs)))}
 	}
-	eps := float64(s.AttackedAt())
-	j.validate = threat.Model{Epsilon: eps, StepSize: eps / 4, Steps: s.ValidationSteps, Start: threat.Uniform}
+	j.validate = validation(float64(s.AttackedAt()), s.ValidationSteps)
 	return j.validate.Validate()
 }
 
@@ -290,7 +290,7 @@ func phases(m distill.Method, ramp int) []train.Phase {
 func (j *Job) card(version string) weights.Card {
 	return weights.Card{
 		Classes: j.Train.Classes, Data: j.Settings.Data, Method: j.Settings.Method, Recipe: j.Settings.Recipe,
-		Seed: j.Settings.Seed, Version: version, Selection: j.Selection(),
+		Seed: j.Settings.Seed, HeldOut: j.Settings.HeldOut, Version: version, Selection: j.Selection(),
 	}
 }
 
@@ -299,12 +299,11 @@ func (j *Job) measured(c train.Chosen) []weights.Measured {
 	if c.Score == nil {
 		return nil
 	}
-	const of = "held-out training images"
-	all := []weights.Measured{{Attack: "clean", Images: c.Images, Of: of, Accuracy: c.Clean}}
+	all := []weights.Measured{{Attack: "clean", Images: c.Images, Of: weights.HeldOutImages, Accuracy: c.Clean}}
 	if v := j.validate; v.Steps > 0 {
 		all = append(all, weights.Measured{
 			Attack: fmt.Sprintf("pgd-%d", v.Steps), Norm: v.Norm.String(), Epsilon: threat.Format(v.Epsilon),
-			Images: c.Images, Of: of, Accuracy: c.Robust,
+			Images: c.Images, Of: weights.HeldOutImages, Accuracy: c.Robust,
 		})
 	}
 	return all

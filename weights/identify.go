@@ -22,6 +22,10 @@ type Hints struct {
 	Mean, Std []float64 // what it normalises images in [0,1] with, one value per channel
 }
 
+func (h Hints) none() bool {
+	return h.Model == "" && h.Input == [3]int{} && len(h.Mean)+len(h.Std) == 0
+}
+
 // Identity is what a file's tensors are: the weights of a network, under its names.
 type Identity struct {
 	Network classifier.Network
@@ -30,7 +34,7 @@ type Identity struct {
 	// Normalisation says where the constants come from that the network normalises its images with; it is empty where it
 	// does not.
 	Normalisation string
-	// Assumed says, a sentence each, what the file leaves open and was taken.
+	// Assumed is what the file leaves open and was taken.
 	Assumed []string
 	// Missing, Unexpected and Wrong are the tensors that do not fit the network.
 	Missing, Unexpected []string
@@ -62,7 +66,7 @@ func (f *File) Identify(h Hints) (*Identity, error) {
 }
 
 func (f *File) identify(h Hints) (*Identity, error) {
-	if text, ours := f.Metadata[aboutKey]; ours && h.Model == "" {
+	if text, ours := f.Metadata[aboutKey]; ours && h.none() {
 		var a about
 		if err := json.Unmarshal([]byte(text), &a); err != nil {
 			return nil, fmt.Errorf("metadata %q is %q, expected model, classes and input", aboutKey, text)
@@ -206,12 +210,14 @@ func (id *Identity) size(model string, shapes map[string][]int, hint [3]int) (cl
 		return 0, input, err
 	}
 	classes, input = 10, hint
-	channels := 0
+	channels, first := 3, true
 	for _, p := range sample.Params() {
 		shape := shapes[p.Name]
 		switch {
-		case p.Kind == classifier.ConvWeight && channels == 0 && len(shape) == 4:
-			channels = shape[1]
+		case p.Kind == classifier.ConvWeight && first:
+			if first = false; len(shape) == 4 {
+				channels = shape[1]
+			}
 		case p.Kind == classifier.LinearWeight && len(shape) == 2:
 			classes = shape[0]
 		}
@@ -336,6 +342,15 @@ func (id *Identity) Closest(name string) string {
 		return near[0]
 	}
 	return ""
+}
+
+// Assumptions are sentences of what the file leaves open and was taken.
+func (id *Identity) Assumptions() []string {
+	var all []string
+	for _, a := range id.Assumed {
+		all = append(all, fmt.Sprintf("%s is taken to have %s", id.path, a))
+	}
+	return all
 }
 
 // Constants are the mean and the deviation that the network normalises its images with, nil where it does not.

@@ -10,9 +10,11 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/weights/onnx"
 	"github.com/gomlx/compute/dtypes/float16"
 	"github.com/gomlx/gomlx/core/tensors"
 )
@@ -45,6 +47,7 @@ type Measured struct {
 	StepSize string  `json:"step_size,omitempty"` // where it is not the attack's own
 	Images   int     `json:"images"`
 	Of       string  `json:"of"`             // TestImages or HeldOutImages
+	Data     string  `json:"data,omitempty"` // of which set, where it is not the card's
 	Seed     uint64  `json:"seed,omitempty"` // of the images' choice and the attack's draws
 	Accuracy float64 `json:"accuracy"`
 }
@@ -54,6 +57,19 @@ const (
 	TestImages    = "test"
 	HeldOutImages = "held-out training images"
 )
+
+// Put adds an accuracy, in the place of one that was measured in the same way on as many images.
+func (c *Card) Put(m Measured) {
+	i := slices.IndexFunc(c.Accuracies, func(old Measured) bool {
+		old.Accuracy = m.Accuracy
+		return old == m
+	})
+	if i < 0 {
+		c.Accuracies = append(c.Accuracies, m)
+		return
+	}
+	c.Accuracies[i] = m
+}
 
 // about is the metadata that lets a file of weights stand alone.
 type about struct {
@@ -70,6 +86,9 @@ const tracked = "num_batches_tracked"
 const extension = ".safetensors"
 
 func cardPath(path string) string { return strings.TrimSuffix(path, extension) + ".json" }
+
+// SaveCard writes the card of a model file or run folder.
+func SaveCard(path string, c *Card) error { return c.Write(cardPath(modelPath(path))) }
 
 // Write writes the card.
 func (c Card) Write(path string) error {
@@ -136,18 +155,30 @@ func Open(path, entry string) (*File, error) {
 	return f, err
 }
 
-// Load reads a model from a safetensors or PyTorch file or from a run folder. Files that do not say which network they
-// hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify].
+// Load reads a model from a safetensors, PyTorch or ONNX file or from a run folder. Files of weights that do not say which
+// network they hold, as those that this program writes do, are recognised by names and shapes: see [File.Identify]. What an
+// ONNX file computes is said there: see [onnx.File.Model].
 func Load(path string) (*classifier.Model, error) {
+	m, _, err := LoadAssuming(path)
+	return m, err
+}
+
+// LoadAssuming is Load that says, a sentence each, what the file leaves open and was taken.
+func LoadAssuming(path string) (m *classifier.Model, assumed []string, err error) {
+	if IsONNX(path) {
+		m, err = onnx.Load(path)
+		return m, nil, err
+	}
 	f, err := Open(path, "")
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	id, err := f.Identify(Hints{})
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return id.Model()
+	m, err = id.Model()
+	return m, id.Assumptions(), err
 }
 
 // LoadAs reads the weights of a known network, under its own names.
@@ -163,6 +194,9 @@ func LoadAs(path string, net classifier.Network) (*classifier.Model, error) {
 // files have one: what stands beside others is not ours.
 func LoadCard(path string) (*Card, error) {
 	path = modelPath(path)
+	if IsONNX(path) {
+		return onnxCard(path)
+	}
 	if !strings.HasSuffix(path, extension) {
 		return nil, fmt.Errorf("%s has no card: %w", path, fs.ErrNotExist)
 	}

@@ -60,7 +60,7 @@ func strange(raw []byte) error {
 		return errors.New("at byte 0: it is a web page; was the download an error page?")
 	case bytes.HasPrefix(start, []byte("version https://git-lfs")):
 		return errors.New("at byte 0: it is a pointer of Git LFS, not the file itself; get that with git lfs pull")
-	case bytes.HasPrefix(start, []byte("\x1f\x8b")):
+	case bytes.HasPrefix(raw, []byte("\x1f\x8b")):
 		return errors.New("at byte 0: it is compressed with gzip; unpack it first")
 	case len(raw) > 262 && string(raw[257:262]) == "ustar":
 		return errors.New("at byte 0: it is a tar archive, as PyTorch before 0.2 wrote it or of something else; unpack it, or load and save it with a newer PyTorch")

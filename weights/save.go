@@ -4,6 +4,7 @@ import (
 	"archive/zip"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
@@ -68,7 +69,7 @@ func (t Tensor) narrow(dtype string) (Tensor, error) {
 		return t, err
 	}
 	t.DType, t.Data = dtype, make([]byte, 0, 2*len(values))
-	for i, v := range values {
+	for _, v := range values {
 		var bits uint16
 		switch dtype {
 		case "F16":
@@ -80,9 +81,13 @@ func (t Tensor) narrow(dtype string) (Tensor, error) {
 			return t, fmt.Errorf("values are to be %s, expected F32, F16 or BF16", dtype)
 		}
 		t.Data = binary.LittleEndian.AppendUint16(t.Data, bits)
-		if back, _ := (Tensor{DType: dtype, Shape: []int{1}, Data: t.Data[2*i:]}).Floats(); math.IsInf(float64(back[0]), 0) {
-			return t, fmt.Errorf("tensor %s is %g at index %d, which is beyond what %s holds", t.Name, v, i, dtype)
-		}
+	}
+	rounded, err := t.Floats()
+	if err != nil {
+		return t, err
+	}
+	if i := slices.IndexFunc(rounded, func(v float32) bool { return math.IsInf(float64(v), 0) }); i >= 0 {
+		return t, fmt.Errorf("tensor %s is %g at index %d, which is beyond what %s holds", t.Name, values[i], i, dtype)
 	}
 	return t, nil
 }
@@ -124,30 +129,22 @@ var storageNames = func() map[string]string {
 func writeTorch(path string, f *File) error {
 	err := WriteFile(path, func(w io.Writer) error {
 		z := zip.NewWriter(w)
-		files := []struct {
-			name string
-			data []byte
-		}{{"data.pkl", pickleOf(f.Tensors)}, {"version", []byte("3\n")}}
-		for i, t := range f.Tensors {
-			files = append(files, struct {
-				name string
-				data []byte
-			}{fmt.Sprintf("data/%d", i), t.Data})
-		}
-		for _, file := range files {
+		add := func(name string, data []byte) error {
 			// Created raw, a file has its sizes before its data, where PyTorch looks for them.
-			n := uint64(len(file.data))
+			n := uint64(len(data))
 			to, err := z.CreateRaw(&zip.FileHeader{
-				Name: "archive/" + file.name, CRC32: crc32.ChecksumIEEE(file.data), CompressedSize64: n, UncompressedSize64: n,
+				Name: "archive/" + name, CRC32: crc32.ChecksumIEEE(data), CompressedSize64: n, UncompressedSize64: n,
 			})
-			if err != nil {
-				return err
+			if err == nil {
+				_, err = to.Write(data)
 			}
-			if _, err := to.Write(file.data); err != nil {
-				return err
-			}
+			return err
 		}
-		return z.Close()
+		err := errors.Join(add("data.pkl", pickleOf(f.Tensors)), add("version", []byte("3\n")))
+		for i, t := range f.Tensors {
+			err = errors.Join(err, add(fmt.Sprintf("data/%d", i), t.Data))
+		}
+		return errors.Join(err, z.Close())
 	})
 	if err != nil {
 		return fmt.Errorf("writing %s: %w", path, err)

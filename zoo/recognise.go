@@ -38,7 +38,7 @@ func Recognise(parameters map[string][]int) (model string, assumed []string) {
 	case p.has("layers.0.conv3.weight"):
 		model = "mobilenet-v2"
 	case p.has("feature_extractor.conv1.weight"):
-		model = "small-cnn"
+		model = recogniseSmallCNN(p)
 	}
 	if strings.HasSuffix(model, "-dm") {
 		assumed = append(assumed, fmt.Sprintf("Swish between its layers: %s-relu has the same names and shapes", model))
@@ -93,6 +93,17 @@ func recogniseDeepMindWRN(p sizes) string {
 		return ""
 	}
 	return model + "-dm"
+}
+
+func recogniseSmallCNN(p sizes) string {
+	kernel := p["feature_extractor.conv1.weight"]
+	switch {
+	case len(kernel) != 4:
+		return ""
+	case kernel[0] == 32:
+		return "small-cnn"
+	}
+	return fmt.Sprintf("small-cnn-w%d", kernel[0])
 }
 
 // wideName is wrn-D-K of a first stage whose blocks' first convolutions have such names.

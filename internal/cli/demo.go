@@ -138,7 +138,7 @@ func (c *demoCmd) train(ctx context.Context, g *globals, backend compute.Backend
 	return job, result, err
 }
 
-// attackRun attacks the model of a run folder with PGD-20 and leaves the record there.
+// attackRun attacks the model of a run folder with PGD-20 and leaves the record there, and the accuracies in its card.
 func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir string, test *data.Set, selection string) (*eval.Result, error) {
 	model, err := weights.Load(dir)
 	if err != nil {
@@ -157,6 +157,13 @@ func attackRun(ctx context.Context, g *globals, backend compute.Backend, dir str
 	result, err := eval.Run(ctx, backend, e)
 	end()
 	if err != nil {
+		return nil, err
+	}
+	card, err := weights.LoadCard(dir)
+	if err != nil {
+		return nil, err
+	}
+	if err := record(dir, card, result, 0); err != nil {
 		return nil, err
 	}
 	if err := showExamples(ctx, backend, e, teacherOf(dir, test), dir); err != nil {

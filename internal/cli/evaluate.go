@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -38,18 +39,21 @@ type evaluateCmd struct {
 	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
 	Precision string        `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
+	Check     bool          `help:"Measure every accuracy in the model's card again and say which agree; exit code 1 where one does not."`
 }
 
 func (evaluateCmd) Help() string {
 	return `Every image gets a line in a record: RUN/evaluation.jsonl for a run folder, the file that --json names
 otherwise. The record grows as images are done, and --resume goes on with it. adaad compare shows what two differ in.
-A run folder gets RUN/report.html too, a page with everything that is known of the run.
+Accuracies go into the model's card too, if it has one, and a run folder gets RUN/report.html, a page with everything
+that is known of the run.
 
 Examples:
   adaad evaluate --model runs/student --data-dir data --samples 1000
   adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl
   adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%
-  adaad evaluate --model runs/student --data-dir data --samples 500 --match-gap --teacher runs/teacher`
+  adaad evaluate --model runs/student --data-dir data --samples 500 --match-gap --teacher runs/teacher
+  adaad evaluate --model student.safetensors --data-dir data --check`
 }
 
 // percent is a share that is written as a percentage: "0.5%" is 0.005.
@@ -72,11 +76,17 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	defer backend.Finalize()
-	e, err := c.prepare(g, backend)
+	if c.Check && c.MatchGap {
+		return usage(errors.New("--check and --match-gap are two different measurements, expected one of them"))
+	}
+	if c.Check {
+		return c.check(ctx, g, backend)
+	}
+	e, card, err := c.prepare(g, backend)
 	if err != nil {
 		return usage(err)
 	}
-	teacher, err := c.teacher(e.Set)
+	teacher, err := c.teacher(g, e.Set)
 	if err != nil {
 		return usage(err)
 	}
@@ -111,10 +121,14 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
 	}
 	if g.JSON == "-" {
-		return result.Write(g.env.Stdout)
+		err = result.Write(g.env.Stdout)
+	} else {
+		err = report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result)).Text(g.env.Stdout)
 	}
-	table := report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result))
-	if err := table.Text(g.env.Stdout); err != nil || g.JSON != "" || e.Ledger == "" {
+	if err == nil && card != nil && c.Until == 0 && e.Precision != string(zoo.BF16) {
+		err = record(c.Model, card, result, c.StepSize)
+	}
+	if err != nil || g.JSON != "" || e.Ledger == "" {
 		return err
 	}
 	if err := showExamples(ctx, backend, *e, teacher, c.Model); err != nil {
@@ -134,11 +148,11 @@ func (c *evaluateCmd) writePage(g *globals) error {
 }
 
 // teacher is the one that --teacher names, that of the run, or nil.
-func (c *evaluateCmd) teacher(set *data.Set) (*classifier.Model, error) {
+func (c *evaluateCmd) teacher(g *globals, set *data.Set) (*classifier.Model, error) {
 	if c.Teacher == "" {
 		return teacherOf(c.Model, set), nil
 	}
-	teacher, err := weights.Load(c.Teacher)
+	teacher, err := g.load(c.Teacher)
 	if err == nil {
 		err = eval.Fits(teacher.Network, set)
 	}
@@ -187,33 +201,103 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// prepare opens what the flags name and checks that it fits together.
-func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, error) {
+// record puts what was measured in float32 into the card of a model, as far as --check can measure it again: all but the worst case
+// and transfer, which takes a surrogate. An ONNX file holds its card and stays as it is.
+func record(model string, card *weights.Card, r *eval.Result, stepSize recipe.Radius) error {
+	if weights.IsONNX(model) {
+		return nil
+	}
+	for _, a := range r.Accuracies() {
+		if a.Name == eval.WorstCase || a.Name == "transfer" {
+			continue
+		}
+		m := weights.Measured{Attack: a.Name, Images: a.Total, Of: weights.TestImages, Seed: r.Header.Seed, Accuracy: a.Value()}
+		if a.Name != "clean" {
+			m.Norm, m.Epsilon = r.Header.Norm, threat.Format(r.Header.Epsilon)
+			if stepSize > 0 {
+				m.StepSize = threat.Format(float64(stepSize))
+			}
+		}
+		if r.Header.Data != card.Data {
+			m.Data = r.Header.Data
+		}
+		card.Put(m)
+	}
+	return weights.SaveCard(model, card)
+}
+
+// check measures every accuracy in the card again.
+func (c *evaluateCmd) check(ctx context.Context, g *globals, backend compute.Backend) error {
+	card, err := weights.LoadCard(c.Model)
+	if err != nil {
+		return usage(fmt.Errorf("--check: %w", err))
+	}
+	if len(card.Accuracies) == 0 {
+		return usage(fmt.Errorf("--check: the card of %s holds no accuracy", c.Model))
+	}
+	model, err := g.load(c.Model)
+	if err != nil {
+		return usage(fmt.Errorf("--model: %w", err))
+	}
+	t := &report.Table{Columns: []report.Column{{Name: "attack"}, {Name: "eps", Align: report.Right}, {Name: "images", Align: report.Right},
+		{Name: "of"}, {Name: "card", Align: report.Right}, {Name: "now", Align: report.Right}, {Name: "95% interval", Align: report.Right}, {Name: "agrees"}}}
+	var all []recipe.Checked
+	differ := 0
+	for _, m := range card.Accuracies {
+		progress, end := g.attackProgress()
+		r, err := recipe.Checker{Backend: backend, Model: model, Card: card, DataDir: c.DataDir, Progress: progress}.Check(ctx, m)
+		end()
+		if err != nil {
+			return explainData(err, c.DataDir)
+		}
+		agrees := "yes"
+		if !r.Agrees {
+			agrees = "no"
+			differ++
+		}
+		all = append(all, r)
+		t.Add(m.Attack, m.Epsilon, fmt.Sprint(m.Images), m.Of, report.Percent(m.Accuracy), report.Percent(r.Now),
+			report.Percent(r.Low)+" to "+report.Percent(r.High), agrees)
+	}
+	if g.JSON != "-" {
+		if err := t.Text(g.env.Stdout); err != nil {
+			return err
+		}
+	}
+	if err := g.writeJSON(all); err != nil {
+		return err
+	}
+	if differ > 0 {
+		return fmt.Errorf("%d of %d accuracies in the card of %s do not agree with what is measured now", differ, len(all), c.Model)
+	}
+	return nil
+}
+
+// prepare opens what the flags name and checks that it fits together. The card is nil where the model has none.
+func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, *weights.Card, error) {
 	switch {
 	case c.MatchGap && (c.Resume || c.Until > 0):
-		return nil, errors.New("--match-gap takes neither --resume nor --until")
+		return nil, nil, errors.New("--match-gap takes neither --resume nor --until")
 	case c.Samples < 0:
-		return nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
+		return nil, nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
 	}
-	model, err := weights.Load(c.Model)
+	model, err := g.load(c.Model)
 	if err != nil {
-		return nil, fmt.Errorf("--model: %w", err)
+		return nil, nil, fmt.Errorf("--model: %w", err)
 	}
 	if model.Network, err = zoo.InPrecision(model.Network, zoo.Precision(c.Precision)); err != nil {
-		return nil, fmt.Errorf("--precision: %w", err)
+		return nil, nil, fmt.Errorf("--precision: %w", err)
 	}
 	card, err := weights.LoadCard(c.Model)
-	if errors.Is(err, fs.ErrNotExist) {
-		card, err = &weights.Card{}, nil
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
 	}
-	if err != nil {
-		return nil, err
-	}
-	if c.Data == "" {
-		c.Data = card.Data
+	selection := ""
+	if card != nil {
+		c.Data, selection = cmp.Or(c.Data, card.Data), card.Selection
 	}
 	if c.Data == "" {
-		return nil, fmt.Errorf("--data is missing, and %s has no card that names the data it was trained on", c.Model)
+		return nil, nil, fmt.Errorf("--data is missing, and %s has no card that names the data it was trained on", c.Model)
 	}
 	search := threat.Model{Epsilon: float64(c.Eps), StepSize: float64(c.StepSize)}
 	if c.Norm == "l2" {
@@ -222,46 +306,46 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	if search.Epsilon == 0 {
 		search.Epsilon = map[threat.Norm]float64{threat.Linf: 8. / 255, threat.L2: 0.5}[search.Norm]
 	}
-	surrogate, err := c.surrogate(backend, model)
+	surrogate, err := c.surrogate(g, backend, model)
 	if err != nil {
-		return nil, fmt.Errorf("--surrogate: %w", err)
+		return nil, nil, fmt.Errorf("--surrogate: %w", err)
 	}
 	suites, err := attack.Parse(c.Attacks, search, surrogate)
 	if err != nil {
-		return nil, fmt.Errorf("--attacks: %w", err)
+		return nil, nil, fmt.Errorf("--attacks: %w", err)
 	}
 	set, err := data.Open(c.Data, c.DataDir, data.Test, data.Options{})
 	if err != nil {
-		return nil, explainData(err, c.DataDir)
+		return nil, nil, explainData(err, c.DataDir)
 	}
 	if set = set.Subset(c.Samples, g.seed()); c.Until > 0 {
 		set = set.Balanced(g.seed())
 	}
 	e := &eval.Evaluation{
 		Model: model, Set: set, Norm: search.Norm, Epsilon: search.Epsilon, Suites: suites, Until: float64(c.Until),
-		Seed: g.seed(), BatchSize: c.BatchSize, Precision: c.Precision, Selection: card.Selection, Ledger: g.JSON, Resume: c.Resume,
+		Seed: g.seed(), BatchSize: c.BatchSize, Precision: c.Precision, Selection: selection, Ledger: g.JSON, Resume: c.Resume,
 	}
 	if g.JSON == "-" {
 		e.Ledger = ""
 	}
 	if err := e.Validate(); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	if g.JSON == "" && isFolder(c.Model) {
 		e.Ledger = filepath.Join(c.Model, ledgerName)
 	}
 	if c.Resume && e.Ledger == "" {
-		return nil, errors.New("--resume needs a record to go on with: a run folder as --model, or --json FILE")
+		return nil, nil, errors.New("--resume needs a record to go on with: a run folder as --model, or --json FILE")
 	}
-	return e, nil
+	return e, card, nil
 }
 
 // surrogate opens the model that --surrogate names, or is nil where there is none.
-func (c *evaluateCmd) surrogate(backend compute.Backend, victim *classifier.Model) (*attack.Surrogate, error) {
+func (c *evaluateCmd) surrogate(g *globals, backend compute.Backend, victim *classifier.Model) (*attack.Surrogate, error) {
 	if c.Surrogate == "" {
 		return nil, nil
 	}
-	model, err := weights.Load(c.Surrogate)
+	model, err := g.load(c.Surrogate)
 	if err != nil {
 		return nil, err
 	}

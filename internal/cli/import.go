@@ -42,16 +42,7 @@ func (s *imageSize) UnmarshalText(text []byte) error {
 	return nil
 }
 
-// identify opens a file of weights and says which network it is of.
-func (h hints) identify(path string) (*weights.File, *weights.Identity, error) {
-	f, err := weights.Open(path, h.Entry)
-	if err != nil {
-		return nil, nil, err
-	}
-	id, err := h.of(f)
-	return f, id, err
-}
-
+// of says which network a file's weights are of.
 func (h hints) of(f *weights.File) (*weights.Identity, error) {
 	if len(h.Mean) != len(h.Std) {
 		return nil, fmt.Errorf("--mean has %d values and --std %d, expected as many", len(h.Mean), len(h.Std))
@@ -61,18 +52,15 @@ func (h hints) of(f *weights.File) (*weights.Identity, error) {
 
 // load reads a model for another command, and says what was taken that its file leaves open.
 func (g *globals) load(path string) (*classifier.Model, error) {
-	_, id, err := hints{}.identify(path)
-	if err != nil {
-		return nil, err
-	}
-	g.tellAssumed(path, id.Assumed)
-	return id.Model()
+	model, assumed, err := weights.LoadAssuming(path)
+	g.tell(assumed)
+	return model, err
 }
 
-func (g *globals) tellAssumed(path string, assumed []string) {
+func (g *globals) tell(assumed []string) {
 	for _, a := range assumed {
 		if !g.Quiet {
-			fmt.Fprintf(g.env.Stderr, "%s: taken to have %s\n", path, a)
+			fmt.Fprintln(g.env.Stderr, a)
 		}
 	}
 }
@@ -96,7 +84,11 @@ func (c *importCmd) Run(g *globals) error {
 	if err := hasExtension("--out", c.Out, ".safetensors"); err != nil {
 		return err
 	}
-	f, id, err := c.identify(c.File)
+	f, err := weights.Open(c.File, c.Entry)
+	if err != nil {
+		return usage(err)
+	}
+	id, err := c.of(f)
 	if err != nil {
 		return usage(err)
 	}
@@ -104,7 +96,7 @@ func (c *importCmd) Run(g *globals) error {
 	if err != nil {
 		return usage(err)
 	}
-	g.tellAssumed(c.File, id.Assumed)
+	g.tell(id.Assumptions())
 	sum, err := hashFile(f.Path)
 	if err != nil {
 		return err

@@ -21,7 +21,7 @@ import (
 )
 
 type inspectCmd struct {
-	File string `arg:"" help:"PyTorch or safetensors file, or run folder."`
+	File string `arg:"" help:"PyTorch, safetensors or ONNX file, or run folder."`
 	hints
 	Data    string `help:"Measure its clean accuracy on the test images of this data set." placeholder:"NAME"`
 	DataDir string `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
@@ -66,7 +66,7 @@ type recognised struct {
 	Std           []float32 `json:"std,omitempty"`
 	Parameters    int       `json:"parameters"`
 	Idle          int       `json:"idle_parameters,omitempty"` // that no forward pass visits
-	MACs          int64     `json:"macs"`
+	MACs          int64     `json:"macs,omitempty"`            // not known of an ONNX file
 	Assumed       []string  `json:"assumed,omitempty"`
 	Missing       []pair    `json:"missing,omitempty"`
 	Unexpected    []string  `json:"unexpected,omitempty"`
@@ -96,14 +96,15 @@ type clean struct {
 }
 
 func (c *inspectCmd) Run(ctx context.Context, g *globals) error {
+	if weights.IsONNX(c.File) {
+		return c.onnx(ctx, g)
+	}
 	f, err := weights.Open(c.File, c.Entry)
 	if err != nil {
 		return usage(err)
 	}
-	r := &inspection{File: f.Path, Format: f.Format, Entry: f.Entry, Others: f.Others, Tensors: len(f.Tensors), DTypes: map[string]int{}}
-	for _, t := range f.Tensors {
-		r.DTypes[t.DType] += t.Count()
-	}
+	r := &inspection{File: f.Path, Format: f.Format, Entry: f.Entry, Others: f.Others, DTypes: map[string]int{}}
+	r.count(f)
 	info, err := os.Stat(f.Path)
 	if err != nil {
 		return err
@@ -130,16 +131,71 @@ func (c *inspectCmd) Run(ctx context.Context, g *globals) error {
 		return err
 	}
 	if c.Data != "" {
-		if r.Clean, err = c.accuracy(ctx, g, id); err != nil {
+		model, err := id.Model()
+		if err != nil {
+			return usage(err)
+		}
+		if r.Clean, err = c.accuracy(ctx, g, model); err != nil {
 			return err
 		}
 	}
+	return r.show(g)
+}
+
+// onnx inspects an ONNX file, which says itself what it computes.
+func (c *inspectCmd) onnx(ctx context.Context, g *globals) error {
+	model, err := weights.Load(c.File)
+	if err != nil {
+		return usage(err)
+	}
+	info, err := os.Stat(c.File)
+	if err != nil {
+		return err
+	}
+	h, w, channels := model.Input()
+	r := &inspection{File: c.File, Format: "ONNX", Bytes: info.Size(), DTypes: map[string]int{}, Network: &recognised{
+		Model: model.Name(), Classes: model.Classes(), Input: [3]int{h, w, channels}, Parameters: classifier.Count(model.Network),
+		Normalisation: "part of what the file computes, if any",
+	}}
+	if r.SHA256, err = hashFile(c.File); err != nil {
+		return err
+	}
+	f := &weights.File{}
+	for i, p := range model.Params() {
+		t, err := weights.FromTensor(p.Name, model.State[i])
+		if err != nil {
+			return err
+		}
+		f.Tensors = append(f.Tensors, t)
+	}
+	r.count(f)
+	if r.Findings, err = f.NotFinite(); err != nil {
+		return err
+	}
+	if c.Data != "" {
+		if r.Clean, err = c.accuracy(ctx, g, model); err != nil {
+			return err
+		}
+	}
+	return r.show(g)
+}
+
+// show prints the inspection and writes it where --json says.
+func (r *inspection) show(g *globals) error {
 	if g.JSON != "-" {
 		if err := r.text(g.env.Stdout); err != nil {
 			return err
 		}
 	}
 	return g.writeJSON(r)
+}
+
+// count fills in how many tensors and values there are.
+func (r *inspection) count(f *weights.File) {
+	r.Tensors = len(f.Tensors)
+	for _, t := range f.Tensors {
+		r.DTypes[t.DType] += t.Count()
+	}
 }
 
 // describe fills in what is known once the network is.
@@ -172,11 +228,7 @@ func (r *inspection) describe(id *weights.Identity) error {
 }
 
 // accuracy measures the clean accuracy.
-func (c *inspectCmd) accuracy(ctx context.Context, g *globals, id *weights.Identity) (*clean, error) {
-	model, err := id.Model()
-	if err != nil {
-		return nil, usage(err)
-	}
+func (c *inspectCmd) accuracy(ctx context.Context, g *globals, model *classifier.Model) (*clean, error) {
 	set, err := data.Open(c.Data, c.DataDir, data.Test, data.Options{})
 	if err != nil {
 		return nil, usage(explainData(err, c.DataDir))
@@ -232,7 +284,7 @@ func (r *inspection) text(w io.Writer) error {
 		t.Add("finding", f.What+": "+strings.Join(f.Where, ", "))
 	}
 	if len(r.Findings) == 0 && r.Network != nil {
-		t.Add("findings", "none: all values are finite, every filter and batch norm works")
+		t.Add("findings", "none")
 	}
 	if c := r.Clean; c != nil {
 		t.Add("clean accuracy", fmt.Sprintf("%s%% of %d images of %s test (95%% interval %s to %s)", report.Percent(c.Accuracy), c.Images, c.Data,
@@ -247,14 +299,20 @@ func (r *inspection) text(w io.Writer) error {
 // rows are what is known of the network.
 func (n *recognised) rows(t *report.Table, prefix string) {
 	t.Add("network", fmt.Sprintf("%s, %d classes, images of %dx%dx%d", n.Model, n.Classes, n.Input[0], n.Input[1], n.Input[2]))
-	size := fmt.Sprintf("%s parameters, %s MACs an image", report.Count(int64(n.Parameters)), report.Count(n.MACs))
+	size := report.Count(int64(n.Parameters)) + " parameters"
+	if n.MACs > 0 {
+		size += ", " + report.Count(n.MACs) + " MACs an image"
+	}
 	if n.Idle > 0 {
 		size += fmt.Sprintf("; %s of the parameters are in layers that it never runs", report.Count(int64(n.Idle)))
 	}
 	t.Add("size", size)
-	if n.Normalisation == "" {
+	switch {
+	case n.Normalisation == "":
 		t.Add("normalisation", "none inside: it takes images in [0,1] as they are")
-	} else {
+	case n.Mean == nil:
+		t.Add("normalisation", n.Normalisation)
+	default:
 		t.Add("normalisation", fmt.Sprintf("inside, mean %v, std %v: %s", n.Mean, n.Std, n.Normalisation))
 	}
 	if prefix != "" {

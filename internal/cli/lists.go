@@ -48,7 +48,8 @@ func (c modelsCmd) Run(g *globals) error {
 	t := &report.Table{
 		Columns: []report.Column{{Name: "model"}, {Name: "parameters", Align: report.Right}, {Name: "MACs", Align: report.Right}, {Name: "input"}, {Name: "source"}},
 		Notes: []string{"Sizes are for 10 classes. Any width of a CIFAR ResNet is resnet20-w32, any depth 6n+2 resnetD; any Wide ResNet is wrn-16-4, " +
-			"in LTD's form wrn-16-4-ltd. Other image sizes and class counts come from the data."},
+			"in LTD's form wrn-16-4-ltd, in DeepMind's wrn-16-4-dm and wrn-16-4-dm-relu. A network that normalises its images ends in " +
+			zoo.Normalised + ". Other image sizes and class counts come from the data."},
 	}
 	list := zoo.List()
 	for _, e := range list {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -72,6 +73,9 @@ func (c *sweepCmd) Run(ctx context.Context, g *globals) error {
 	}
 	if err := s.goesOn(); err != nil {
 		return usage(err)
+	}
+	if err := os.MkdirAll(c.Out, 0o755); err != nil {
+		return err
 	}
 	for i, m := range s.models {
 		err := s.make(ctx, i, m)
@@ -377,20 +381,34 @@ func (s *sweep) measure() error {
 // goesOn checks that what is in --out already is part of this sweep.
 func (s *sweep) goesOn() error {
 	for _, m := range s.models {
-		if m.given {
-			continue
+		if !m.given {
+			record, err := train.ReadRecord(m.path)
+			if errors.Is(err, fs.ErrNotExist) {
+				continue
+			}
+			if err == nil {
+				err = record.SettingsDiffer(m.settings)
+			}
+			if err != nil {
+				return fmt.Errorf("%s cannot go on: %w", m.path, err)
+			}
+			m.trained, m.seconds = record.Complete, record.Seconds
 		}
-		record, err := train.ReadRecord(m.path)
-		if errors.Is(err, os.ErrNotExist) {
-			continue
+		was, err := eval.Read(m.ledger)
+		if err != nil || !m.trained {
+			continue // there is none, or only the beginning of one
 		}
+		e, err := s.evaluation(m)
+		if err != nil {
+			return err
+		}
+		now, err := e.Header(s.backend)
 		if err == nil {
-			err = record.SettingsDiffer(m.settings)
+			err = sameConditions(was, &eval.Result{Header: now})
 		}
 		if err != nil {
-			return fmt.Errorf("%s cannot go on: %w", m.path, err)
+			return fmt.Errorf("%s was measured otherwise: %w; remove it to attack this model anew", m.ledger, err)
 		}
-		m.trained, m.seconds = record.Complete, record.Seconds
 	}
 	return nil
 }

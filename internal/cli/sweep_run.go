@@ -68,22 +68,30 @@ func (s *sweep) train(ctx context.Context, m *swept) error {
 	return nil
 }
 
-// attack measures a model, or reads what was measured.
-func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
+// evaluation is how a trained model is measured.
+func (s *sweep) evaluation(m *swept) (e eval.Evaluation, err error) {
 	model, err := weights.Load(m.path)
 	if err != nil {
-		return err
+		return e, err
 	}
 	card, err := weights.LoadCard(m.path)
 	if errors.Is(err, fs.ErrNotExist) {
 		card, err = &weights.Card{}, nil
 	}
 	if err != nil {
-		return err
+		return e, err
 	}
-	e := eval.Evaluation{
+	return eval.Evaluation{
 		Model: model, Set: s.test, Epsilon: float64(s.AttackEps), Suites: s.suites, Seed: s.g.seed(),
 		Selection: card.Selection, Ledger: m.ledger, Resume: true,
+	}, nil
+}
+
+// attack measures a model, or reads what was measured.
+func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
+	e, err := s.evaluation(m)
+	if err != nil {
+		return err
 	}
 	header, err := e.Header(s.backend)
 	if err != nil {
@@ -112,10 +120,18 @@ func (s *sweep) attack(ctx context.Context, i int, m *swept) error {
 	return s.page(ctx, m, e, true)
 }
 
-// page makes the page of a run folder where there is none or what it shows has changed.
+// page puts what was measured into the card of a run's model and makes the run's page, where there is none or what it shows
+// has changed.
 func (s *sweep) page(ctx context.Context, m *swept, e eval.Evaluation, changed bool) error {
 	if _, err := os.Stat(filepath.Join(m.path, pageName)); m.given || err == nil && !changed {
 		return nil
+	}
+	card, err := weights.LoadCard(m.path)
+	if err != nil {
+		return err
+	}
+	if err := record(m.path, card, m.result, 0); err != nil {
+		return err
 	}
 	var teacher *classifier.Model
 	if taught := s.teachersOf(m.settings); len(taught) > 0 {
@@ -124,7 +140,7 @@ func (s *sweep) page(ctx context.Context, m *swept, e eval.Evaluation, changed b
 	if err := showExamples(ctx, s.backend, e, teacher, m.path); err != nil {
 		return err
 	}
-	_, err := writePage(m.path)
+	_, err = writePage(m.path)
 	return err
 }
 

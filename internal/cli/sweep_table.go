@@ -361,7 +361,6 @@ func (s *sweep) figures(lines []*lineResult) (map[string]*report.Figure, error) 
 func (s *sweep) show() error {
 	lines := s.lines()
 	if s.g.JSON != "-" {
-		fmt.Fprintln(s.g.env.Stderr)
 		if err := s.table(lines).Text(s.g.env.Stdout); err != nil {
 			return err
 		}

@@ -83,6 +83,7 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	if err != nil {
 		return usage(explainData(err, c.DataDir))
 	}
+	g.tell(job.Assumed)
 	backend, err := g.open()
 	if err != nil {
 		return err

@@ -77,6 +77,17 @@ func multiplyAll(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow int
 	})
 }
 
+// multiplyRows computes c += Σ_t a_t·b_t for count products, a_t being a from t·aStep on and b_t the t-th k rows of b.
+func multiplyRows(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, aCol int, b right, c []float32, cRow int) {
+	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, true, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
+		rows, height := t.Count, t.Rows
+		t.Count, t.AStep, t.BStep, t.CStep = count, aStep, k*t.BRow, 0
+		for i := range rows {
+			set.Gemm(t, a[i*height*aRow:], strip, c[i*height*cRow:])
+		}
+	})
+}
+
 // multiplyFinish is multiply, and then finishing into whole vectors of output rows that are step apart, the first at element
 // at, from a channel on. c is left with any contents.
 func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f finisher, at, channel, step int) {

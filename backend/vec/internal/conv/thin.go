@@ -107,28 +107,25 @@ func (t *thin) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	sums := sc.common(max(1, chunks) * size)
 	clear(sums[:size])
 	par.Run(chunks, func(chunk, worker int) {
-		buf := sc.worker(worker, t.span(t.gradRows)*t.row+g.gw*cRow+2*line)
-		in, packed := cut(&buf, t.span(t.gradRows)*t.row), cut(&buf, g.gw*cRow)
+		buf := sc.worker(worker, t.span(t.gradRows)*t.row+t.gradRows*g.gw*cRow+2*line)
+		in, packed := cut(&buf, t.span(t.gradRows)*t.row), cut(&buf, t.gradRows*g.gw*cRow)
 		sum := sums[chunk*size:][:size]
 		clear(sum)
 		for task := chunk * each; task < min(blocks, (chunk+1)*each); task++ {
 			n, first, rows := t.block(task, g.gh, t.gradRows)
 			t.copyRows(in, x, n, first, rows)
-			for r := range rows {
-				d := dy[(n*g.gh+first+r)*g.gw*g.outC:]
-				b := right{d, 0, g.outC}
-				if g.co != cRow {
-					fillPanels(g.set, packed, g.gw, g.co, func(i int) ([]float32, int) { return d[i*g.outC:], 1 })
-					b = right{packed, g.gw, 0}
-				}
-				for kh := range s.KH {
-					multiply(g.set, terms, g.co, g.gw, in[(r*s.StrideH+kh*s.DilH)*t.row:], 1, s.StrideW*s.Cin, b,
-						sum[kh*terms*cRow:], cRow, true)
-				}
+			d := dy[(n*g.gh+first)*g.gw*g.outC:]
+			b := right{d, 0, g.outC}
+			if g.co != cRow {
+				fillPanels(g.set, packed, rows*g.gw, g.co, func(i int) ([]float32, int) { return d[i*g.outC:], 1 })
+				b = right{packed, rows * g.gw, 0}
+			}
+			for kh := range s.KH {
+				multiplyRows(g.set, rows, terms, g.co, g.gw, in[kh*s.DilH*t.row:], s.StrideH*t.row, 1, s.StrideW*s.Cin, b, sum[kh*terms*cRow:], cRow)
 			}
 		}
 	})
-	addChunks(par, g, dst, sums, max(1, chunks), cRow)
+	addChunks(par, sc, g, dst, sums, max(1, chunks), cRow)
 }
 
 func (t *thin) inputSize() int {

@@ -352,7 +352,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			w.set.WinogradWeightsGrad(out[9*r*width:], width, sums[r*width:], sumPlane, width/lanes)
 		}
 		if chunks == 1 {
-			w.storeGradient(dst, out, i, height, o, width)
+			storeGradient(w.set, dst, 3, 3, out, width, i, height, o, width)
 		}
 	})
 	if chunks == 1 {
@@ -371,7 +371,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		for c := 1; c < chunks; c++ {
 			w.set.Add(sum, sum, pieces[c*piece+9*r*width:][:size])
 		}
-		w.storeGradient(dst, sum, i*ci+r, height, o*co, width)
+		storeGradient(w.set, dst, 3, 3, sum, width, i*ci+r, height, o*co, width)
 	})
 }
 
@@ -386,29 +386,5 @@ func (w *winograd) transformGradient(dst []float32, row, plane, first, count int
 		}
 		w.set.WinogradGradient(dst[i*row:], plane, &rows, 4*t.x*w.cout+channel, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
 		t = w.next(t)
-	}
-}
-
-// storeGradient writes the gradient of height input channels from i on and width output channels from o on, given as
-// [height][9][width].
-func (w *winograd) storeGradient(dst Kernel, g []float32, i, height, o, width int) {
-	base := dst.Base + i*dst.SI + o*dst.SO
-	if dst.SW == 1 && dst.SH == 3 && dst.SI == 9 && dst.SO > 0 {
-		w.set.Transpose(dst.Data[base:], dst.SO, g, width, 9*height, width, 0)
-		return
-	}
-	for r := range height {
-		for t := range 9 {
-			at := base + r*dst.SI + t/3*dst.SH + t%3*dst.SW
-			row := g[(9*r+t)*width:][:width]
-			if dst.SO == 1 {
-				copy(dst.Data[at:], row)
-				continue
-			}
-			for _, v := range row {
-				dst.Data[at] = v
-				at += dst.SO
-			}
-		}
 	}
 }
