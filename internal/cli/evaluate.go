@@ -220,7 +220,7 @@ func isFolder(path string) bool {
 	return err == nil && info.IsDir()
 }
 
-// record puts what was measured into the card of a model, as far as --check can measure it again: all but the worst case
+// record puts what was measured in float32 into the card of a model, as far as --check can measure it again: all but the worst case
 // and transfer, which takes a surrogate. An ONNX file holds its card and stays as it is.
 func record(model string, card *weights.Card, r *eval.Result, stepSize recipe.Radius) error {
 	if weights.IsONNX(model) {
