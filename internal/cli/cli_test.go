@@ -184,6 +184,10 @@ func TestInterruptAndResume(t *testing.T) {
 	if ExitCode(err) != ExitInterrupted || !strings.Contains(err.Error(), "adaad train --resume --out "+stopped) {
 		t.Fatalf("an interrupted run gives %v with exit code %d", err, ExitCode(err))
 	}
+	again := filepath.Join(dir, "again")
+	if _, err := adaad(t, t.Context(), "train", "--settings", filepath.Join(whole, "run.json"), "--out", again); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := adaad(t, t.Context(), "train", "--resume", "--out", stopped, "--epochs", "3"); ExitCode(err) != ExitUsage {
 		t.Errorf("resuming with another setting gives %v", err)
 	}
@@ -192,8 +196,9 @@ func TestInterruptAndResume(t *testing.T) {
 	}
 	a, errA := os.ReadFile(filepath.Join(whole, "model.safetensors"))
 	b, errB := os.ReadFile(filepath.Join(stopped, "model.safetensors"))
-	if errA != nil || errB != nil || !bytes.Equal(a, b) {
-		t.Errorf("the resumed run did not end with the same bits (%v, %v)", errA, errB)
+	c, errC := os.ReadFile(filepath.Join(again, "model.safetensors"))
+	if errA != nil || errB != nil || errC != nil || !bytes.Equal(a, b) || !bytes.Equal(a, c) {
+		t.Errorf("the resumed run, or the one by the settings of the first, did not end with the same bits (%v, %v, %v)", errA, errB, errC)
 	}
 }
 
@@ -229,6 +234,9 @@ func TestMistakes(t *testing.T) {
 		"unknown command":  {[]string{"fly"}, []string{"fly"}},
 		"unknown flag":     {adaadTo("--warp", "9"), []string{"--warp"}},
 		"no recipe":        {[]string{"train", "--out", out}, []string{"--recipe", "--method"}},
+		"two beginnings":   {[]string{"train", "--recipe", "pgd-at-shapes-resnet8", "--settings", teacher, "--out", out}, []string{"--recipe", "--settings"}},
+		"settings of none": {[]string{"train", "--settings", filepath.Join(dir, "nobody.json"), "--out", out}, []string{"nobody.json"}},
+		"page as settings": {[]string{"train", "--settings", page, "--out", out}, []string{page, "run.json"}},
 		"unknown recipe":   {[]string{"train", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`, "adaad-cifar10-resnet8"}},
 		"unknown method":   {[]string{"train", "--method", "magic", "--out", out}, []string{`"magic"`, "pgd-at"}},
 		"unknown model":    {adaadTo("--teacher", teacher, "--model", "resnet21"), []string{"resnet21"}},
