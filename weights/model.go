@@ -88,7 +88,12 @@ const extension = ".safetensors"
 func cardPath(path string) string { return strings.TrimSuffix(path, extension) + ".json" }
 
 // SaveCard writes the card of a model file or run folder.
-func SaveCard(path string, c *Card) error { return c.Write(cardPath(modelPath(path))) }
+func SaveCard(path string, c *Card) error {
+	if IsONNX(path) {
+		return saveONNXCard(path, c)
+	}
+	return c.Write(cardPath(modelPath(path)))
+}
 
 // Write writes the card.
 func (c Card) Write(path string) error {
@@ -191,7 +196,7 @@ func LoadAs(path string, net classifier.Network) (*classifier.Model, error) {
 }
 
 // LoadCard reads the card of a model file or run folder; one without a card gives an fs.ErrNotExist. Only safetensors
-// files have one: what stands beside others is not ours.
+// files have one beside them, and ONNX files that this program wrote have one inside.
 func LoadCard(path string) (*Card, error) {
 	path = modelPath(path)
 	if IsONNX(path) {

@@ -26,12 +26,13 @@ type evaluateCmd struct {
 	Model     string        `help:"Model file or run folder." placeholder:"FILE" required:""`
 	Data      string        `help:"Data set to test on; by default the one the model was trained on." placeholder:"NAME"`
 	DataDir   string        `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
-	Attacks   string        `help:"Attacks, with commas between; see adaad attacks." default:"clean,fgsm,pgd-20" placeholder:"NAMES" aliases:"attack"`
+	Attacks   string        `help:"Attacks, with commas between; see adaad attacks. By default clean,fgsm,pgd-20, and square too with --int8." placeholder:"NAMES" aliases:"attack"`
 	Samples   int           `help:"Test on a class-balanced subset of so many images; 0 takes all." placeholder:"N"`
 	Until     percent       `help:"Stop when no 95% interval reaches further than this from its accuracy, such as 0.5%; takes the images at random." placeholder:"P"`
 	Norm      string        `help:"Norm of the attacks: linf or l2." enum:"linf,l2" default:"linf" placeholder:"NAME"`
 	Eps       recipe.Radius `help:"Radius of the attacks; by default 8/255, and 0.5 for l2." placeholder:"R"`
 	StepSize  recipe.Radius `help:"Step of PGD, CW and MIM; by default each one's own." default:"0" placeholder:"R"`
+	INT8      string        `name:"int8" help:"ONNX file of the same model in int8, attacked beside it." placeholder:"FILE"`
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
 	MatchGap  bool          `help:"Measure how well the model matches its teacher around the images, in place of attacking it."`
 	Teacher   string        `help:"Model file or run folder of the teacher; by default the one that the run was trained with." placeholder:"FILE"`
@@ -51,6 +52,7 @@ Examples:
   adaad evaluate --model student.safetensors --data cifar10 --data-dir data --attacks clean,cw --json out.jsonl
   adaad evaluate --model runs/student --data-dir data --attacks autoattack --until 1%
   adaad evaluate --model runs/student --data-dir data --samples 500 --match-gap --teacher runs/teacher
+  adaad evaluate --model runs/student --int8 student-int8.onnx --data-dir data --samples 1000
   adaad evaluate --model student.safetensors --data-dir data --check`
 }
 
@@ -91,26 +93,91 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if c.MatchGap {
 		return c.matchGap(ctx, g, backend, e, teacher)
 	}
+	all, files, cards := []*eval.Evaluation{e}, []string{c.Model, c.INT8}, []*weights.Card{card}
+	if c.INT8 != "" {
+		beside, card, err := c.beside(e)
+		if err != nil {
+			return usage(fmt.Errorf("--int8: %w", err))
+		}
+		all, cards = append(all, beside), append(cards, card)
+	}
+	var results []*eval.Result
+	for i, e := range all {
+		result, err := c.run(ctx, g, backend, e)
+		if err == nil && cards[i] != nil && c.Until == 0 {
+			err = record(files[i], cards[i], result, c.StepSize)
+		}
+		if err != nil {
+			return err
+		}
+		results = append(results, result)
+	}
+	if g.JSON == "-" {
+		for _, r := range results {
+			if err := r.Write(g.env.Stdout); err != nil {
+				return err
+			}
+		}
+		return nil
+	}
+	table := report.Attacks(e.Model.Name(), conditions(results[0]), e.Selection, withStages(results[0]))
+	if c.INT8 != "" {
+		var models []report.Model
+		for i, e := range all {
+			models = append(models, report.Model{Name: e.Model.Name(), Accuracies: accuracies(results[i]), Selection: e.Selection})
+		}
+		table = report.Models("float32 and int8", conditions(results[0]), models)
+	}
+	if err := table.Text(g.env.Stdout); err != nil || g.JSON != "" || e.Ledger == "" {
+		return err
+	}
+	if err := showExamples(ctx, backend, *e, teacher, c.Model); err != nil {
+		return err
+	}
+	return c.writePage(g)
+}
+
+// beside is the same evaluation of the model in int8, and that model's card or nil. Its record is beside that of the other.
+func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Card, error) {
+	model, err := weights.Load(c.INT8)
+	if err != nil {
+		return nil, nil, err
+	}
+	card, err := weights.LoadCard(c.INT8)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return nil, nil, err
+	}
+	b := *e
+	b.Model = model
+	if e.Ledger != "" {
+		extension := filepath.Ext(e.Ledger)
+		b.Ledger = strings.TrimSuffix(e.Ledger, extension) + "-int8" + extension
+	}
+	return &b, card, b.Validate()
+}
+
+// run measures one model and tells what is strange about the result.
+func (c *evaluateCmd) run(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation) (*eval.Result, error) {
 	if g.JSON == "" && !c.Resume {
 		// A run folder holds one evaluation, the newest.
 		if err := os.Remove(e.Ledger); err != nil && !errors.Is(err, fs.ErrNotExist) {
-			return err
+			return nil, err
 		}
 	}
 	if !g.Quiet {
 		cost := e.Cost()
-		fmt.Fprintf(g.env.Stderr, "%d images: at most %s gradients and %s forward passes, less for every image that falls\n",
-			e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
+		fmt.Fprintf(g.env.Stderr, "%s, %d images: at most %s gradients and %s forward passes, less for every image that falls\n",
+			e.Model.Name(), e.Set.Len(), report.Count(int64(cost.Gradients)), report.Count(int64(cost.Forwards)))
 	}
 	progress, end := g.attackProgress()
 	e.Progress = progress
 	result, err := eval.Run(ctx, backend, *e)
 	end()
 	if errors.Is(err, context.Canceled) && e.Ledger != "" {
-		return fmt.Errorf("%w; go on with the same command and --resume", err)
+		return nil, fmt.Errorf("%w; go on with the same command and --resume", err)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	for _, w := range result.Warnings {
 		fmt.Fprintln(g.env.Stderr, "warning:", w)
@@ -118,21 +185,7 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if len(result.Warnings) > 0 {
 		fmt.Fprintln(g.env.Stderr, "docs/evaluation.md says what a warning means and what to do.")
 	}
-	if g.JSON == "-" {
-		err = result.Write(g.env.Stdout)
-	} else {
-		err = report.Attacks(e.Model.Name(), conditions(result), e.Selection, withStages(result)).Text(g.env.Stdout)
-	}
-	if err == nil && card != nil && c.Until == 0 {
-		err = record(c.Model, card, result, c.StepSize)
-	}
-	if err != nil || g.JSON != "" || e.Ledger == "" {
-		return err
-	}
-	if err := showExamples(ctx, backend, *e, teacher, c.Model); err != nil {
-		return err
-	}
-	return c.writePage(g)
+	return result, nil
 }
 
 // writePage makes the page of the run folder and says where it is.
@@ -158,40 +211,6 @@ func (c *evaluateCmd) teacher(g *globals, set *data.Set) (*classifier.Model, err
 		return nil, fmt.Errorf("--teacher: %w", err)
 	}
 	return teacher, nil
-}
-
-// matchGap measures the model beside its teacher.
-func (c *evaluateCmd) matchGap(ctx context.Context, g *globals, backend compute.Backend, e *eval.Evaluation, teacher *classifier.Model) error {
-	if teacher == nil {
-		return usage(fmt.Errorf("--match-gap needs --teacher FILE: %s names no teacher that is still there", c.Model))
-	}
-	step := float64(c.StepSize)
-	if step == 0 {
-		step = e.Epsilon / 4
-	}
-	m := eval.MatchGap{
-		Teacher: teacher, Student: e.Model, Set: e.Set, Points: 10, Seed: e.Seed, BatchSize: e.BatchSize,
-		Search: threat.Model{Norm: e.Norm, Epsilon: e.Epsilon, StepSize: step, Steps: 10},
-	}
-	progress, end := g.attackProgress()
-	m.Progress = progress
-	gap, err := m.Run(ctx, backend)
-	end()
-	if err != nil {
-		return err
-	}
-	if g.JSON != "-" {
-		if err := gapTable("", gap).Text(g.env.Stdout); err != nil {
-			return err
-		}
-	}
-	if g.JSON != "" || !isFolder(c.Model) {
-		return g.writeJSON(gap)
-	}
-	if err := writeJSON(filepath.Join(c.Model, gapName), gap); err != nil {
-		return err
-	}
-	return c.writePage(g)
 }
 
 func isFolder(path string) bool {
@@ -224,53 +243,6 @@ func record(model string, card *weights.Card, r *eval.Result, stepSize recipe.Ra
 	return weights.SaveCard(model, card)
 }
 
-// check measures every accuracy in the card again.
-func (c *evaluateCmd) check(ctx context.Context, g *globals, backend compute.Backend) error {
-	card, err := weights.LoadCard(c.Model)
-	if err != nil {
-		return usage(fmt.Errorf("--check: %w", err))
-	}
-	if len(card.Accuracies) == 0 {
-		return usage(fmt.Errorf("--check: the card of %s holds no accuracy", c.Model))
-	}
-	model, err := g.load(c.Model)
-	if err != nil {
-		return usage(fmt.Errorf("--model: %w", err))
-	}
-	t := &report.Table{Columns: []report.Column{{Name: "attack"}, {Name: "eps", Align: report.Right}, {Name: "images", Align: report.Right},
-		{Name: "of"}, {Name: "card", Align: report.Right}, {Name: "now", Align: report.Right}, {Name: "95% interval", Align: report.Right}, {Name: "agrees"}}}
-	var all []recipe.Checked
-	differ := 0
-	for _, m := range card.Accuracies {
-		progress, end := g.attackProgress()
-		r, err := recipe.Checker{Backend: backend, Model: model, Card: card, DataDir: c.DataDir, Progress: progress}.Check(ctx, m)
-		end()
-		if err != nil {
-			return explainData(err, c.DataDir)
-		}
-		agrees := "yes"
-		if !r.Agrees {
-			agrees = "no"
-			differ++
-		}
-		all = append(all, r)
-		t.Add(m.Attack, m.Epsilon, fmt.Sprint(m.Images), m.Of, report.Percent(m.Accuracy), report.Percent(r.Now),
-			report.Percent(r.Low)+" to "+report.Percent(r.High), agrees)
-	}
-	if g.JSON != "-" {
-		if err := t.Text(g.env.Stdout); err != nil {
-			return err
-		}
-	}
-	if err := g.writeJSON(all); err != nil {
-		return err
-	}
-	if differ > 0 {
-		return fmt.Errorf("%d of %d accuracies in the card of %s do not agree with what is measured now", differ, len(all), c.Model)
-	}
-	return nil
-}
-
 // prepare opens what the flags name and checks that it fits together. The card is nil where the model has none.
 func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evaluation, *weights.Card, error) {
 	switch {
@@ -278,6 +250,11 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 		return nil, nil, errors.New("--match-gap takes neither --resume nor --until")
 	case c.Samples < 0:
 		return nil, nil, fmt.Errorf("--samples is %d, expected 0 (all) or more", c.Samples)
+	}
+	if c.Attacks == "" {
+		if c.Attacks = "clean,fgsm,pgd-20"; c.INT8 != "" {
+			c.Attacks += ",square" // which needs no gradient, so that none that is estimated decides alone
+		}
 	}
 	model, err := g.load(c.Model)
 	if err != nil {

@@ -1,7 +1,6 @@
 package cli
 
 import (
-	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -13,17 +12,14 @@ import (
 	"slices"
 	"time"
 
-	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/eval"
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/report"
-	"github.com/adaad-go/adaad/threat"
 	"github.com/adaad-go/adaad/train"
 	"github.com/adaad-go/adaad/weights"
 	"github.com/adaad-go/adaad/zoo"
-	"github.com/gomlx/compute"
 )
 
 // Files of a run folder.
@@ -145,11 +141,12 @@ type curves struct {
 	images              int    // held out
 }
 
+// readCurves reads a run folder's log; without one there are no curves.
 func readCurves(dir string) (c curves, err error) {
-	lines, err := train.ReadLog(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(filepath.Join(dir, train.LogFile)); err != nil {
 		return c, nil
 	}
+	lines, err := train.ReadLog(dir)
 	if err != nil {
 		return c, err
 	}
@@ -198,14 +195,6 @@ func curvesSection(dir string) (*report.Section, error) {
 	return s, nil
 }
 
-// examples are some images under attack, as they are kept in a run folder.
-type examples struct {
-	Weights string `json:"weights_sha256"`
-	Attack  string `json:"attack"` // with all settings
-	Data    string `json:"data"`
-	report.Grid
-}
-
 // writeJSON writes a file of a run folder.
 func writeJSON(path string, v any) error {
 	text, err := json.Marshal(v)
@@ -220,10 +209,10 @@ func writeJSON(path string, v any) error {
 
 // readJSON reads a file of a run folder that this program wrote. It is no error if it is not there.
 func readJSON(path string, to any) (found bool, err error) {
-	text, err := os.ReadFile(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if _, err := os.Stat(path); err != nil {
 		return false, nil
 	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return false, err
 	}
@@ -231,100 +220,6 @@ func readJSON(path string, to any) (found bool, err error) {
 		return false, fmt.Errorf("%s: %w", path, err)
 	}
 	return true, nil
-}
-
-func examplesSection(dir, hash string) (*report.Section, error) {
-	var e examples
-	if found, err := readJSON(filepath.Join(dir, examplesName), &e); !found || e.Weights != hash {
-		return nil, err
-	}
-	return &report.Section{Title: "Images under attack", Text: []string{fmt.Sprintf("Of %s, one of each class in turn, not chosen by what became of them. "+
-		"The attack is on the model of this run: %s. Probabilities in percent, before and after.", e.Data, e.Attack)}, Parts: []report.Part{&e.Grid}}, nil
-}
-
-// exampleImages is how many images a page shows.
-const exampleImages = 9
-
-// showExamples attacks a few of an evaluation's images anew, with PGD-20 whatever it was made with, asks student and teacher
-// about them, and leaves all of it in the run folder. teacher may be nil.
-func showExamples(ctx context.Context, backend compute.Backend, e eval.Evaluation, teacher *classifier.Model, dir string) error {
-	e.Set = e.Set.Subset(exampleImages, e.Seed)
-	pgd := attack.NewPGD(e.Norm, e.Epsilon, 20)
-	perturbed, err := e.Perturb(ctx, backend, pgd)
-	if err != nil {
-		return err
-	}
-	hash, err := eval.Fingerprint(e.Model)
-	if err != nil {
-		return err
-	}
-	out := examples{Weights: hash, Attack: pgd.Name() + ", " + pgd.String(), Data: e.Set.Name + " test"}
-	out.Amplified = amplification(e.Set, perturbed)
-	for i, after := range perturbed {
-		before := make([]float32, len(after))
-		data.Floats(before, e.Set.Image(i))
-		picture, err := report.Picture(e.Set.Height, e.Set.Width, e.Set.Channels, before, after, out.Amplified)
-		if err != nil {
-			return err
-		}
-		picture.Class = e.Set.Classes[e.Set.Labels[i]]
-		out.Examples = append(out.Examples, picture)
-	}
-	for _, m := range []struct {
-		who   string
-		model *classifier.Model
-	}{{"teacher", teacher}, {"student", e.Model}} {
-		if m.model == nil {
-			continue
-		}
-		if teacher == nil {
-			m.who = "model"
-		}
-		if err := ask(ctx, backend, m.who+" "+m.model.Name(), m.model, e.Set, perturbed, out.Examples); err != nil {
-			return err
-		}
-	}
-	return writeJSON(filepath.Join(dir, examplesName), out)
-}
-
-// ask adds what a model says of images before and after an attack.
-func ask(ctx context.Context, backend compute.Backend, who string, model *classifier.Model, set *data.Set, perturbed [][]float32,
-	to []report.Example) error {
-	victim := attack.NewVictim(backend, model)
-	defer victim.Finalize()
-	var pixels []float32
-	for i := range perturbed {
-		clean := make([]float32, set.ImageSize())
-		data.Floats(clean, set.Image(i))
-		pixels = append(append(pixels, clean...), perturbed[i]...)
-	}
-	logits, err := victim.Logits(ctx, pixels)
-	if err != nil {
-		return err
-	}
-	of := func(k, label int) []report.Chance {
-		classes := len(set.Classes)
-		return report.Chances(set.Classes, label, eval.Probabilities(logits[k*classes:(k+1)*classes]))
-	}
-	for i := range to {
-		label := set.Labels[i]
-		to[i].Answers = append(to[i].Answers, report.Answer{Who: who, Before: of(2*i, label), After: of(2*i+1, label)})
-	}
-	return nil
-}
-
-// amplification is how much stronger perturbations can be drawn so that the largest still fits between black and white.
-func amplification(set *data.Set, perturbed [][]float32) float64 {
-	var largest float64
-	for i, after := range perturbed {
-		before := make([]float32, len(after))
-		data.Floats(before, set.Image(i))
-		largest = max(largest, threat.Linf.Distance(after, before))
-	}
-	if largest == 0 {
-		return 1
-	}
-	return 0.5 / largest
 }
 
 // teacherOf is the teacher that a run folder names, or nil where there is none or it is gone.
@@ -338,54 +233,6 @@ func teacherOf(dir string, set *data.Set) *classifier.Model {
 		return nil
 	}
 	return teacher
-}
-
-// gapSection shows how well a run's model matches its teacher.
-func gapSection(dir, hash string) (*report.Section, error) {
-	var gap eval.Gap
-	if found, err := readJSON(filepath.Join(dir, gapName), &gap); !found || gap.StudentWeights != hash {
-		return nil, err
-	}
-	return &report.Section{Title: "How well it matches its teacher", Parts: []report.Part{gapTable("", &gap)}}, nil
-}
-
-// gapTable is a match gap as a table.
-func gapTable(title string, gap *eval.Gap) *report.Table {
-	t := &report.Table{Title: title, Columns: []report.Column{{Name: "around an image"}, {Name: "clean", Align: report.Right},
-		{Name: "random points", Align: report.Right}, {Name: "worst point", Align: report.Right}}}
-	plain := func(v float64) string { return fmt.Sprintf("%.4g", v) }
-	for _, row := range []struct {
-		name string
-		of   func(eval.Spread) float64
-	}{
-		{"KL(T||S), mean", func(s eval.Spread) float64 { return s.Mean }},
-		{"KL(T||S), median", func(s eval.Spread) float64 { return s.Median }},
-		{"KL(T||S), 95th percentile", func(s eval.Spread) float64 { return s.P95 }},
-	} {
-		d := gap.Divergence
-		t.Add(row.name, plain(row.of(d.Clean)), plain(row.of(d.Random)), plain(row.of(d.Worst)))
-	}
-	for _, of := range []struct {
-		name   string
-		slopes eval.Slopes
-	}{{"probabilities", gap.Probabilities}, {"logits", gap.Logits}} {
-		for _, row := range []struct {
-			name string
-			of   func(eval.SlopePair) string
-		}{
-			{"slope of S, " + of.name, func(p eval.SlopePair) string { return plain(p.Student.Mean) }},
-			{"slope of T, " + of.name, func(p eval.SlopePair) string { return plain(p.Teacher.Mean) }},
-			{"S by T, " + of.name, func(p eval.SlopePair) string { return fmt.Sprintf("%.2f", p.Ratio) }},
-			{"S flatter than T, % of images", func(p eval.SlopePair) string { return report.Percent(p.Flatter) }},
-		} {
-			t.Add(row.name, "", row.of(of.slopes.Random), row.of(of.slopes.Worst))
-		}
-	}
-	t.Notes = []string{fmt.Sprintf("S is the student %s, T its teacher %s. %d images of %s test; %s, eps %s: %d random points, worst points by searches of %d steps of %s.",
-		gap.Student, gap.Teacher, gap.Images, gap.Data, gap.Norm, threat.Format(gap.Epsilon), gap.Points, gap.Steps, threat.Format(gap.StepSize)),
-		"The slope of f is |f(x')-f(x)|_1 / |x'-x|; its greatest value in the ball, the local Lipschitz constant, is at least that at the worst point. " +
-			"Slopes are means over images. docs/evaluation.md has the formulas."}
-	return t
 }
 
 // longestCell is how much of a setting a page shows.
@@ -439,98 +286,4 @@ func settingsSection(dir string, model *classifier.Model, card *weights.Card) (*
 		t.Add(name, cut(record.Versions[name]))
 	}
 	return &report.Section{Title: "Settings", Parts: []report.Part{t}}, nil
-}
-
-// comparison puts evaluated runs side by side in a page in a folder: models and runs go together, and all were evaluated
-// as one of them was.
-func comparison(title, folder string, models []report.Model, runs []string, one *eval.Result) (*report.Page, error) {
-	c := conditions(one)
-	page := &report.Page{Title: title}
-	accuracy := report.Section{Title: "Accuracy", Parts: []report.Part{report.Models("", c, models)}}
-	for _, draw := range []func() (*report.Figure, error){
-		func() (*report.Figure, error) {
-			return report.Scatter("Clean against robust accuracy", c, hardest(one), models)
-		},
-		func() (*report.Figure, error) {
-			return report.WorstClasses("Worst classes under attack", c, hardest(one), models)
-		},
-	} {
-		if f, err := draw(); err == nil { // else there is nothing to draw
-			accuracy.Parts = append(accuracy.Parts, f)
-		}
-	}
-	page.Sections = append(page.Sections, accuracy)
-
-	learning := report.Section{Title: "Learning curves"}
-	var loss, clean, robust []report.Curve
-	var links report.Links
-	for i, run := range runs {
-		c, err := readCurves(run)
-		if err != nil {
-			return nil, err
-		}
-		c.loss.Name, c.clean.Name, c.robust.Name = models[i].Name, models[i].Name, models[i].Name
-		loss, clean, robust = append(loss, c.loss), append(clean, c.clean), append(robust, c.robust)
-		if _, err := os.Stat(filepath.Join(run, pageName)); err != nil {
-			continue
-		}
-		path, err := filepath.Rel(folder, filepath.Join(run, pageName))
-		if err != nil {
-			return nil, err
-		}
-		links = append(links, report.Link{Name: models[i].Name, Path: filepath.ToSlash(path)})
-	}
-	for _, draw := range []func() (*report.Figure, error){
-		func() (*report.Figure, error) { return report.AgainstEpoch("Training loss", "loss", 0, loss) },
-		func() (*report.Figure, error) {
-			return report.AgainstEpoch("Held-out images", "clean accuracy, %", 0, clean)
-		},
-		func() (*report.Figure, error) {
-			return report.AgainstEpoch("Held-out images under attack", "robust accuracy, %", 0, robust)
-		},
-	} {
-		if f, err := draw(); err == nil {
-			learning.Parts = append(learning.Parts, f)
-		}
-	}
-	if len(learning.Parts) > 0 {
-		page.Sections = append(page.Sections, learning)
-	}
-	images, err := comparedExamples(models, runs)
-	if err != nil {
-		return nil, err
-	}
-	if images != nil {
-		page.Sections = append(page.Sections, *images)
-	}
-	if len(links) > 0 {
-		page.Sections = append(page.Sections, report.Section{Title: "Each run", Parts: []report.Part{links}})
-	}
-	return page, nil
-}
-
-// comparedExamples shows some images under attack for each of the first runs.
-func comparedExamples(models []report.Model, runs []string) (*report.Section, error) {
-	const mostRuns, each = 8, 3
-	section := &report.Section{Title: "Images under attack"}
-	for i, run := range runs[:min(mostRuns, len(runs))] {
-		var e examples
-		found, err := readJSON(filepath.Join(run, examplesName), &e)
-		if err != nil {
-			return nil, err
-		}
-		if !found {
-			continue
-		}
-		e.Examples = e.Examples[:min(each, len(e.Examples))]
-		for k := range e.Examples {
-			e.Examples[k].Class += ", " + models[i].Name
-		}
-		section.Parts = append(section.Parts, &e.Grid)
-	}
-	if len(section.Parts) == 0 {
-		return nil, nil
-	}
-	section.Text = []string{"Each model is attacked with PGD-20 on its own. Probabilities in percent, before and after."}
-	return section, nil
 }

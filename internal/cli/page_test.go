@@ -68,6 +68,16 @@ func TestPages(t *testing.T) {
 	}
 	has("resumed", map[string]bool{"matches its teacher": true, "pgd-1 eps 8/255": true, "Images under attack": true})
 
+	if _, err := adaad(t, t.Context(), "evaluate", "--model", teacher, "--samples", "20", "--attacks", "clean,pgd-1"); err != nil {
+		t.Fatal(err)
+	}
+	page = filepath.Join(dir, "comparison.html")
+	if _, err := adaad(t, t.Context(), "compare", teacher, student, "--page", page); err != nil {
+		t.Fatal(err)
+	}
+	has("compared", map[string]bool{"Clean and robust accuracy": true, "Worst classes": true, "Held-out training images under attack": true,
+		"Images under attack": true, `href="teacher/report.html"`: true, `href="student/report.html"`: true})
+
 	// What was measured of other weights is not shown.
 	other := filepath.Join(dir, "other")
 	if err := os.CopyFS(other, os.DirFS(student)); err != nil {

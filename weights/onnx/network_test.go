@@ -15,11 +15,17 @@ import (
 func gradients(t *testing.T, m *classifier.Model, pixels []float32) (logits, gradient []float32) {
 	t.Helper()
 	h, w, c := m.Input()
-	n := len(pixels) / (h * w * c)
-	weights := make([]float32, n*m.Classes())
+	weights := make([]float32, len(pixels)/(h*w*c)*m.Classes())
 	for i, u := range golden.U("weights", len(weights)) {
 		weights[i] = float32(u)
 	}
+	return weightedGradients(t, m, pixels, weights)
+}
+
+func weightedGradients(t *testing.T, m *classifier.Model, pixels, weights []float32) (logits, gradient []float32) {
+	t.Helper()
+	h, w, c := m.Input()
+	n := len(pixels) / (h * w * c)
 	exec, err := NewExec(backend, func(nodes []*Node) []*Node {
 		last := len(nodes) - 1
 		x := nodes[last]

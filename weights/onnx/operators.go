@@ -122,12 +122,14 @@ func init() {
 		return operator{[2]int{1, 2}, []string{"axes", "keepdims", "noop_with_empty_axes"}, func(c *call) []value { return c.reduce(f) }}
 	}
 	operators = map[string]operator{
-		"Add": binary(graph.Add, func(a, b int64) int64 { return a + b }),
-		"Sub": binary(graph.Sub, func(a, b int64) int64 { return a - b }),
-		"Mul": binary(graph.Mul, func(a, b int64) int64 { return a * b }),
-		"Div": binary(graph.Div, divide),
-		"Pow": {[2]int{2, 2}, nil, (*call).pow},
-		"Max": many(graph.Max), "Min": many(graph.Min), "Sum": many(graph.Add),
+		"Add":   binary(graph.Add, func(a, b int64) int64 { return a + b }),
+		"Sub":   binary(graph.Sub, func(a, b int64) int64 { return a - b }),
+		"Mul":   binary(graph.Mul, func(a, b int64) int64 { return a * b }),
+		"Div":   binary(graph.Div, divide),
+		"Pow":   {[2]int{2, 2}, nil, (*call).pow},
+		"Equal": {[2]int{2, 2}, nil, func(c *call) []value { return []value{broadcastInts(equal, c.known(0), c.known(1))} }},
+		"Where": {[2]int{3, 3}, nil, (*call).where},
+		"Max":   many(graph.Max), "Min": many(graph.Min), "Sum": many(graph.Add),
 
 		"Relu":        unary(relu),
 		"LeakyRelu":   {[2]int{1, 1}, []string{"alpha"}, (*call).leakyRelu},
@@ -284,14 +286,16 @@ func (c *call) has(input int) bool {
 	return input < len(c.inputs) && c.node.Inputs[input] != ""
 }
 
-// ints is an input that must be known while the graph is built.
-func (c *call) ints(input int) []int64 {
+// known is an input that must be known while the graph is built.
+func (c *call) known(input int) value {
 	v := c.inputs[input]
 	if v.node != nil {
 		panic(fmt.Errorf("input %q depends on the images, expected integers that do not", c.node.Inputs[input]))
 	}
-	return v.ints
+	return v
 }
+
+func (c *call) ints(input int) []int64 { return c.known(input).ints }
 
 func (c *call) plain(input int) *graph.Node { return c.inputs[input].plain() }
 
@@ -365,6 +369,20 @@ func divide(a, b int64) int64 {
 		panic(fmt.Errorf("integer division by zero"))
 	}
 	return a / b
+}
+
+func equal(a, b int64) int64 {
+	if a == b {
+		return 1
+	}
+	return 0
+}
+
+// where chooses between integers: shapes that depend on shapes.
+func (c *call) where() []value {
+	yes := broadcastInts(func(condition, v int64) int64 { return min(condition, 1) * v }, c.known(0), c.known(1))
+	no := broadcastInts(func(condition, v int64) int64 { return (1 - min(condition, 1)) * v }, c.known(0), c.known(2))
+	return []value{broadcastInts(func(a, b int64) int64 { return a + b }, yes, no)}
 }
 
 func (c *call) pow() []value {
@@ -549,6 +567,7 @@ func (c *call) conv() []value {
 		w.dilations[0] == 1 && w.dilations[1] == 1 && w.pads[0] == half && w.pads[1] == half {
 		y = zoo.Conv2D(x, kernel, w.strides[0], true)
 	} else {
+		kernel = oddKernel(kernel, &w)
 		y = graph.Convolve(x, kernel).AxesConfig(layout).StridePerAxis(w.strides...).DilationPerAxis(w.dilations...).
 			PaddingPerDim(w.pads).ChannelGroupCount(int(groups)).Done()
 	}
@@ -556,6 +575,22 @@ func (c *call) conv() []value {
 		y = graph.Add(y, c.perChannel(2))
 	}
 	return outImage(y)
+}
+
+// oddKernel gives kernels [out,in,h,w] of even size a row or column of zeros behind, which sees one of padding: GoMLX's
+// gradient of a convolution by its images is wrong for even sizes.
+func oddKernel(kernel *graph.Node, w *window) *graph.Node {
+	var zeros [4]compute.PadAxis
+	for i := range 2 {
+		if kernel.Shape().Dimensions[2+i]%2 == 0 {
+			zeros[2+i].End = 1
+			w.pads[i][1] += w.dilations[i]
+		}
+	}
+	if zeros == ([4]compute.PadAxis{}) {
+		return kernel
+	}
+	return graph.Pad(kernel, graph.ScalarZero(kernel.Graph(), kernel.DType()), zeros[:]...)
 }
 
 // perChannel is a vector over the channels of images, [1,1,1,C].
