@@ -5,24 +5,33 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"os"
 	"path/filepath"
 	"strings"
 
 	"github.com/adaad-go/adaad/train"
 )
 
-// ReadSettings reads the settings of a run folder.
-func ReadSettings(dir string) (s Settings, err error) {
-	record, err := train.ReadRecord(dir)
+// ReadSettings reads the settings of a run: of a run folder, or of a file like its run.json. A setting that is not known is
+// refused.
+func ReadSettings(path string) (s Settings, err error) {
+	if info, err := os.Stat(path); err == nil && info.IsDir() {
+		path = filepath.Join(path, train.RunFile)
+	}
+	text, err := os.ReadFile(path)
 	if err != nil {
 		return s, err
 	}
-	text, err := json.Marshal(record.Settings)
-	if err == nil {
-		err = json.Unmarshal(text, &s)
+	var record struct {
+		Settings json.RawMessage `json:"settings"`
+	}
+	if err = json.Unmarshal(text, &record); err == nil {
+		d := json.NewDecoder(bytes.NewReader(record.Settings))
+		d.DisallowUnknownFields()
+		err = d.Decode(&s)
 	}
 	if err != nil {
-		return s, fmt.Errorf("%s: the settings cannot be read: %w", filepath.Join(dir, train.RunFile), err)
+		return s, fmt.Errorf("%s: the settings cannot be read, expected those of a run.json: %w", path, err)
 	}
 	return s, nil
 }

@@ -91,6 +91,7 @@ func TestNamesThatAreRefused(t *testing.T) {
 		{"resnet20", 1, colour, "1 classes"},
 		{"resnet20", 10, [3]int{0, 32, 3}, "0x32x3"},
 		{"small-cnn", 10, [3]int{12, 12, 1}, "too small"},
+		{"small-cnn-w0", 10, [3]int{28, 28, 1}, "width 0"},
 	} {
 		if _, err := zoo.New(c.name, c.classes, c.input); err == nil || !strings.Contains(err.Error(), c.want) {
 			t.Errorf("%q, %d classes, %v: error %v does not say %q", c.name, c.classes, c.input, err, c.want)

@@ -60,7 +60,7 @@ func TestMACs(t *testing.T) {
 				args = append(args, s)
 			}
 			for range 2 { // it counts what runs, not what is built
-				exec.MustExec(args...)
+				exec.MustCall(args...)
 			}
 			if got := backend.MACs(); got != 2*g.want {
 				t.Errorf("%s, %s: %d multiply-adds, want %d", c.model, name, got, 2*g.want)

@@ -184,6 +184,10 @@ func TestInterruptAndResume(t *testing.T) {
 	if ExitCode(err) != ExitInterrupted || !strings.Contains(err.Error(), "adaad train --resume --out "+stopped) {
 		t.Fatalf("an interrupted run gives %v with exit code %d", err, ExitCode(err))
 	}
+	again := filepath.Join(dir, "again")
+	if _, err := adaad(t, t.Context(), "train", "--settings", filepath.Join(whole, "run.json"), "--out", again); err != nil {
+		t.Fatal(err)
+	}
 	if _, err := adaad(t, t.Context(), "train", "--resume", "--out", stopped, "--epochs", "3"); ExitCode(err) != ExitUsage {
 		t.Errorf("resuming with another setting gives %v", err)
 	}
@@ -192,8 +196,9 @@ func TestInterruptAndResume(t *testing.T) {
 	}
 	a, errA := os.ReadFile(filepath.Join(whole, "model.safetensors"))
 	b, errB := os.ReadFile(filepath.Join(stopped, "model.safetensors"))
-	if errA != nil || errB != nil || !bytes.Equal(a, b) {
-		t.Errorf("the resumed run did not end with the same bits (%v, %v)", errA, errB)
+	c, errC := os.ReadFile(filepath.Join(again, "model.safetensors"))
+	if errA != nil || errB != nil || errC != nil || !bytes.Equal(a, b) || !bytes.Equal(a, c) {
+		t.Errorf("the resumed run, or the one by the settings of the first, did not end with the same bits (%v, %v, %v)", errA, errB, errC)
 	}
 }
 
@@ -229,6 +234,9 @@ func TestMistakes(t *testing.T) {
 		"unknown command":  {[]string{"fly"}, []string{"fly"}},
 		"unknown flag":     {adaadTo("--warp", "9"), []string{"--warp"}},
 		"no recipe":        {[]string{"train", "--out", out}, []string{"--recipe", "--method"}},
+		"two beginnings":   {[]string{"train", "--recipe", "pgd-at-shapes-resnet8", "--settings", teacher, "--out", out}, []string{"--recipe", "--settings"}},
+		"settings of none": {[]string{"train", "--settings", filepath.Join(dir, "nobody.json"), "--out", out}, []string{"nobody.json"}},
+		"page as settings": {[]string{"train", "--settings", page, "--out", out}, []string{page, "run.json"}},
 		"unknown recipe":   {[]string{"train", "--recipe", "adaad-cifar11", "--out", out}, []string{`"adaad-cifar11"`, "adaad-cifar10-resnet8"}},
 		"unknown method":   {[]string{"train", "--method", "magic", "--out", out}, []string{`"magic"`, "pgd-at"}},
 		"unknown model":    {adaadTo("--teacher", teacher, "--model", "resnet21"), []string{"resnet21"}},
@@ -409,7 +417,7 @@ func TestSweepOverRadii(t *testing.T) {
 	if _, err := adaad(t, t.Context(), tiny("pgd-at", teacher)...); err != nil {
 		t.Fatal(err)
 	}
-	text, err := adaad(t, t.Context(), "sweep", "--recipe", "adaad-shapes-resnet8,trades-shapes-resnet8", "--eps", "8/255,16/255", "--equal-compute",
+	text, err := adaad(t, t.Context(), "sweep", "--recipe", "adaad-shapes-resnet8,pgd-at-shapes-resnet8", "--eps", "8/255,16/255", "--equal-compute",
 		"--model", "resnet8-w4", "--train-samples", "64", "--batch-size", "32", "--epochs", "2", "--set", "validation_samples=20", "--set", "validation_steps=1",
 		"--teacher", teacher, "--attacks", "clean,pgd-2", "--samples", "20", "--out", out, "--json", "-")
 	if err != nil {
@@ -426,13 +434,13 @@ func TestSweepOverRadii(t *testing.T) {
 	if err := json.Unmarshal([]byte(text), &lines); err != nil || len(lines) != 5 || !lines[0].Teacher || lines[4].Eps != "16/255" {
 		t.Fatalf("results are %s (%v)", text, err)
 	}
-	adaad, trades := lines[1], lines[3]
-	perEpoch := trades.Compute / int64(trades.Epochs)
-	if apart := adaad.Compute - trades.Compute; adaad.Compute == 0 || max(apart, -apart) > perEpoch/2 || trades.Epochs == adaad.Epochs {
-		t.Errorf("adaad computes %d in %d epochs, trades %d in %d", adaad.Compute, adaad.Epochs, trades.Compute, trades.Epochs)
+	adaad, pgd := lines[1], lines[3]
+	perEpoch := pgd.Compute / int64(pgd.Epochs)
+	if apart := adaad.Compute - pgd.Compute; adaad.Compute == 0 || max(apart, -apart) > perEpoch/2 || pgd.Epochs <= adaad.Epochs {
+		t.Errorf("adaad computes %d in %d epochs, pgd-at %d in %d", adaad.Compute, adaad.Epochs, pgd.Compute, pgd.Epochs)
 	}
 	for _, name := range []string{"radius.svg", "radius-clean.svg"} {
-		if svg, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Contains(svg, []byte("trades")) {
+		if svg, err := os.ReadFile(filepath.Join(out, name)); err != nil || !bytes.Contains(svg, []byte("pgd-at")) {
 			t.Errorf("%s is not drawn (%v)", name, err)
 		}
 	}

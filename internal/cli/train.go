@@ -14,9 +14,10 @@ import (
 )
 
 type trainCmd struct {
-	Recipe string `help:"Start from this recipe; see adaad recipes." placeholder:"NAME"`
-	Method string `help:"Without a recipe: the method; see adaad methods." placeholder:"NAME"`
-	Data   string `help:"Data set; see adaad datasets." placeholder:"NAME"`
+	Recipe   string `help:"Start from this recipe; see adaad recipes." placeholder:"NAME" xor:"start"`
+	Settings string `help:"Start from the settings of another run: its folder, or a file like its run.json." placeholder:"FILE" xor:"start"`
+	Method   string `help:"Without a recipe: the method; see adaad methods." placeholder:"NAME"`
+	Data     string `help:"Data set; see adaad datasets." placeholder:"NAME"`
 
 	DataDir string   `help:"Folder the data set is in." placeholder:"DIR" env:"ADAAD_DATA_DIR"`
 	Teacher []string `help:"Model file or run folder to learn from; again for a second one." placeholder:"FILE"`
@@ -63,7 +64,8 @@ func (trainCmd) Help() string {
 	return `Examples:
   adaad train --recipe pgd-at-cifar10-resnet20 --data-dir data --out runs/teacher
   adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher --out runs/student
-  adaad train --resume --data-dir data --out runs/student --minutes 25`
+  adaad train --resume --data-dir data --out runs/student --minutes 25
+  adaad train --settings runs/student/run.json --seed 2 --data-dir data --out runs/second`
 }
 
 func (c *trainCmd) Run(ctx context.Context, g *globals) error {
@@ -75,7 +77,7 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 		ctx, done = context.WithTimeoutCause(ctx, time.Duration(c.Minutes*float64(time.Minute)), errTimeUp)
 		defer done()
 	}
-	settings, err := c.settings(g)
+	settings, err := c.asked(g)
 	if err != nil {
 		return usage(err)
 	}
@@ -122,14 +124,16 @@ func (c *trainCmd) goOn() string {
 	return "adaad train --resume --out " + c.Out + dataDirFlag(c.DataDir)
 }
 
-// settings are the recipe's, the method's or the resumed run's, with what the flags change.
-func (c *trainCmd) settings(g *globals) (s recipe.Settings, err error) {
+// asked are the recipe's, the method's or the resumed run's, with what the flags change.
+func (c *trainCmd) asked(g *globals) (s recipe.Settings, err error) {
 	switch {
 	case c.Resume:
 		s, err = recipe.ReadSettings(c.Out)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("--resume: %s holds no run to go on with", c.Out)
 		}
+	case c.Settings != "":
+		s, err = recipe.ReadSettings(c.Settings)
 	case c.Recipe != "":
 		var p recipe.Preset
 		p, err = recipe.Find(c.Recipe)
