@@ -5,6 +5,10 @@
 //	go run ./bench -python /usr/bin/python3                       # PyTorch: Debian's python3-torch
 //	go run ./bench -python python3 -onnxruntime DIR/node_modules/onnxruntime-node
 //	go run ./bench -rows 'AdaAD|PGD' -pairs 5
+//
+// On an accelerator it compares training steps with PyTorch's, eager in TF32 and compiled in bfloat16; docs/gpu.md has more:
+//
+//	go run -tags xla ./bench -device cuda
 package main
 
 import (
@@ -35,6 +39,7 @@ import (
 	"github.com/adaad-go/adaad/internal/speed"
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/weights/onnx"
 	"github.com/adaad-go/adaad/zoo"
 )
 
@@ -46,7 +51,7 @@ var onnxruntime string
 
 // job is what one side is to do; the scripts read it as JSON.
 type job struct {
-	Work         string    `json:"work"` // adaad, pgd, logits, conv, gemm; export makes an ONNX file
+	Work         string    `json:"work"` // adaad, pgd-at, pgd, logits, conv, gemm
 	Threads      int       `json:"threads"`
 	Student      *network  `json:"student,omitempty"`
 	Teacher      *network  `json:"teacher,omitempty"`
@@ -60,6 +65,10 @@ type job struct {
 	ONNX         string    `json:"onnx,omitempty"`
 	Module       string    `json:"module,omitempty"` // folder of onnxruntime-node
 	Backend      string    `json:"backend,omitempty"`
+	Device       string    `json:"device,omitempty"`    // PyTorch's: cuda or cpu, the default
+	Precision    string    `json:"precision,omitempty"` // PyTorch's: tf32 or bf16
+	Compile      bool      `json:"compile,omitempty"`   // with torch.compile
+	Ours         string    `json:"ours,omitempty"`      // this side's precision
 }
 
 type network struct {
@@ -92,6 +101,7 @@ type row struct {
 	other  string // "PyTorch", "PyTorch channels_last", "ONNX Runtime"
 	images int    // per run, for images a second; 0 for milliseconds
 	flops  float64
+	peak   float64 // operations a second that the device reaches in a matrix product, or 0
 	memory bool
 	job    job
 }
@@ -150,13 +160,20 @@ func main() {
 	threads := flag.Int("threads", 2, "threads of both sides, but in latency rows")
 	backend := flag.String("backend", "vec", "backend of this side")
 	markdown := flag.Bool("markdown", false, "print the table as Markdown")
+	var on device
+	flag.StringVar(&on.name, "device", "", "compare training steps on this device of PyTorch's instead: cuda or cpu")
+	flag.StringVar(&on.networks, "networks", "resnet18,wrn-28-10", "with -device: networks to train, and to teach AdaAD's student by the last of them")
+	flag.IntVar(&on.batch, "batch", 256, "with -device: images in a step")
+	flag.IntVar(&on.steps, "steps", 10, "with -device: steps of the search")
+	flag.IntVar(&on.repeat, "repeat", 10, "with -device: steps in a run")
+	flag.IntVar(&on.product, "product", 8192, "with -device: size of the matrix product that peaks are measured with")
 	work := flag.String("job", "", "do one side's job, on request from standard input (the program runs itself with this)")
 	flag.Parse()
 	var err error
 	if *work != "" {
 		err = serve(*work)
 	} else {
-		err = compare(*python, *module, *pattern, *pairs, *threads, *backend, *markdown)
+		err = compare(*python, *module, *pattern, *pairs, *threads, *backend, on, *markdown)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
@@ -165,7 +182,7 @@ func main() {
 }
 
 // compare runs the rows and prints the table.
-func compare(python, module, pattern string, pairs, threads int, backend string, markdown bool) error {
+func compare(python, module, pattern string, pairs, threads int, backend string, on device, markdown bool) error {
 	wanted, err := regexp.Compile(pattern)
 	if err != nil {
 		return fmt.Errorf("-rows: %w", err)
@@ -195,7 +212,16 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 	fmt.Printf("%s; multiply-adds in registers: %.0f GFLOP/s\n", v.Description(), v.PeakFLOPS()/1e9)
 	b.Finalize()
 	var list []row
-	for _, r := range rows(threads) {
+	all := rows(threads)
+	if on.name != "" {
+		if backend == "vec" && on.name == "cuda" {
+			backend = "xla:cuda"
+		}
+		if all, err = on.rows(python, script, threads); err != nil {
+			return err
+		}
+	}
+	for _, r := range all {
 		if wanted.MatchString(r.name) && (r.other != "ONNX Runtime" || module != "") {
 			list = append(list, r)
 		}
@@ -211,14 +237,8 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 		ours, theirs := []string{self, "-job"}, []string{python, script}
 		if r.other == "ONNX Runtime" {
 			r.job.ONNX, r.job.Module = filepath.Join(dir, "student.onnx"), module
-			export := r.job
-			export.Work = "export"
-			text, err := json.Marshal(export)
-			if err != nil {
-				return err
-			}
-			if out, err := exec.Command(python, script, string(text)).CombinedOutput(); err != nil {
-				return fmt.Errorf("%s: exporting: %w: %s", r.name, err, out)
+			if err := export(r.job.Student.File, r.job.ONNX); err != nil {
+				return fmt.Errorf("%s: exporting: %w", r.name, err)
 			}
 			theirs = []string{"node", node}
 		}
@@ -241,6 +261,19 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 		return table.Markdown(os.Stdout)
 	}
 	return table.Text(os.Stdout)
+}
+
+// export writes a model as ONNX, batch norms folded, as adaad export does.
+func export(model, path string) error {
+	m, err := weights.Load(model)
+	if err != nil {
+		return err
+	}
+	f, err := onnx.Export(m, onnx.Options{})
+	if err != nil {
+		return err
+	}
+	return weights.SaveONNX(path, f)
 }
 
 // processor is the processor's name, where the system tells.
@@ -331,7 +364,11 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, erro
 			}
 		}
 		if pair < 0 {
-			if a, b := last[0].Value, last[1].Value; math.Abs(a-b) > 0.02*max(math.Abs(a), math.Abs(b)) {
+			near := 0.02
+			if r.job.Device != "" {
+				near = 0.1 // after some steps in bfloat16
+			}
+			if a, b := last[0].Value, last[1].Value; math.Abs(a-b) > near*max(math.Abs(a), math.Abs(b)) {
 				return nil, 0, fmt.Errorf("the sides computed different things: %v here, %v there", a, b)
 			}
 			continue
@@ -343,6 +380,8 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, erro
 	}
 	show := func(seconds float64) string {
 		switch {
+		case r.peak > 0:
+			return fmt.Sprintf("%.1f images/s, %.0f%% of peak", float64(r.images)/seconds, 100*r.flops/seconds/r.peak)
 		case r.images > 0:
 			return fmt.Sprintf("%.1f images/s", float64(r.images)/seconds)
 		case r.flops > 0:
@@ -358,7 +397,11 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, erro
 	if r.memory {
 		memory = fmt.Sprintf("%.2f of %.2f GB: %.2f", last[0].Peak/1e9, last[1].Peak/1e9, last[0].Peak/last[1].Peak)
 	}
-	cells := []string{r.name, r.other, show(median(all[0])), show(median(all[1])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
+	against := r.other
+	if r.job.Device != "" {
+		against = sides[1].name // what PyTorch made of what was asked for
+	}
+	cells := []string{r.name, against, show(median(all[0])), show(median(all[1])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
 	return cells, median(ratios), nil
 }
 
@@ -377,6 +420,7 @@ type side struct {
 	in      io.WriteCloser
 	out     *bufio.Reader
 	errors  strings.Builder
+	name    string // as it says
 }
 
 func start(command []string) (*side, error) {
@@ -394,10 +438,13 @@ func start(command []string) (*side, error) {
 	if err := s.command.Start(); err != nil {
 		return nil, err
 	}
-	if line, err := s.out.ReadString('\n'); err != nil || !strings.HasPrefix(line, "ready") {
+	line, err := s.out.ReadString('\n')
+	name, ready := strings.CutPrefix(line, "ready")
+	if err != nil || !ready {
 		s.stop()
 		return nil, fmt.Errorf("%s did not start: %s%s", command[0], line, s.errors.String())
 	}
+	s.name = strings.TrimSpace(name)
 	return s, nil
 }
 
@@ -474,11 +521,19 @@ func prepare(backend compute.Backend, j job) (speed.Work, error) {
 	if err != nil {
 		return nil, err
 	}
+	if student.Network, err = zoo.InPrecision(student.Network, zoo.Precision(j.Ours)); err != nil {
+		return nil, err
+	}
 	images := speed.RandomImages(j.Batch)
 	switch j.Work {
+	case "pgd-at":
+		return speed.PGDAT(backend, student, images, j.Steps)
 	case "adaad":
 		teacher, err := weights.Load(j.Teacher.File)
 		if err != nil {
+			return nil, err
+		}
+		if teacher.Network, err = zoo.InPrecision(teacher.Network, zoo.Precision(j.Ours)); err != nil {
 			return nil, err
 		}
 		return speed.AdaAD(backend, student, teacher, images, j.Steps)

@@ -27,7 +27,7 @@ async function main() {
   for (let i = 0; i < n; i++)
     for (let p = 0; p < h * w; p++)
       for (let k = 0; k < c; k++) data[(i * c + k) * h * w + p] = x.data[(i * h * w + p) * c + k];
-  const feeds = { x: new ort.Tensor("float32", data, [n, c, h, w]) };
+  const feeds = { images: new ort.Tensor("float32", data, [n, c, h, w]) };
   console.log("ready " + require(path.resolve(job.module, "package.json")).version);
   for await (const _ of readline.createInterface({ input: process.stdin })) {
     const begin = process.hrtime.bigint();

@@ -1,11 +1,14 @@
 """The same work in PyTorch: reads a job on the command line, then runs it once for every line on standard input.
 
 python3 pytorch.py JOB, with JOB a JSON object:
-  work      "adaad", "pgd", "logits", "conv" or "gemm"
+  work      "adaad", "pgd-at", "pgd", "logits", "conv" or "gemm"
   threads   how many to use
   student, teacher   {"name": architecture, "file": safetensors}
   inputs    safetensors with images x, float32 [N,H,W,C], and labels y, int32 [N]
   batch, steps, channels_last, conv, repeat
+  device    "cuda", or "cpu", the default
+  precision "tf32" lets products of float32 use TF32; "bf16" runs under autocast to bfloat16
+  compile   put networks through torch.compile, where PyTorch has it
 
 Every run prints {"seconds": of one repetition, "value": a number that both sides must agree on, "peak": bytes}.
 """
@@ -174,34 +177,77 @@ def kl(target, prediction, reduction):
     return F.kl_div(F.log_softmax(prediction, 1), F.softmax(target, 1), reduction=reduction)
 
 
-class AdaAD:
-    """One training step as the authors' code takes it (CVPR 2023): search, then update."""
+class Place:
+    """Where and how a job computes."""
 
-    def __init__(self, job, memory):
-        self.student, self.teacher = network(job["student"]).to(memory_format=memory), network(job["teacher"]).to(memory_format=memory)
-        for p in self.teacher.parameters():
-            p.requires_grad_(False)
+    def __init__(self, job):
+        self.device = job.get("device", "cpu")
+        self.memory = torch.channels_last if job.get("channels_last") else torch.contiguous_format
+        self.precision = job.get("precision", "fp32")
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = self.precision == "tf32"
+        torch.backends.cudnn.benchmark = True
+        self.compiles = job.get("compile", False) and hasattr(torch, "compile")
+        self.words = ["compiled" if self.compiles else "eager", self.precision]
+        if job.get("compile") and not self.compiles:
+            self.words.append(f"(PyTorch {torch.__version__} has no torch.compile)")
+
+    def network(self, spec):
+        net = network(spec).to(self.device, memory_format=self.memory)
+        return torch.compile(net) if self.compiles else net
+
+    def images(self, x):
+        return x.to(self.device).permute(0, 3, 1, 2).contiguous(memory_format=self.memory)
+
+    def logits(self, net, x):
+        """Logits in float32, whatever the network computes in."""
+        with torch.autocast(self.device, torch.bfloat16, enabled=self.precision == "bf16"):
+            z = net(x)
+        return z.float()
+
+
+def climb(x, start, steps, objective):
+    """The search: steps of 2/255 up the objective in the ball of 8/255 around x."""
+    adv = start.clone()
+    for _ in range(steps):
+        adv.requires_grad_(True)
+        grad, = torch.autograd.grad(objective(adv), adv)
+        adv = adv.detach() + 2 / 255 * grad.sign()
+        adv = torch.min(torch.max(adv, x - 8 / 255), x + 8 / 255).clamp(0, 1)
+    return adv
+
+
+class Step:
+    """One training step, of AdaAD as the authors' code takes it (CVPR 2023) or of PGD-AT: search, then update."""
+
+    def __init__(self, job, place):
+        self.place, self.steps = place, job["steps"]
+        self.student = place.network(job["student"])
+        self.teacher = None
+        if job["work"] == "adaad":
+            self.teacher = place.network(job["teacher"])
+            for p in self.teacher.parameters():
+                p.requires_grad_(False)
         self.optimizer = torch.optim.SGD(self.student.parameters(), lr=1e-3, momentum=0.9, weight_decay=5e-4)
-        self.steps = job["steps"]
 
     def __call__(self, x, start, y):
-        self.student.eval()
-        adv = start.clone()
-        for _ in range(self.steps):
-            adv.requires_grad_(True)
-            loss = kl(self.teacher(adv), self.student(adv), "sum")
-            grad, = torch.autograd.grad(loss, adv)
-            adv = adv.detach() + 2 / 255 * grad.sign()
-            adv = torch.min(torch.max(adv, x - 8 / 255), x + 8 / 255).clamp(0, 1)
-        self.student.train()
+        logits, student, teacher = self.place.logits, self.student, self.teacher
+        student.eval()
+        if teacher:
+            adv = climb(x, start, self.steps, lambda adv: kl(logits(teacher, adv), logits(student, adv), "sum"))
+        else:
+            adv = climb(x, start, self.steps, lambda adv: F.cross_entropy(logits(student, adv), y, reduction="sum"))
+        student.train()
         self.optimizer.zero_grad()
-        self.student(x)
-        with torch.no_grad():
-            target = self.teacher(adv)
-        loss = kl(target, self.student(adv), "batchmean")
+        if teacher:
+            logits(student, x)
+            with torch.no_grad():
+                target = logits(teacher, adv)
+            loss = kl(target, logits(student, adv), "batchmean")
+        else:
+            loss = F.cross_entropy(logits(student, adv), y)
         loss.backward()
         self.optimizer.step()
-        return loss.item()
+        return loss.detach()
 
 
 def pgd(net, steps):
@@ -212,12 +258,7 @@ def pgd(net, steps):
     def evaluate(x, y):
         with torch.no_grad():
             clean = (net(x).argmax(1) == y).sum()
-        adv = x.clone()
-        for _ in range(steps):
-            adv.requires_grad_(True)
-            grad, = torch.autograd.grad(F.cross_entropy(net(adv), y, reduction="sum"), adv)
-            adv = adv.detach() + 2 / 255 * grad.sign()
-            adv = torch.min(torch.max(adv, x - 8 / 255), x + 8 / 255).clamp(0, 1)
+        adv = climb(x, x, steps, lambda adv: F.cross_entropy(net(adv), y, reduction="sum"))
         with torch.no_grad():
             logits = net(adv)
         return (clean + (logits.argmax(1) == y).sum()).item() + F.cross_entropy(logits, y).item()
@@ -225,12 +266,13 @@ def pgd(net, steps):
     return evaluate
 
 
-def prepare(job):
-    memory = torch.channels_last if job.get("channels_last") else torch.contiguous_format
+def prepare(job, place):
+    memory = place.memory
     if job["work"] == "gemm":
         m, n, k = job["gemm"]
-        a, b = torch.rand(m, k), torch.rand(k, n)
-        return lambda: (a @ b)[0, 0].item() * 0
+        kind = torch.bfloat16 if place.precision == "bf16" else torch.float32
+        a, b = (torch.rand(size, device=place.device).to(kind) for size in ((m, k), (k, n)))
+        return lambda: (a @ b)[0, 0] * 0
     if job["work"] == "conv":
         s = job["conv"]
         x = torch.rand(s["n"], s["cin"], s["size"], s["size"]).to(memory_format=memory)
@@ -254,13 +296,11 @@ def prepare(job):
         return run
 
     data = read(job["inputs"])
-    x = data["x"].permute(0, 3, 1, 2).contiguous(memory_format=memory)
-    start = data["start"].permute(0, 3, 1, 2).contiguous(memory_format=memory)
-    y = data["y"].long()
-    if job["work"] == "adaad":
-        step = AdaAD(job, memory)
+    x, start, y = place.images(data["x"]), place.images(data["start"]), data["y"].long().to(place.device)
+    if job["work"] in ("adaad", "pgd-at"):
+        step = Step(job, place)
         return lambda: step(x, start, y)
-    net = network(job["student"]).to(memory_format=memory)
+    net = place.network(job["student"])
     if job["work"] == "pgd":
         evaluate = pgd(net, job["steps"])
         return lambda: evaluate(x, y)
@@ -272,23 +312,17 @@ def prepare(job):
     return logits
 
 
-def export(job):
-    """Writes the student as an ONNX file, for ONNX Runtime."""
-    net = network(job["student"])
-    torch.onnx.export(net, torch.zeros(job["batch"], 3, 32, 32), job["onnx"], input_names=["x"], output_names=["logits"])
-
-
 def main():
     job = json.loads(sys.argv[1])
     torch.set_num_threads(job["threads"])
-    if job["work"] == "export":
-        return export(job)
-    work = prepare(job)
-    print("ready", torch.__version__, flush=True)
+    place = Place(job)
+    work = prepare(job, place)
+    print("ready PyTorch", torch.__version__, *place.words, flush=True)
     for _ in sys.stdin:
         begin = time.perf_counter()
         for _ in range(job["repeat"]):
             value = work()
+        value = float(value)  # waits for the device
         seconds = (time.perf_counter() - begin) / job["repeat"]
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"seconds": seconds, "value": value, "peak": peak}), flush=True)

@@ -8,14 +8,25 @@ type Augmentation struct {
 	Flip bool // mirror left and right with probability 1/2
 }
 
-// Image writes image i of a set to dst as the epoch shows it: the crop and the mirroring depend on the seed, the epoch
-// and the image's Index alone. dst has set.ImageSize() bytes.
-func (a Augmentation) Image(dst []uint8, set *Set, i, epoch int, seed uint64) {
+// View is how an epoch shows an image: the window of its size that starts DY rows down and DX pixels right of its
+// corner, black where that lies outside of it, and then mirrored left and right if Flip is set.
+type View struct {
+	DY, DX int
+	Flip   bool
+}
+
+// View draws how an epoch shows image i of a set. It depends on the seed, the epoch and the image's Index alone.
+func (a Augmentation) View(set *Set, i, epoch int, seed uint64) View {
 	r := rng.New(seed, rng.Augment, uint64(epoch), uint64(set.Index[i]))
 	dy, dx := r.IntN(2*a.Pad+1)-a.Pad, r.IntN(2*a.Pad+1)-a.Pad
-	flip := a.Flip && r.Uint64()&1 == 1
-	crop(dst, set.Image(i), set.Height, set.Width, set.Channels, dy, dx)
-	if flip {
+	return View{dy, dx, a.Flip && r.Uint64()&1 == 1}
+}
+
+// Image writes image i of a set to dst as the epoch shows it. dst has set.ImageSize() bytes.
+func (a Augmentation) Image(dst []uint8, set *Set, i, epoch int, seed uint64) {
+	v := a.View(set, i, epoch, seed)
+	crop(dst, set.Image(i), set.Height, set.Width, set.Channels, v.DY, v.DX)
+	if v.Flip {
 		mirror(dst, set.Width, set.Channels)
 	}
 }

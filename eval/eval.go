@@ -43,6 +43,7 @@ type Evaluation struct {
 
 	BatchSize int    // images at once, down to a power of two; 0 takes 64, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
+	Precision string // what the model computes in, for the record; empty is float32
 
 	Ledger string // the file that the record is written to as it grows, one line of JSON per image; "" writes none
 	Resume bool   // go on with the ledger where there is one
@@ -241,17 +242,17 @@ func Fits(net Sized, set *data.Set) error {
 func (e Evaluation) Header(backend compute.Backend) (Header, error) {
 	h := Header{
 		Format:    ledgerFormat,
-		Selection: e.Selection,
-		Data:      e.Set.Name,
-		Classes:   e.Set.Classes,
-		Images:    e.Set.Len(),
-		Pixels:    hashSet(e.Set),
-		Norm:      e.Norm.String(),
-		Epsilon:   e.Epsilon,
-		Seed:      e.Seed,
-		Attacks:   make([]AttackHeader, len(e.Suites)),
-		Until:     e.Until,
-		Versions:  versions(),
+		Selection: e.Selection, Precision: e.Precision,
+		Data:     e.Set.Name,
+		Classes:  e.Set.Classes,
+		Images:   e.Set.Len(),
+		Pixels:   hashSet(e.Set),
+		Norm:     e.Norm.String(),
+		Epsilon:  e.Epsilon,
+		Seed:     e.Seed,
+		Attacks:  make([]AttackHeader, len(e.Suites)),
+		Until:    e.Until,
+		Versions: versions(),
 	}
 	for i, s := range e.Suites {
 		h.Attacks[i] = AttackHeader{s.Name, s.String(), nil}

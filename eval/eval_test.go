@@ -553,6 +553,7 @@ func TestResumingSomethingElseIsRefused(t *testing.T) {
 		"attacks is":        func(e *Evaluation) { e.Suites = e.Suites[:1] },
 		"weights_sha256 is": func(e *Evaluation) { e.Model = weigh(linear{classes: 2}, normal(2)) },
 		"selection is":      func(e *Evaluation) { e.Selection = "last epoch" },
+		"precision is":      func(e *Evaluation) { e.Precision = "bf16" },
 		"images is 20, that of this evaluation is 19": func(e *Evaluation) { e.Set = images(19, side, 2) },
 		"images_sha256 is":                            func(e *Evaluation) { e.Set = images(20, side, 2); e.Set.Pixels[0]++ },
 		"data is noise":                               func(e *Evaluation) { e.Set = images(20, side, 2); e.Set.Name = "other" },

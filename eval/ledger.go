@@ -26,6 +26,7 @@ type Header struct {
 	Model     string            `json:"model"`
 	Weights   string            `json:"weights_sha256,omitempty"` // of the parameters' names and values, whatever file held them
 	Selection string            `json:"selection,omitempty"`
+	Precision string            `json:"precision,omitempty"` // of convolutions and matrix products, where it is not float32
 	Data      string            `json:"data"`
 	Classes   []string          `json:"classes"`
 	Images    int               `json:"images"`

@@ -89,6 +89,11 @@ func (j *Job) join(images *data.Set, teachers []*classifier.Model) (*Job, error)
 		return nil, err
 	}
 	j.Student = zoo.Init(net, s.Seed)
+	for _, m := range append(j.Teachers, j.Student) {
+		if m.Network, err = zoo.InPrecision(m.Network, zoo.Precision(s.Precision)); err != nil {
+			return nil, err
+		}
+	}
 	return j, nil
 }
 

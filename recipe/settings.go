@@ -48,6 +48,8 @@ type Settings struct {
 	HeldOut      float64 `json:"held_out"`                // share of the training images that chooses the checkpoint
 	Augment      bool    `json:"augment"`                 // random crop after padding by 4, and horizontal flip where the data allows
 
+	Precision string `json:"precision,omitempty"` // of convolutions and matrix products: fp32, the default, or bf16
+
 	Search Search `json:"search"`
 
 	// What the methods ask for besides; each takes those that adaad methods lists, and refuses the others.

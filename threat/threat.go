@@ -122,7 +122,7 @@ func norms(d *Node) *Node {
 
 // Begin fills start with the point at which a search for one image x begins.
 func (m Model) Begin(r *rand.Rand, x, start []float32) {
-	m.offset(r, start)
+	m.Offset(r, start)
 	for i, v := range x {
 		start[i] += v
 		if m.ClipStart {
@@ -131,8 +131,17 @@ func (m Model) Begin(r *rand.Rand, x, start []float32) {
 	}
 }
 
-// offset fills in how far from the image a search begins.
-func (m Model) offset(r *rand.Rand, offset []float32) {
+// BeginAt is [Model.Begin] in a graph, given what [Model.Offset] drew.
+func (m Model) BeginAt(x, offset *Node) *Node {
+	start := Add(offset, x)
+	if m.ClipStart {
+		start = ClipScalar(start, 0, 1)
+	}
+	return start
+}
+
+// Offset fills in how far from the image a search begins.
+func (m Model) Offset(r *rand.Rand, offset []float32) {
 	switch m.Start {
 	case FromImage:
 		clear(offset)

@@ -20,7 +20,7 @@ func TestAverages(t *testing.T) {
 		var ends []([][]float64)
 		for epoch := range epochs {
 			for batch := range batches {
-				must[Metrics](t)(s.Update(b.x, b.x, b.y, 0.3, avg.Rate(epoch, batch, batches)))
+				read(t)(s.Update(b.x, b.x, b.y, 0.3, avg.Rate(epoch, batch, batches)))
 				student := widenModel(must[*classifier.Model](t)(s.Student()))
 				switch avg := avg.(type) {
 				case EMA:
@@ -85,7 +85,7 @@ func TestSettle(t *testing.T) {
 	s := newStepper(t, plain(), SGD{}, 0, true)
 	src := must[source](t)(newSource(tinySet(24), data.Augmentation{}, 8, 1))
 	order := data.Order(24, 1, 0)
-	must[Metrics](t)(s.Step(src.make(order, 0, 0, threat.Model{}).x, nil, src.make(order, 0, 0, threat.Model{}).y, 0.1, 1))
+	read(t)(s.Step(src.make(order, 0, 0, threat.Model{}).x, nil, src.make(order, 0, 0, threat.Model{}).y, 0.1, 1))
 	want := widen(values(must[*classifier.Model](t)(s.Student()).State[2]))
 	for b := range src.count() {
 		x := values(src.make(order, 0, b, threat.Model{}).x)

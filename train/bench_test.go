@@ -22,7 +22,11 @@ func BenchmarkStep(b *testing.B) {
 	batch := src.make(data.Order(24, 1, 0), 0, 0, m)
 	b.ReportAllocs()
 	for b.Loop() {
-		if _, err := s.Step(batch.x, batch.start, batch.y, 0.01, 0.001); err != nil {
+		outcome, err := s.Step(batch.x, batch.start, batch.y, 0.01, 0.001)
+		if err != nil {
+			b.Fatal(err)
+		}
+		if _, err := outcome.Read(); err != nil {
 			b.Fatal(err)
 		}
 	}

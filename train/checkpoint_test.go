@@ -9,6 +9,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/adaad-go/adaad/internal/rng"
 	"github.com/adaad-go/adaad/weights"
@@ -21,7 +22,7 @@ func stopped(t *testing.T, steps int) Config {
 	cfg := small(t.TempDir())
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
-	cfg.Reporter = &stopper{after: steps, stop: cancel}
+	cfg.Reporter, cfg.LogEvery = &stopper{after: steps, stop: cancel}, time.Nanosecond // a step is told as soon as it is taken
 	if _, err := Run(ctx, cfg); !errors.Is(err, context.Canceled) {
 		t.Fatal(err)
 	}

@@ -167,6 +167,7 @@ type Line struct {
 	GradNorm        float64 `json:"grad_norm,omitempty"` // of the last step
 	LR              float64 `json:"lr"`                  // of the last step
 	ImagesPerSecond float64 `json:"images_per_second"`
+	CompileSeconds  float64 `json:"compile_seconds,omitempty"` // spent compiling since the line before
 	*Score                  // of the epoch's validation
 	Best            bool    `json:"best,omitempty"`
 	Seconds         float64 `json:"seconds"` // since the run began, over all stops

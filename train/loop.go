@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"hash/crc32"
 	"io/fs"
+	"iter"
 	"maps"
 	"math"
 	"os"
@@ -92,7 +93,7 @@ type Result struct {
 }
 
 // Run trains a student, or goes on doing so. When ctx is done it finishes the step under way, writes a checkpoint and
-// returns an error that is ctx's; a run resumed from it, or after being killed at any moment, ends with the same bits
+// returns an error that is ctx's cause; a run resumed from it, or after being killed at any moment, ends with the same bits
 // as one that was never stopped.
 func Run(ctx context.Context, cfg Config) (*Result, error) {
 	r, err := open(cfg)
@@ -101,6 +102,7 @@ func Run(ctx context.Context, cfg Config) (*Result, error) {
 	}
 	defer r.log.f.Close()
 	defer r.cfg.Reporter.End()
+	defer r.source.finalize()
 	r.cfg.Reporter.Begin(Plan{Dir: cfg.Dir, Epochs: cfg.Epochs, Batches: r.source.count(), BatchSize: r.source.size, Step: r.at.Step})
 	for r.at.Epoch < cfg.Epochs {
 		if err := r.epoch(ctx); err != nil {
@@ -122,11 +124,14 @@ type run struct {
 	at      position
 	saved   int // the step at which last was written
 
-	began, logged, checkpointed time.Time
-	before                      float64 // seconds spent before it was resumed
-	first                       int     // the step it was started or resumed at
-	sum                         Line    // sums since the last line of the log
-	summed                      int     // steps in them
+	began, logged, checkpointed, read time.Time
+
+	before    float64       // seconds spent before it was resumed
+	first     int           // the step it was started or resumed at
+	taken     []taken       // steps whose metrics are not read yet
+	sum       Line          // sums since the last line of the log
+	summed    int           // steps in them
+	compiling time.Duration // that was told
 }
 
 // open checks the configuration and brings the run to where it starts or goes on.
@@ -248,6 +253,11 @@ func (r *run) configure() (err error) {
 		return fmt.Errorf("%s has %dx%dx%d images of %d classes, but %s takes %dx%dx%d of %d", s.Name, s.Height, s.Width, s.Channels,
 			len(s.Classes), c.Student.Name(), h, w, ch, c.Student.Classes())
 	}
+	if isRemote(c.Backend) {
+		if r.source.resident, err = newResident(c.Backend, c.Images); err != nil {
+			return err
+		}
+	}
 	r.total = c.Epochs * r.source.count()
 	if err := validateSchedule(c.Schedule, r.total); err != nil {
 		return err
@@ -337,44 +347,87 @@ func (r *run) epoch(ctx context.Context) error {
 	return r.endEpoch(ctx, rate)
 }
 
-// updates takes the epoch's steps until ctx is done.
+// updates takes the epoch's steps until the run is to stop.
 func (r *run) updates(ctx context.Context) error {
-	reading, stopReading := context.WithCancel(ctx)
-	defer stopReading()
 	threat := r.cfg.Phases[r.phase].Objective.Threat
-	for b := range r.source.epoch(reading, r.at.Epoch, r.at.Batch, threat) {
+	for b := range r.source.epoch(r.at.Epoch, r.at.Batch, threat) {
+		if b.err != nil {
+			return b.err
+		}
 		if ctx.Err() != nil {
-			return nil
+			b.finalize()
+			break
 		}
 		lr := r.cfg.Schedule.At(r.at.Step, r.total)
-		m, err := r.stepper.Step(b.x, b.start, b.y, lr, r.rate(b.number))
+		outcome, err := r.stepper.Step(b.x, b.start, b.y, lr, r.rate(b.number))
+		b.finalize()
 		if err != nil {
 			return fmt.Errorf("step %d (epoch %d, batch %d): %w", r.at.Step+1, r.at.Epoch+1, b.number+1, err)
 		}
-		b.finalize()
-		for _, v := range []struct {
-			name  string
-			value float64
-		}{{"loss", m.Loss}, {"gradient norm", m.GradNorm}} {
-			if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
-				return r.lastGood(fmt.Errorf("step %d (epoch %d, batch %d): %w: the %s is %g", r.at.Step+1, r.at.Epoch+1, r.at.Batch+1,
-					ErrDiverged, v.name, v.value))
-			}
-		}
 		r.at.Batch++
 		r.at.Step++
-		r.at.Loss += m.Loss
-		r.at.Right += m.Accuracy
-		if err := r.tell(m, lr); err != nil {
+		r.taken = append(r.taken, taken{outcome, r.at.Step, r.at.Batch, lr})
+		now := r.cfg.Now()
+		if now.Sub(r.read) < min(readEvery, r.cfg.LogEvery, r.cfg.CheckpointEvery) {
+			continue
+		}
+		if err := r.readMetrics(); err != nil {
 			return err
 		}
-		if now := r.cfg.Now(); now.Sub(r.checkpointed) >= r.cfg.CheckpointEvery {
+		if now.Sub(r.checkpointed) >= r.cfg.CheckpointEvery {
 			if err := r.save(false); err != nil {
 				return err
 			}
 		}
 	}
+	return r.readMetrics()
+}
+
+// readEvery is the time after which metrics are read: reading them waits for the device, and holds up what it could do next.
+const readEvery = 100 * time.Millisecond
+
+// taken is a step whose metrics are not read yet.
+type taken struct {
+	outcome     *Outcome
+	step, batch int // counted from 1
+	lr          float64
+}
+
+// readMetrics reads the metrics of the steps taken since the last reading, and refuses those that are not finite.
+func (r *run) readMetrics() error {
+	r.read = r.cfg.Now()
+	steps := r.taken
+	r.taken = nil
+	for _, s := range steps {
+		m, err := s.outcome.Read()
+		if err != nil {
+			return err
+		}
+		for _, v := range []struct {
+			name  string
+			value float64
+		}{{"loss", m.Loss}, {"gradient norm", m.GradNorm}} {
+			if math.IsNaN(v.value) || math.IsInf(v.value, 0) {
+				return r.lastGood(fmt.Errorf("step %d (epoch %d, batch %d): %w: the %s is %g", s.step, r.at.Epoch+1, s.batch, ErrDiverged, v.name, v.value))
+			}
+		}
+		r.at.Loss += m.Loss
+		r.at.Right += m.Accuracy
+		if err := r.tell(m, s); err != nil {
+			return err
+		}
+	}
 	return nil
+}
+
+// compiled is the time spent compiling since it was last asked for. It is reported where it was long.
+func (r *run) compiled() float64 {
+	took := r.stepper.Compiling() - r.compiling
+	r.compiling += took
+	if took >= time.Second {
+		r.cfg.Reporter.Note(fmt.Sprintf("compiling took %s", took.Round(100*time.Millisecond)))
+	}
+	return took.Seconds()
 }
 
 // lastGood adds to the error of a run that broke where it was still good.
@@ -399,24 +452,24 @@ func (r *run) rate(batch int) float64 {
 }
 
 // tell reports and logs a step.
-func (r *run) tell(m Metrics, lr float64) error {
+func (r *run) tell(m Metrics, s taken) error {
 	r.sum.Loss += m.Loss
 	r.sum.Accuracy += m.Accuracy
 	r.summed++
 	now := r.cfg.Now()
-	elapsed, done := now.Sub(r.began), r.at.Step-r.first
+	elapsed, done := now.Sub(r.began), s.step-r.first
 	r.cfg.Reporter.Step(Status{
-		Epoch: r.at.Epoch + 1, Epochs: r.cfg.Epochs, Batch: r.at.Batch, Batches: r.source.count(), Loss: r.sum.Loss / float64(r.summed),
+		Epoch: r.at.Epoch + 1, Epochs: r.cfg.Epochs, Batch: s.batch, Batches: r.source.count(), Loss: r.sum.Loss / float64(r.summed),
 		ImagesPerSecond: perSecond(done*r.source.size, elapsed), Elapsed: elapsed,
-		Remaining: time.Duration(float64(elapsed) / float64(done) * float64(r.total-r.at.Step)),
+		Remaining: time.Duration(float64(elapsed) / float64(done) * float64(r.total-s.step)),
 	})
 	since := now.Sub(r.logged)
 	if since < r.cfg.LogEvery {
 		return nil
 	}
 	n := float64(r.summed)
-	line := Line{Event: "steps", Epoch: r.at.Epoch + 1, Step: r.at.Step, Loss: r.sum.Loss / n, Accuracy: r.sum.Accuracy / n, GradNorm: m.GradNorm,
-		LR: lr, ImagesPerSecond: perSecond(r.summed*r.source.size, since), Seconds: r.seconds()}
+	line := Line{Event: "steps", Epoch: r.at.Epoch + 1, Step: s.step, Loss: r.sum.Loss / n, Accuracy: r.sum.Accuracy / n, GradNorm: m.GradNorm,
+		LR: s.lr, ImagesPerSecond: perSecond(r.summed*r.source.size, since), CompileSeconds: r.compiled(), Seconds: r.seconds()}
 	r.sum, r.summed, r.logged = Line{}, 0, now
 	return r.log.write(line)
 }
@@ -450,7 +503,8 @@ func (r *run) endEpoch(ctx context.Context, rate float64) error {
 	}
 	n := float64(r.source.count())
 	line := Line{Event: "epoch", Epoch: chosen.Epoch, Step: r.at.Step, Loss: r.at.Loss / n, Accuracy: r.at.Right / n,
-		LR: r.cfg.Schedule.At(r.at.Step-1, r.total), ImagesPerSecond: rate, Score: chosen.Score, Best: best, Seconds: r.seconds()}
+		LR: r.cfg.Schedule.At(r.at.Step-1, r.total), ImagesPerSecond: rate, CompileSeconds: r.compiled(), Score: chosen.Score, Best: best,
+		Seconds: r.seconds()}
 	if err := r.log.write(line); err != nil {
 		return err
 	}
@@ -468,22 +522,19 @@ func (r *run) endEpoch(ctx context.Context, rate float64) error {
 
 // settle finds the running statistics of averaged weights on the epoch's images.
 func (r *run) settle(ctx context.Context) error {
-	ctx, stop := context.WithCancel(ctx)
-	defer stop()
 	m := r.cfg.Phases[r.phase].Objective.Threat
 	m.Steps = 0 // clean images
-	batches := r.source.epoch(ctx, r.at.Epoch, 0, m)
+	next, stop := iter.Pull(r.source.epoch(r.at.Epoch, 0, m))
+	defer stop()
 	var last batch
+	defer func() { last.finalize() }()
 	return r.stepper.Settle(func() (*tensors.Tensor, error) {
-		if last.x != nil {
-			last.finalize()
-		}
-		b, more := <-batches
-		if !more {
+		last.finalize()
+		var more bool
+		if last, more = next(); !more || ctx.Err() != nil {
 			return nil, ctx.Err()
 		}
-		last = b
-		return b.x, nil
+		return last.x, last.err
 	})
 }
 
@@ -510,9 +561,9 @@ func (r *run) interrupted(ctx context.Context, err error) error {
 func (r *run) stop(ctx context.Context) error {
 	where := fmt.Sprintf("stopped in epoch %d of %d after batch %d of %d", r.at.Epoch+1, r.cfg.Epochs, r.at.Batch, r.source.count())
 	if err := r.save(false); err != nil {
-		return fmt.Errorf("%s (%w), and the checkpoint could not be written: %w", where, ctx.Err(), err)
+		return fmt.Errorf("%s (%w), and the checkpoint could not be written: %w", where, context.Cause(ctx), err)
 	}
-	return fmt.Errorf("%s; %s holds the run as it is: %w", where, filepath.Join(r.cfg.Dir, Last), ctx.Err())
+	return fmt.Errorf("%s; %s holds the run as it is: %w", where, filepath.Join(r.cfg.Dir, Last), context.Cause(ctx))
 }
 
 // save writes the newest checkpoint, and the best one if it is that too.

@@ -56,7 +56,7 @@ func outcome(t *testing.T, dir string) string {
 	var log []string
 	for _, l := range must[[]Line](t)(ReadLog(dir)) {
 		if l.Event == "epoch" {
-			l.Seconds, l.ImagesPerSecond = 0, 0
+			l.Seconds, l.ImagesPerSecond, l.CompileSeconds = 0, 0, 0
 			text := must[[]byte](t)(json.Marshal(l))
 			log = append(log, string(text))
 		}
@@ -190,65 +190,36 @@ func (s *stopper) Step(Status) {
 	}
 }
 
-// A run cancelled after every single step, and in every validation, ends as one that was never stopped.
-func TestCancelAndResume(t *testing.T) {
-	want := straight(t)
-	for _, avg := range []int{1, 2, 5} {
-		cfg := small(t.TempDir())
-		for start := 0; ; start++ {
-			ctx, cancel := context.WithCancel(context.Background())
-			cfg.Reporter = &stopper{after: avg, stop: cancel}
-			_, err := Run(ctx, cfg)
-			cancel()
-			cfg.Resume = Last
-			if err == nil {
-				break
-			}
-			if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), filepath.Join(cfg.Dir, Last)) {
-				t.Fatalf("start %d: %v", start, err)
-			}
-			if start > 20 {
-				t.Fatal("the run does not get on")
-			}
-		}
-		if got := outcome(t, cfg.Dir); got != want {
-			t.Fatalf("stopped every %d steps:\n%s\nwant\n%s", avg, got, want)
-		}
-	}
-
-	cfg := small(t.TempDir())
-	for range cfg.Epochs {
+// stopAndGoOn runs a run that is cancelled after every so many steps, and in every validation, and says how often.
+func stopAndGoOn(t *testing.T, cfg Config, every int) (stops int) {
+	t.Helper()
+	for ; ; stops++ {
 		ctx, cancel := context.WithCancel(context.Background())
-		first := true
-		cfg.Validate = func(ctx context.Context, m *classifier.Model) (Score, error) {
-			if cancel(); !first {
-				t.Fatal("the run went on after its validation was cancelled")
-			}
-			first = false
-			return Score{}, ctx.Err()
-		}
-		if _, err := Run(ctx, cfg); !errors.Is(err, context.Canceled) {
-			t.Fatal(err)
-		}
-		cfg.Resume = Last
-		// The validation is done over; the run is cancelled again in the one after it.
-		seen := 0
-		ctx, cancel = context.WithCancel(context.Background())
-		cfg.Validate = func(ctx context.Context, m *classifier.Model) (Score, error) {
-			if seen++; seen == 2 {
-				cancel()
-				return Score{}, ctx.Err()
-			}
-			return validate(ctx, m)
-		}
+		cfg.Reporter, cfg.LogEvery = &stopper{after: every, stop: cancel}, time.Nanosecond
 		_, err := Run(ctx, cfg)
 		cancel()
+		cfg.Resume = Last
 		if err == nil {
-			break
+			return stops
+		}
+		if !errors.Is(err, context.Canceled) || !strings.Contains(err.Error(), filepath.Join(cfg.Dir, Last)) {
+			t.Fatalf("start %d: %v", stops, err)
+		}
+		if stops > 20 {
+			t.Fatal("the run does not get on")
 		}
 	}
-	if got := outcome(t, cfg.Dir); got != want {
-		t.Fatalf("stopped in every validation:\n%s\nwant\n%s", got, want)
+}
+
+// A run cancelled after every single step ends as one that was never stopped.
+func TestCancelAndResume(t *testing.T) {
+	want := straight(t)
+	for _, every := range []int{1, 2, 5} {
+		cfg := small(t.TempDir())
+		stopAndGoOn(t, cfg, every)
+		if got := outcome(t, cfg.Dir); got != want {
+			t.Fatalf("stopped every %d steps:\n%s\nwant\n%s", every, got, want)
+		}
 	}
 }
 
@@ -394,7 +365,7 @@ func TestBatches(t *testing.T) {
 		s := must[source](t)(newSource(tinySet(n), data.Augmentation{Pad: 1, Flip: true}, size, 5))
 		seen[size] = map[int][]float32{}
 		order := data.Order(n, 5, 2)
-		for b := range s.epoch(context.Background(), 2, 0, ball) {
+		for b := range s.epoch(2, 0, ball) {
 			x, start := values(b.x), values(b.start)
 			for k := range size {
 				at, end := k*side*side, (k+1)*side*side
@@ -416,10 +387,10 @@ func TestBatches(t *testing.T) {
 	// Starting in the middle gives the batches of the middle.
 	s := must[source](t)(newSource(tinySet(n), data.Augmentation{Pad: 1}, 8, 5))
 	whole, rest := map[int][]float32{}, 0
-	for b := range s.epoch(context.Background(), 1, 0, threat.Model{}) {
+	for b := range s.epoch(1, 0, threat.Model{}) {
 		whole[b.number] = values(b.x)
 	}
-	for b := range s.epoch(context.Background(), 1, 1, threat.Model{}) {
+	for b := range s.epoch(1, 1, threat.Model{}) {
 		rest++
 		if fmt.Sprint(whole[b.number]) != fmt.Sprint(values(b.x)) || b.number != rest {
 			t.Fatalf("batch %d is not the same after a resume", b.number)

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"runtime/debug"
 	"slices"
+	"time"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/gomlx/compute"
@@ -37,6 +38,9 @@ type Stepper struct {
 
 	state state
 
+	called    map[*Exec]bool
+	compiling time.Duration
+
 	fixed, search, update, derive, settle, endEpoch *Exec
 }
 
@@ -56,6 +60,25 @@ type Metrics struct {
 	GradNorm float64 // global L2 norm, before clipping
 }
 
+// Outcome are the metrics of a step while they are still on the device. They are read once.
+type Outcome struct {
+	values *tensors.Tensor // loss, right answers, gradient norm
+	images int
+}
+
+// Read waits for the metrics and frees what held them.
+func (o *Outcome) Read() (Metrics, error) {
+	defer o.values.FinalizeAll()
+	var m Metrics
+	err := tensors.ConstFlatData(o.values, func(v []float32) {
+		m = Metrics{Loss: float64(v[0]), Accuracy: float64(v[1]) / float64(o.images), GradNorm: float64(v[2])}
+	})
+	if err != nil {
+		return Metrics{}, fmt.Errorf("reading a step's metrics: %w", err)
+	}
+	return m, nil
+}
+
 // NewStepper puts copies of the student and the teachers on the backend. clip is the largest global gradient norm, or
 // 0 for no limit; averaged says whether a running average of the weights is kept beside the student.
 func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*classifier.Model, objective Objective,
@@ -63,7 +86,7 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 	if optimizer == nil {
 		return nil, errors.New("there is no optimizer")
 	}
-	s := &Stepper{backend: backend, net: student.Network, params: student.Params(), optimizer: optimizer, clip: clip}
+	s := &Stepper{backend: backend, net: student.Network, params: student.Params(), optimizer: optimizer, clip: clip, called: map[*Exec]bool{}}
 	for i, p := range s.params {
 		if p.Kind.Trainable() {
 			s.trainable = append(s.trainable, i)
@@ -145,6 +168,7 @@ func (s *Stepper) SetObjective(o Objective) (err error) {
 	for _, e := range []*Exec{s.fixed, s.search, s.update, s.derive, s.endEpoch} {
 		if e != nil {
 			e.Finalize()
+			delete(s.called, e)
 		}
 	}
 	if !sameMemory(s.objective, o) {
@@ -162,10 +186,14 @@ func (s *Stepper) SetObjective(o Objective) (err error) {
 	if err := s.trace(); err != nil {
 		return err
 	}
+	search := s.buildSearch
+	if s.remote() {
+		search = s.buildSearchLoop
+	}
 	for _, g := range []struct {
 		exec  **Exec
 		build func([]*Node) []*Node
-	}{{&s.fixed, s.buildFixed}, {&s.search, s.buildSearch}, {&s.update, s.buildUpdate}, {&s.derive, s.buildDerivatives},
+	}{{&s.fixed, s.buildFixed}, {&s.search, search}, {&s.update, s.buildUpdate}, {&s.derive, s.buildDerivatives},
 		{&s.endEpoch, s.buildEndEpoch}} {
 		if *g.exec, err = NewExec(s.backend, g.build); err != nil {
 			return err
@@ -173,6 +201,11 @@ func (s *Stepper) SetObjective(o Objective) (err error) {
 	}
 	return nil
 }
+
+// remote is whether the device has memory of its own. Such a device stands idle between two programs for as long as many a
+// search step takes, so there a whole search is one program. On a processor starting a program costs nothing, and its
+// backends compile straight programs better than loops.
+func (s *Stepper) remote() bool { return isRemote(s.backend) }
 
 // trace builds the search once, for nothing but to learn what it takes that stays the same over its steps.
 func (s *Stepper) trace() error {
@@ -324,6 +357,49 @@ func (s *Stepper) buildSearch(in []*Node) []*Node {
 	return out
 }
 
+// buildSearchLoop: how many steps were taken, how many to take, then as buildDerivatives -> as buildSearch, after all of them.
+// The functions of the loop take all they use as parameters, since go-xla's cannot use what is outside of them; and a graph
+// keeps one constant of a value for all its functions, so they have none in common.
+func (s *Stepper) buildSearchLoop(in []*Node) []*Node {
+	// What a step of the search replaces, in the order of its results. The inputs end with the memory, the progress, x, xAdv, y.
+	changes := []int{len(in) - 2}
+	for i := range s.objective.Memory {
+		changes = append(changes, len(in)-4-len(s.objective.Memory)+i)
+	}
+	if s.objective.SearchMode == classifier.Train {
+		for _, i := range s.untrained {
+			changes = append(changes, 2+i)
+		}
+	}
+	state := func(g *Graph) []*Node {
+		nodes := make([]*Node, len(in))
+		for i, n := range in {
+			nodes[i] = Parameter(g, fmt.Sprintf("state%d", i), n.Shape())
+		}
+		return nodes
+	}
+	g := in[0].Graph()
+	more := NewClosure(g, func(g *Graph) []*Node {
+		now := state(g)
+		return []*Node{LessThan(now[0], now[1])}
+	})
+	step := NewClosure(g, func(g *Graph) []*Node {
+		now := state(g)
+		next := slices.Clone(now)
+		next[0] = AddScalar(now[0], 1)
+		for k, found := range s.buildSearch(now[2:]) {
+			next[changes[k]] = found
+		}
+		return next
+	})
+	end := While(more, step, in...)
+	var out []*Node
+	for _, i := range changes {
+		out = append(out, end[i])
+	}
+	return out
+}
+
 // differentiate is the loss and its gradients by the trained parameters.
 func (s *Stepper) differentiate(b bound) (loss *Node, grads []*Node) {
 	before := b.Student.Nodes()
@@ -364,7 +440,7 @@ func (s *Stepper) buildDerivatives(in []*Node) []*Node {
 }
 
 // buildUpdate: rate of averaging, the optimizer's numbers, slots, average, then as buildDerivatives ->
-// loss, right answers, gradient norm, memory, slots, average, student.
+// (loss, right answers, gradient norm), memory, slots, average, student.
 func (s *Stepper) buildUpdate(in []*Node) []*Node {
 	n := &nodes{in}
 	rate := n.take(1)[0]
@@ -396,7 +472,7 @@ func (s *Stepper) buildUpdate(in []*Node) []*Node {
 	if b.student.logits != nil {
 		right = ReduceAllSum(ConvertDType(Equal(ArgMax(b.student.logits, 1, dtypes.Int32), b.Y), dtypes.Float32))
 	}
-	out := append([]*Node{loss, right, norm}, b.Memory.Nodes()...)
+	out := append([]*Node{Stack([]*Node{loss, right, norm}, 0)}, b.Memory.Nodes()...)
 	for _, slot := range slots {
 		out = append(out, slot...)
 	}
@@ -433,14 +509,23 @@ func (s *Stepper) running(params []*Node) []*Node {
 	return out
 }
 
-// call runs a graph; an error in it is told as what went wrong while doing.
-func call(exec *Exec, doing string, args []any) ([]*tensors.Tensor, error) {
+// call runs a graph; an error in it is told as what went wrong while doing. The first call of a graph compiles it, and
+// takes so much longer than any other that it is counted as compiling.
+func (s *Stepper) call(exec *Exec, doing string, args []any) ([]*tensors.Tensor, error) {
+	began := time.Now()
 	out, err := exec.Call(args...)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", doing, err)
 	}
+	if !s.called[exec] {
+		s.called[exec] = true
+		s.compiling += time.Since(began)
+	}
 	return out, nil
 }
+
+// Compiling is the time spent so far in calls that compiled their graph.
+func (s *Stepper) Compiling() time.Duration { return s.compiling }
 
 // networks are the arguments every graph of a batch begins with.
 func (s *Stepper) networks() []any {
@@ -463,14 +548,19 @@ func (s *Stepper) common(x, y *tensors.Tensor) ([]*tensors.Tensor, error) {
 	if s.shared()+s.before == 0 {
 		return nil, nil
 	}
-	return call(s.fixed, "forwarding the clean images", append(s.networks(), s.batch(x, x, y)...))
+	return s.call(s.fixed, "forwarding the clean images", append(s.networks(), s.batch(x, x, y)...))
 }
 
 func (s *Stepper) climb(x, start, y *tensors.Tensor, common []*tensors.Tensor) (*tensors.Tensor, error) {
 	xAdv := start
-	for range s.objective.Threat.Steps {
-		args := append(append(s.networks(), asAny(common)...), s.batch(x, xAdv, y)...)
-		out, err := call(s.search, "searching", args)
+	var prefix []any
+	calls := s.objective.Threat.Steps
+	if s.remote() && calls > 0 {
+		prefix, calls = []any{int32(0), int32(calls)}, 1
+	}
+	for range calls {
+		args := slices.Concat(prefix, s.networks(), asAny(common), s.batch(x, xAdv, y))
+		out, err := s.call(s.search, "searching", args)
 		if err != nil {
 			return nil, err
 		}
@@ -504,7 +594,7 @@ func (s *Stepper) EndEpoch() error {
 	if s.objective.EndEpoch == nil {
 		return nil
 	}
-	out, err := call(s.endEpoch, "ending the epoch", asAny(s.state.memory))
+	out, err := s.call(s.endEpoch, "ending the epoch", asAny(s.state.memory))
 	if err != nil {
 		return err
 	}
@@ -527,7 +617,7 @@ func (s *Stepper) Derivatives(x, xAdv, y *tensors.Tensor) (*Derivatives, error) 
 		return nil, err
 	}
 	defer finalize(common)
-	out, err := call(s.derive, "differentiating", append(append(s.networks(), asAny(common)...), s.batch(x, xAdv, y)...))
+	out, err := s.call(s.derive, "differentiating", append(append(s.networks(), asAny(common)...), s.batch(x, xAdv, y)...))
 	if err != nil {
 		return nil, err
 	}
@@ -544,25 +634,25 @@ func (s *Stepper) Derivatives(x, xAdv, y *tensors.Tensor) (*Derivatives, error) 
 
 // Update takes one optimizer step on the loss at the images x and xAdv with labels y, with learning rate lr, and moves
 // the average by rate (see [Average]; ignored where none is kept). After an error the Stepper is of no more use.
-func (s *Stepper) Update(x, xAdv, y *tensors.Tensor, lr, rate float64) (Metrics, error) {
+func (s *Stepper) Update(x, xAdv, y *tensors.Tensor, lr, rate float64) (*Outcome, error) {
 	common, err := s.common(x, y)
 	if err != nil {
-		return Metrics{}, err
+		return nil, err
 	}
 	defer finalize(common)
 	return s.descend(x, xAdv, y, common, lr, rate)
 }
 
 // Step searches and updates: [Stepper.Search], then [Stepper.Update] with what it found.
-func (s *Stepper) Step(x, start, y *tensors.Tensor, lr, rate float64) (Metrics, error) {
+func (s *Stepper) Step(x, start, y *tensors.Tensor, lr, rate float64) (*Outcome, error) {
 	common, err := s.common(x, y)
 	if err != nil {
-		return Metrics{}, err
+		return nil, err
 	}
 	defer finalize(common)
 	xAdv, err := s.climb(x, start, y, common)
 	if err != nil {
-		return Metrics{}, err
+		return nil, err
 	}
 	if xAdv != start {
 		defer finalize([]*tensors.Tensor{xAdv})
@@ -570,7 +660,7 @@ func (s *Stepper) Step(x, start, y *tensors.Tensor, lr, rate float64) (Metrics, 
 	return s.descend(x, xAdv, y, common, lr, rate)
 }
 
-func (s *Stepper) descend(x, xAdv, y *tensors.Tensor, common []*tensors.Tensor, lr, rate float64) (Metrics, error) {
+func (s *Stepper) descend(x, xAdv, y *tensors.Tensor, common []*tensors.Tensor, lr, rate float64) (*Outcome, error) {
 	args := []any{float32(rate)}
 	for _, v := range s.optimizer.Inputs(s.state.step+1, lr) {
 		args = append(args, float32(v))
@@ -589,26 +679,20 @@ func (s *Stepper) descend(x, xAdv, y *tensors.Tensor, common []*tensors.Tensor, 
 	donate(s.state.average)
 	donate(s.state.student)
 	if err != nil {
-		return Metrics{}, fmt.Errorf("updating: %w", err)
+		return nil, fmt.Errorf("updating: %w", err)
 	}
 	args = append(args, asAny(s.teacherState)...)
 	args = append(append(args, asAny(common)...), s.batch(x, xAdv, y)...)
-	out, err := call(s.update, "updating", args)
+	out, err := s.call(s.update, "updating", args)
 	if err != nil {
-		return Metrics{}, err
+		return nil, err
 	}
-	m := Metrics{
-		Loss:     float64(tensors.ToScalar[float32](out[0])),
-		Accuracy: float64(tensors.ToScalar[float32](out[1])) / float64(y.Shape().Dimensions[0]),
-		GradNorm: float64(tensors.ToScalar[float32](out[2])),
-	}
-	finalize(out[:3])
-	out = out[3:]
 	take := func(k int) []*tensors.Tensor {
 		first := out[:k:k]
 		out = out[k:]
 		return first
 	}
+	outcome := &Outcome{values: take(1)[0], images: y.Shape().Dimensions[0]}
 	finalize(s.state.memory)
 	s.state.memory = take(len(s.state.memory))
 	for i := range s.state.slots {
@@ -617,7 +701,7 @@ func (s *Stepper) descend(x, xAdv, y *tensors.Tensor, common []*tensors.Tensor, 
 	s.state.average = take(len(s.state.average))
 	s.state.student = take(len(s.params))
 	s.state.step++
-	return m, nil
+	return outcome, nil
 }
 
 // Settle gives the averaged weights running statistics of their own: those of the student, moved by one forward pass in
@@ -639,7 +723,7 @@ func (s *Stepper) Settle(next func() (*tensors.Tensor, error)) error {
 		if x == nil {
 			break
 		}
-		out, err := call(s.settle, "finding the statistics of the averaged weights", append(args, x))
+		out, err := s.call(s.settle, "finding the statistics of the averaged weights", append(args, x))
 		if err != nil {
 			return err
 		}

@@ -191,3 +191,11 @@ func must[T any](t *testing.T) func(v T, err error) T {
 		return v
 	}
 }
+
+// read is the metrics of a step.
+func read(t *testing.T) func(o *Outcome, err error) Metrics {
+	return func(o *Outcome, err error) Metrics {
+		t.Helper()
+		return must[Metrics](t)(must[*Outcome](t)(o, err).Read())
+	}
+}

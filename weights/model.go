@@ -88,12 +88,7 @@ const extension = ".safetensors"
 func cardPath(path string) string { return strings.TrimSuffix(path, extension) + ".json" }
 
 // SaveCard writes the card of a model file or run folder.
-func SaveCard(path string, c *Card) error {
-	if IsONNX(path) {
-		return saveONNXCard(path, c)
-	}
-	return c.Write(cardPath(modelPath(path)))
-}
+func SaveCard(path string, c *Card) error { return c.Write(cardPath(modelPath(path))) }
 
 // Write writes the card.
 func (c Card) Write(path string) error {

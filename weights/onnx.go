@@ -41,7 +41,7 @@ func onnxCard(path string) (*Card, error) {
 	if err != nil {
 		return nil, err
 	}
-	i := cardIn(f)
+	i := slices.IndexFunc(f.Metadata, func(e onnx.Entry) bool { return e.Key == cardKey })
 	if i < 0 {
 		return nil, fmt.Errorf("%s has no card: %w", path, fs.ErrNotExist)
 	}
@@ -50,27 +50,4 @@ func onnxCard(path string) (*Card, error) {
 		return nil, fmt.Errorf("%s: metadata %q is no model card: %w", path, cardKey, err)
 	}
 	return c, nil
-}
-
-// saveONNXCard replaces the card in an ONNX file that has one: this program wrote the file, so nothing else in it changes.
-func saveONNXCard(path string, c *Card) error {
-	f, err := onnx.Read(path)
-	if err != nil {
-		return err
-	}
-	i := cardIn(f)
-	if i < 0 {
-		return fmt.Errorf("%s has no card to replace: %w", path, fs.ErrNotExist)
-	}
-	text, err := json.Marshal(c)
-	if err != nil {
-		return err
-	}
-	f.Metadata[i].Value = string(text)
-	return SaveONNX(path, f)
-}
-
-// cardIn is the place of the card in the metadata, or negative.
-func cardIn(f *onnx.File) int {
-	return slices.IndexFunc(f.Metadata, func(e onnx.Entry) bool { return e.Key == cardKey })
 }

@@ -36,7 +36,7 @@ func TestDepthwiseGradients(t *testing.T) {
 		}
 		nodes := 0
 		results := MustExecOnceN(backend, func(x, k, v *Node) []*Node {
-			grads := Gradient(ReduceAllSum(Mul(v, conv.apply(x, k))), x, k)
+			grads := Gradient(ReduceAllSum(Mul(v, conv.apply(x, k, FP32))), x, k)
 			nodes = len(x.Graph().Nodes())
 			return grads
 		}, tensors.FromFlatDataAndDimensions(x, n, c.h, c.w, channels),

@@ -5,6 +5,7 @@ import (
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/dtypes"
 	. "github.com/gomlx/gomlx/core/graph"
 )
 
@@ -43,6 +44,8 @@ type walk struct {
 	nodes  []*Node // the layers' results; none while measuring
 	macs   int64   // multiply-adds of convolutions and linear layers for one image
 	idle   int     // trained values that no forward pass visits
+
+	precision Precision
 	// vanished is set where an image became empty: it was too small for the network.
 	vanished bool
 }
@@ -132,9 +135,10 @@ var layout = compute.ConvolveAxesConfig{
 }
 
 // apply convolves x [N,H,W,in] with weight [out,in/groups,size,size].
-func (c conv) apply(x, weight *Node) *Node {
+func (c conv) apply(x, weight *Node, p Precision) *Node {
 	before, after := c.padding()
-	groups := 1
+	groups, result := 1, x.DType()
+	x, weight = p.operands(x, weight)
 	if c.depthwise {
 		groups = c.out
 	}
@@ -143,14 +147,14 @@ func (c conv) apply(x, weight *Node) *Node {
 	if c.depthwise {
 		depthwiseForms(x.Graph())[y.Id()] = c
 	}
-	return y
+	return ConvertDType(y, result)
 }
 
 // Conv2D convolves x [N,H,W,in] with kernels [out,in,size,size], or [out,1,size,size] where it is depthwise, padded by
 // half their size: [N,⌈H/stride⌉,⌈W/stride⌉,out]. It is what the networks here are made of.
 func Conv2D(x, kernels *Node, stride int, depthwise bool) *Node {
 	dims := kernels.Shape().Dimensions
-	return conv{out: dims[0], size: dims[2], stride: stride, depthwise: depthwise}.apply(x, kernels)
+	return conv{out: dims[0], size: dims[2], stride: stride, depthwise: depthwise}.apply(x, kernels, FP32)
 }
 
 // conv is a convolution.
@@ -163,7 +167,7 @@ func (s scope) conv(x image, name string, c conv) image {
 		layer.Bias = s.prefix + name + ".bias"
 	}
 	return x.then(layer, y.h, y.w, y.c, func(x *Node) *Node {
-		x = c.apply(x, weight)
+		x = c.apply(x, weight, s.precision)
 		if bias != nil {
 			x = Add(x, perChannel(bias))
 		}
@@ -180,10 +184,10 @@ func (s scope) convNorm(x image, convName, normName string, c conv) image {
 	layer.Norm = s.prefix + normName
 	return x.then(layer, y.h, y.w, y.c, func(x *Node) *Node {
 		if s.bound.Mode() == classifier.Train {
-			return n.train(c.apply(x, weight))
+			return n.train(c.apply(x, weight, s.precision))
 		}
 		scale, shift := n.affine()
-		return Add(c.apply(x, Mul(weight, Reshape(scale, -1, 1, 1, 1))), perChannel(shift))
+		return Add(c.apply(x, Mul(weight, Reshape(scale, -1, 1, 1, 1)), s.precision), perChannel(shift))
 	})
 }
 
@@ -254,7 +258,12 @@ func (s scope) linear(x image, name string, out int) image {
 	s.macs += int64(out * x.c)
 	layer := Layer{Op: Linear, Name: s.prefix + name, Weight: s.prefix + name + ".weight", Bias: s.prefix + name + ".bias"}
 	return x.then(layer, 1, 1, out, func(x *Node) *Node {
-		return Add(DotGeneral(x, []int{1}, nil, weight, []int{1}, nil), Reshape(bias, 1, -1))
+		x, weight := s.precision.operands(x, weight)
+		product := Dot(x, weight)
+		if s.precision == BF16 {
+			product = product.WithAccumulatorDType(dtypes.Float32).WithOutputDType(dtypes.Float32)
+		}
+		return Add(product.General([]int{1}, nil, []int{1}, nil), Reshape(bias, 1, -1))
 	})
 }
 

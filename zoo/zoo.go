@@ -19,6 +19,8 @@ type network struct {
 	classes  int
 	arch     architecture
 	measured walk
+
+	precision Precision
 }
 
 // New returns the network of a name such as "resnet18" or "resnet20-w8", for images of input height, width, channels
@@ -53,7 +55,7 @@ func (n *network) Forward(b *classifier.Bound, x *Node) *Node {
 	if dims := x.Shape().Dimensions; len(dims) != 4 || [3]int(dims[1:]) != n.input {
 		panic(fmt.Errorf("%s takes images [N,%d,%d,%d], got %s", n.name, n.input[0], n.input[1], n.input[2], x.Shape()))
 	}
-	return n.walk(&walk{bound: b}, x).node
+	return n.walk(&walk{bound: b, precision: n.precision}, x).node
 }
 
 // walk goes through the network with images x, nil while it is measured.

@@ -518,6 +518,11 @@ func (f *Function) DotGeneral(lhs compute.Value, lhsContractingAxes, lhsBatchAxe
 	lhsBatchAxes = slices.Clone(lhsBatchAxes)
 	rhsContractingAxes = slices.Clone(rhsContractingAxes)
 	rhsBatchAxes = slices.Clone(rhsBatchAxes)
+	if f.isBFloat16(lhs, rhs) && config == (compute.DotGeneralConfig{AccumulatorDType: dtypes.Float32, OutputDType: dtypes.Float32}) {
+		return f.inFloat32(lhs, rhs, dtypes.Float32, func(lhs, rhs compute.Value) (compute.Value, error) {
+			return f.DotGeneral(lhs, lhsContractingAxes, lhsBatchAxes, rhs, rhsContractingAxes, rhsBatchAxes, compute.DotGeneralConfig{})
+		})
+	}
 	return f.one(compute.OpTypeDotGeneral, dot{lhsContractingAxes, lhsBatchAxes, rhsContractingAxes, rhsBatchAxes, config}, func(g target, in values) (compute.Value, error) {
 		return g.DotGeneral(in[0], lhsContractingAxes, lhsBatchAxes, in[1], rhsContractingAxes, rhsBatchAxes, config)
 	}, lhs, rhs)
@@ -530,9 +535,38 @@ func (f *Function) ConvGeneral(input, kernel compute.Value, axes compute.Convolv
 	paddings = slices.Clone(paddings)
 	inputDilations = slices.Clone(inputDilations)
 	kernelDilations = slices.Clone(kernelDilations)
+	if f.isBFloat16(input, kernel) {
+		return f.inFloat32(input, kernel, dtypes.BFloat16, func(input, kernel compute.Value) (compute.Value, error) {
+			return f.ConvGeneral(input, kernel, axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount)
+		})
+	}
 	return f.one(compute.OpTypeConvGeneral, convolution{axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount}, func(g target, in values) (compute.Value, error) {
 		return g.ConvGeneral(in[0], in[1], axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount)
 	}, input, kernel)
+}
+
+// isBFloat16 is whether both operands are bfloat16.
+func (f *Function) isBFloat16(x, y compute.Value) bool {
+	a, errA := f.Shape(x)
+	b, errB := f.Shape(y)
+	return errA == nil && errB == nil && a.DType == dtypes.BFloat16 && b.DType == dtypes.BFloat16
+}
+
+// inFloat32 is a product of bfloat16 numbers as matrix units compute it: their products are exact in float32, sums are kept
+// there, and the result is rounded once.
+func (f *Function) inFloat32(x, y compute.Value, result dtypes.DType, product func(x, y compute.Value) (compute.Value, error)) (compute.Value, error) {
+	x, err := f.ConvertDType(x, dtypes.Float32)
+	if err != nil {
+		return nil, err
+	}
+	if y, err = f.ConvertDType(y, dtypes.Float32); err != nil {
+		return nil, err
+	}
+	z, err := product(x, y)
+	if err != nil || result == dtypes.Float32 {
+		return z, err
+	}
+	return f.ConvertDType(z, result)
 }
 
 // RNGBitGenerator implements [compute.StandardOps].

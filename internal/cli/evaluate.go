@@ -19,6 +19,7 @@ import (
 	"github.com/adaad-go/adaad/report"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/adaad-go/adaad/weights"
+	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute"
 )
 
@@ -37,6 +38,7 @@ type evaluateCmd struct {
 	MatchGap  bool          `help:"Measure how well the model matches its teacher around the images, in place of attacking it."`
 	Teacher   string        `help:"Model file or run folder of the teacher; by default the one that the run was trained with." placeholder:"FILE"`
 	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
+	Precision string        `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 	Check     bool          `help:"Measure every accuracy in the model's card again and say which agree; exit code 1 where one does not."`
 }
@@ -104,7 +106,7 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	var results []*eval.Result
 	for i, e := range all {
 		result, err := c.run(ctx, g, backend, e)
-		if err == nil && cards[i] != nil && c.Until == 0 {
+		if err == nil && cards[i] != nil && c.Until == 0 && zoo.Precision(c.Precision) != zoo.BF16 {
 			err = record(files[i], cards[i], result, c.StepSize)
 		}
 		if err != nil {
@@ -260,6 +262,9 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	if err != nil {
 		return nil, nil, fmt.Errorf("--model: %w", err)
 	}
+	if model.Network, err = zoo.InPrecision(model.Network, zoo.Precision(c.Precision)); err != nil {
+		return nil, nil, fmt.Errorf("--precision: %w", err)
+	}
 	card, err := weights.LoadCard(c.Model)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return nil, nil, err
@@ -295,7 +300,7 @@ func (c *evaluateCmd) prepare(g *globals, backend compute.Backend) (*eval.Evalua
 	}
 	e := &eval.Evaluation{
 		Model: model, Set: set, Norm: search.Norm, Epsilon: search.Epsilon, Suites: suites, Until: float64(c.Until),
-		Seed: g.seed(), BatchSize: c.BatchSize, Selection: selection, Ledger: g.JSON, Resume: c.Resume,
+		Seed: g.seed(), BatchSize: c.BatchSize, Precision: c.Precision, Selection: selection, Ledger: g.JSON, Resume: c.Resume,
 	}
 	if g.JSON == "-" {
 		e.Ledger = ""

@@ -51,7 +51,7 @@ type inspection struct {
 
 	Network  *recognised       `json:"network,omitempty"`
 	Unknown  string            `json:"unknown,omitempty"` // why there is no network
-	Findings []weights.Finding `json:"findings"`
+	Findings []weights.Finding `json:"findings,omitempty"`
 	Clean    *clean            `json:"clean,omitempty"`
 	Card     *weights.Card     `json:"card,omitempty"`
 }

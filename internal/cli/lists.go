@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +15,7 @@ import (
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/report"
+	"github.com/adaad-go/adaad/weights"
 	"github.com/adaad-go/adaad/zoo"
 	"github.com/schollz/progressbar/v3"
 )
@@ -27,11 +30,21 @@ func (g *globals) show(t *report.Table, list any) error {
 	return g.writeJSON(list)
 }
 
-type modelsCmd struct{}
+type modelsCmd struct {
+	Pretrained bool   `help:"List the released weights instead."`
+	Dir        string `help:"With --pretrained: the folder they are in, part of the repository." default:"pretrained" placeholder:"DIR"`
+}
 
-func (modelsCmd) Help() string { return "Example:\n  adaad models" }
+func (modelsCmd) Help() string {
+	return `Examples:
+  adaad models
+  adaad models --pretrained`
+}
 
-func (modelsCmd) Run(g *globals) error {
+func (c modelsCmd) Run(g *globals) error {
+	if c.Pretrained {
+		return g.pretrained(c.Dir)
+	}
 	t := &report.Table{
 		Columns: []report.Column{{Name: "model"}, {Name: "parameters", Align: report.Right}, {Name: "MACs", Align: report.Right}, {Name: "input"}, {Name: "source"}},
 		Notes: []string{"Sizes are for 10 classes. Any width of a CIFAR ResNet is resnet20-w32, any depth 6n+2 resnetD; any Wide ResNet is wrn-16-4, " +
@@ -41,6 +54,58 @@ func (modelsCmd) Run(g *globals) error {
 	list := zoo.List()
 	for _, e := range list {
 		t.Add(e.Name, report.Count(int64(e.Params)), report.Count(e.MACs), fmt.Sprintf("%dx%dx%d", e.Input[0], e.Input[1], e.Input[2]), e.Source)
+	}
+	return g.show(t, list)
+}
+
+// released is a file of released weights.
+type released struct {
+	File  string       `json:"file"`
+	Bytes int64        `json:"bytes"`
+	Card  weights.Card `json:"card"`
+}
+
+// pretrained lists the weights in a folder by their cards.
+func (g *globals) pretrained(dir string) error {
+	entries, err := os.ReadDir(dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return usage(fmt.Errorf("there is no folder %s; it is part of the repository: name it with --dir", dir))
+	}
+	if err != nil {
+		return err
+	}
+	t := &report.Table{
+		Columns: []report.Column{{Name: "file"}, {Name: "MB", Align: report.Right}, {Name: "model"}, {Name: "data"}, {Name: "method"}, {Name: "measured"}},
+		Notes:   []string{"Every command takes these files as --model, --teacher or --surrogate."},
+	}
+	list := []released{}
+	for _, entry := range entries {
+		if filepath.Ext(entry.Name()) != ".safetensors" {
+			continue
+		}
+		file := filepath.Join(dir, entry.Name())
+		info, err := entry.Info()
+		if err != nil {
+			return err
+		}
+		card, err := weights.LoadCard(file)
+		if err != nil {
+			return err
+		}
+		var measured []string
+		for _, a := range card.Accuracies {
+			text := fmt.Sprintf("%s %.2f%%", a.Attack, 100*a.Accuracy)
+			if a.Epsilon != "" {
+				text = fmt.Sprintf("%s eps %s %.2f%%", a.Attack, a.Epsilon, 100*a.Accuracy)
+			}
+			measured = append(measured, text+" of "+a.Of)
+		}
+		list = append(list, released{file, info.Size(), *card})
+		t.Add(file, fmt.Sprintf("%.1f", float64(info.Size())/1e6), card.Model, card.Data, card.Method, strings.Join(measured, ", "))
+	}
+	if len(list) == 0 {
+		fmt.Fprintf(g.env.Stderr, "no weights are released in %s yet\n", dir)
+		return g.writeJSON(list)
 	}
 	return g.show(t, list)
 }

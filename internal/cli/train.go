@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io/fs"
 	"strings"
+	"time"
 
 	"github.com/adaad-go/adaad/recipe"
 	"github.com/adaad-go/adaad/train"
@@ -22,13 +23,19 @@ type trainCmd struct {
 	Teacher []string `help:"Model file or run folder to learn from; again for a second one." placeholder:"FILE"`
 
 	changes
-	Eps *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
-	Set []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
+	Eps       *recipe.Radius `help:"Radius of the search, such as 16/255; its step keeps the proportion." placeholder:"R"`
+	Precision string         `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
+	Set       []string       `help:"Change any other setting of run.json, such as lr=0.05 or search.steps=5." placeholder:"KEY=VALUE" sep:"none"`
 
 	Out        string `help:"Run folder; made if it is not there." placeholder:"DIR" required:""`
 	Resume     bool   `help:"Go on with the run in --out, with its settings."`
 	Checkpoint string `help:"What to resume from: last, last.prev or best." default:"last" enum:"last,last.prev,best"`
+
+	Minutes float64 `help:"Stop after so many minutes with everything saved, for --resume to go on; 0 trains to the end." placeholder:"M"`
 }
+
+// errTimeUp is why a run stopped that was to take only so long.
+var errTimeUp = errors.New("its minutes are over")
 
 // changes are the settings that have flags of their own, whatever is trained.
 type changes struct {
@@ -57,11 +64,19 @@ func (trainCmd) Help() string {
 	return `Examples:
   adaad train --recipe pgd-at-cifar10-resnet20 --data-dir data --out runs/teacher
   adaad train --recipe adaad-cifar10-resnet20 --data-dir data --teacher runs/teacher --out runs/student
-  adaad train --resume --data-dir data --out runs/student
+  adaad train --resume --data-dir data --out runs/student --minutes 25
   adaad train --settings runs/student/run.json --seed 2 --data-dir data --out runs/second`
 }
 
 func (c *trainCmd) Run(ctx context.Context, g *globals) error {
+	if !(c.Minutes >= 0) {
+		return usage(fmt.Errorf("--minutes is %g, expected 0 (to the end) or more", c.Minutes))
+	}
+	if c.Minutes > 0 {
+		var done context.CancelFunc
+		ctx, done = context.WithTimeoutCause(ctx, time.Duration(c.Minutes*float64(time.Minute)), errTimeUp)
+		defer done()
+	}
 	settings, err := c.asked(g)
 	if err != nil {
 		return usage(err)
@@ -85,8 +100,11 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	switch {
 	case errors.As(err, &refused):
 		return usage(err)
+	case errors.Is(err, errTimeUp):
+		fmt.Fprintf(g.env.Stdout, "%v; go on with: %s\n", err, c.goOn())
+		return nil
 	case errors.Is(err, context.Canceled):
-		return fmt.Errorf("%w; go on with: adaad train --resume --out %s", err, c.Out)
+		return fmt.Errorf("%w; go on with: %s", err, c.goOn())
 	case err != nil:
 		return err
 	}
@@ -101,7 +119,12 @@ func (c *trainCmd) Run(ctx context.Context, g *globals) error {
 	return g.writeJSON(result.Chosen)
 }
 
-// settings are the recipe's, the method's or the resumed run's, with what the flags change.
+// goOn is the command that resumes the run.
+func (c *trainCmd) goOn() string {
+	return "adaad train --resume --out " + c.Out + dataDirFlag(c.DataDir)
+}
+
+// asked are the settings of the recipe, the method, the file or the resumed run, with what the flags change.
 func (c *trainCmd) asked(g *globals) (s recipe.Settings, err error) {
 	switch {
 	case c.Resume:
@@ -128,6 +151,9 @@ func (c *trainCmd) asked(g *globals) (s recipe.Settings, err error) {
 	}
 	if c.Data != "" {
 		s.Data = c.Data
+	}
+	if c.Precision != "" {
+		s.Precision = c.Precision
 	}
 	c.changes.apply(&s)
 	if len(c.Teacher) > 0 {

@@ -35,7 +35,7 @@ var allowed = map[string][]string{
 		"internal/rng", "internal/speed"},
 	"internal/speed":   {"attack", "classifier", "distill", "threat", "train", "zoo", "internal/rng"},
 	"cmd/adaad":        {"internal/cli", "backend/vec"},
-	"bench":            {"backend/vec", "classifier", "report", "weights", "zoo", "internal/speed"},
+	"bench":            {"backend/vec", "classifier", "report", "weights", "weights/onnx", "zoo", "internal/speed"},
 	"bench/autoattack": {"attack", "backend/vec", "classifier", "data", "eval", "threat", "weights"},
 }
 

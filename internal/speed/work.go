@@ -49,13 +49,26 @@ type Work func() (float64, error)
 // AdaAD is a training step of AdaAD as its authors run it, by SGD with momentum; its number is the loss.
 func AdaAD(backend compute.Backend, student, teacher *classifier.Model, b Images, steps int) (Work, error) {
 	m := distill.AdaAD(distill.AdaADSettings{Threat: Linf(steps), SearchMode: classifier.Eval, Alpha: 1, Temperature: 1, Reduction: distill.BatchMean, ForwardClean: true})
+	return step(backend, student, []*classifier.Model{teacher}, m, b)
+}
+
+// PGDAT is a training step of adversarial training as Madry et al. take it, by SGD with momentum; its number is the loss.
+func PGDAT(backend compute.Backend, model *classifier.Model, b Images, steps int) (Work, error) {
+	return step(backend, model, nil, distill.PGDAT(distill.PGDATSettings{Threat: Linf(steps), SearchMode: classifier.Eval}), b)
+}
+
+func step(backend compute.Backend, student *classifier.Model, teachers []*classifier.Model, m distill.Method, b Images) (Work, error) {
 	objective := train.Objective{Threat: m.Threat, SearchMode: m.SearchMode, Search: m.Search, Loss: m.Loss}
-	s, err := train.NewStepper(backend, student, []*classifier.Model{teacher}, objective, train.SGD{Momentum: 0.9, WeightDecay: 5e-4}, 0, false)
+	s, err := train.NewStepper(backend, student, teachers, objective, train.SGD{Momentum: 0.9, WeightDecay: 5e-4}, 0, false)
 	if err != nil {
 		return nil, err
 	}
 	return func() (float64, error) {
-		metrics, err := s.Step(b.X, b.Start, b.Y, 1e-3, 0)
+		outcome, err := s.Step(b.X, b.Start, b.Y, 1e-3, 0)
+		if err != nil {
+			return 0, err
+		}
+		metrics, err := outcome.Read()
 		return metrics.Loss, err
 	}, nil
 }

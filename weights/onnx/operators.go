@@ -144,7 +144,7 @@ func init() {
 		"Mish":     unary(func(x *graph.Node) *graph.Node { return graph.Mul(x, graph.Tanh(softplus(x))) }),
 		"Gelu":     {[2]int{1, 1}, []string{"approximate"}, (*call).gelu},
 		"Tanh":     unary(graph.Tanh), "Erf": unary(graph.Erf), "Exp": unary(graph.Exp), "Log": unary(graph.Log), "Sqrt": unary(graph.Sqrt),
-		"Abs": unary(graph.Abs), "Neg": unary(graph.Neg), "Reciprocal": unary(graph.Inverse),
+		"Abs": unary(graph.Abs), "Neg": unary(graph.Neg), "Reciprocal": unary(graph.Reciprocal),
 		"Clip":       {[2]int{1, 3}, []string{"min", "max"}, (*call).clip},
 		"Softmax":    {[2]int{1, 1}, []string{"axis"}, func(c *call) []value { return c.softmax(graph.Softmax) }},
 		"LogSoftmax": {[2]int{1, 1}, []string{"axis"}, func(c *call) []value { return c.softmax(graph.LogSoftmax) }},
