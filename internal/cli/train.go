@@ -124,7 +124,7 @@ func (c *trainCmd) goOn() string {
 	return "adaad train --resume --out " + c.Out + dataDirFlag(c.DataDir)
 }
 
-// asked are the recipe's, the method's or the resumed run's, with what the flags change.
+// asked are the settings of the recipe, the method, the file or the resumed run, with what the flags change.
 func (c *trainCmd) asked(g *globals) (s recipe.Settings, err error) {
 	switch {
 	case c.Resume:
