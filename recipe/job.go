@@ -68,7 +68,12 @@ func Join(s Settings, images *data.Set, teachers []*classifier.Model) (*Job, err
 // join takes the images and the teachers and makes the student.
 func (j *Job) join(images *data.Set, teachers []*classifier.Model) (*Job, error) {
 	s := j.Settings
-	j.Teachers = teachers
+	// Teachers are shared by jobs, which may want them in different precisions.
+	j.Teachers = nil
+	for _, t := range teachers {
+		own := *t
+		j.Teachers = append(j.Teachers, &own)
+	}
 	j.Train, j.Held = images.HoldOut(s.HeldOut, s.Seed)
 	j.Train = j.Train.Subset(s.TrainSamples, s.Seed)
 	j.Held = j.Held.Subset(s.ValidationSamples, s.Seed)

@@ -331,7 +331,7 @@ func (s *sweep) student(p recipe.Preset, eps recipe.Radius, seed uint64, methods
 
 // teachersOf are the models that a run learns from.
 func (s *sweep) teachersOf(settings recipe.Settings) []*classifier.Model {
-	return s.teachers[:len(settings.Teachers)]
+	return slices.Clip(s.teachers[:len(settings.Teachers)])
 }
 
 // measure counts what every run computes, and with --equal-compute sets their epochs.
