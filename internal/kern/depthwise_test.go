@@ -81,55 +81,62 @@ func TestDepthwise3x3(t *testing.T) {
 		for _, cols := range []int{1, 7, 8, 9, 16, 17, 24, 33} {
 			for height := 1; height <= 6; height++ {
 				for width := 1; width <= 8; width++ {
-					size := height * width * cols
-					x, w := newGuarded(size, rnd.next), newGuarded(9*cols, rnd.next)
-					bias, mask := newGuarded(cols, rnd.next), newMask(height*width*MaskWords(cols), rnd.next)
-					first := width % height
-					for rows := range height - first + 1 {
-						y, gated := newGuarded(size, rnd.next), newGuarded(size, rnd.next)
-						oldY, oldGated := append([]float32(nil), y.v...), append([]float32(nil), gated.v...)
-						floor := float32(math.Inf(-1))
-						if width%2 == 0 {
-							floor = 0
-						}
-						s.Depthwise3x3(y.v, x.v, w.v, bias.v, floor, height, width, cols, first, rows)
-						s.Depthwise3x3Mask(gated.v, x.v, w.v, mask, height, width, cols, first, rows)
-						for _, g := range []guarded{x, w, y, bias, gated} {
-							g.check(t, "Depthwise3x3")
-						}
-						for at := range size {
-							r, j, c := at/cols/width, at/cols%width, at%cols
-							if r < first || r >= first+rows {
-								if y.v[at] != oldY[at] || gated.v[at] != oldGated[at] {
-									t.Fatalf("row %d was written, which is none of the %d from %d on", r, rows, first)
-								}
-								continue
-							}
-							sum, mag := 0.0, math.Abs(float64(bias.v[c]))
-							for i := range 3 {
-								for k := range 3 {
-									if r+i < 1 || r+i > height || j+k < 1 || j+k > width {
-										continue
-									}
-									v := float64(x.v[((r+i-1)*width+j+k-1)*cols+c]) * float64(w.v[(3*i+k)*cols+c])
-									sum += v
-									mag += math.Abs(v)
-								}
-							}
-							want := max(float64(bias.v[c])+sum, float64(floor))
-							if got := float64(y.v[at]); !(math.Abs(got-want) <= 1e-6*mag) {
-								t.Fatalf("%dx%d, %d channels, %d rows from %d: y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, want)
-							}
-							if !bit(mask[at/cols*MaskWords(cols):], c) {
-								sum = 0
-							}
-							if got := float64(gated.v[at]); !(math.Abs(got-sum) <= 1e-6*mag) {
-								t.Fatalf("%dx%d, %d channels, %d rows from %d: masked y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, sum)
-							}
-						}
+					for rows := range height - width%height + 1 {
+						operand := func(n int) guarded { return newGuarded(n, rnd.next) }
+						checkDepthwise3x3(t, s, height, width, cols, width%height, rows, width%2 == 0, operand)
 					}
 				}
 			}
 		}
 	})
+}
+
+// checkDepthwise3x3 compares some rows of Depthwise3x3 and Depthwise3x3Mask with their definition.
+func checkDepthwise3x3(t *testing.T, s *Set, height, width, cols, first, rows int, floored bool, operand func(n int) guarded) {
+	t.Helper()
+	size := height * width * cols
+	x, w, bias := operand(size), operand(9*cols), operand(cols)
+	draw := operand(height * width * MaskWords(cols)).v
+	mask := newMask(len(draw), func() float32 { v := draw[0]; draw = draw[1:]; return v })
+	y, gated := operand(size), operand(size)
+	oldY, oldGated := append([]float32(nil), y.v...), append([]float32(nil), gated.v...)
+	floor := float32(math.Inf(-1))
+	if floored {
+		floor = 0
+	}
+	s.Depthwise3x3(y.v, x.v, w.v, bias.v, floor, height, width, cols, first, rows)
+	s.Depthwise3x3Mask(gated.v, x.v, w.v, mask, height, width, cols, first, rows)
+	for _, g := range []guarded{x, w, y, bias, gated} {
+		g.check(t, "Depthwise3x3")
+	}
+	for at := range size {
+		r, j, c := at/cols/width, at/cols%width, at%cols
+		if r < first || r >= first+rows {
+			if y.v[at] != oldY[at] || gated.v[at] != oldGated[at] {
+				t.Fatalf("row %d was written, which is none of the %d from %d on", r, rows, first)
+			}
+			continue
+		}
+		sum, mag := 0.0, math.Abs(float64(bias.v[c]))
+		for i := range 3 {
+			for k := range 3 {
+				if r+i < 1 || r+i > height || j+k < 1 || j+k > width {
+					continue
+				}
+				v := float64(x.v[((r+i-1)*width+j+k-1)*cols+c]) * float64(w.v[(3*i+k)*cols+c])
+				sum += v
+				mag += math.Abs(v)
+			}
+		}
+		want := max(float64(bias.v[c])+sum, float64(floor))
+		if got := float64(y.v[at]); !(math.Abs(got-want) <= 1e-6*mag) {
+			t.Fatalf("%dx%d, %d channels, %d rows from %d: y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, want)
+		}
+		if !bit(mask[at/cols*MaskWords(cols):], c) {
+			sum = 0
+		}
+		if got := float64(gated.v[at]); !(math.Abs(got-sum) <= 1e-6*mag) {
+			t.Fatalf("%dx%d, %d channels, %d rows from %d: masked y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, sum)
+		}
+	}
 }

@@ -332,6 +332,22 @@ func FuzzDepthwise(f *testing.F) {
 	})
 }
 
+func FuzzDepthwise3x3(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		height, width, cols := d.in(1, 9), d.in(1, 12), d.in(1, 70)
+		first := d.in(0, height-1)
+		operand := func(n int) guarded { return d.operand(n, d.noise.next) }
+		checkDepthwise3x3(t, s, height, width, cols, first, d.in(0, height-first), d.in(0, 1) == 1, operand)
+	})
+}
+
+func FuzzPositive(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		rows, cols := d.in(0, 9), d.in(1, 70)
+		checkPositive(t, s, rows, cols, d.operand(rows*cols, d.any), newMask(rows*MaskWords(cols)+1, d.any))
+	})
+}
+
 func FuzzGemm(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
 		g := Tiles{Rows: d.in(1, s.MaxRows()), Vecs: d.in(1, s.MaxVecs()), K: d.in(1, 60), Count: d.in(0, 3), Accumulate: d.in(0, 1) == 1}

@@ -86,23 +86,29 @@ func TestPositive(t *testing.T) {
 						x.v[3*i] = v
 					}
 				}
-				words := MaskWords(cols)
-				mask := newMask(rows*words+1, rnd.next)
-				after := mask[rows*words]
-				s.Positive(mask[:rows*words], x.v, rows, cols)
-				if mask[rows*words] != after {
-					t.Fatalf("%d rows of %d: wrote behind the mask", rows, cols)
-				}
-				for i := range rows {
-					for j := range 16 * words {
-						if got, want := bit(mask[i*words:], j), j < cols && x.v[i*cols+min(j, cols-1)] > 0; got != want {
-							t.Fatalf("%d rows of %d: bit %d of row %d is %v", rows, cols, j, i, got)
-						}
-					}
-				}
+				checkPositive(t, s, rows, cols, x, newMask(rows*MaskWords(cols)+1, rnd.next))
 			}
 		}
 	})
+}
+
+// checkPositive compares Positive with its definition; the mask has a word too many, which must stay.
+func checkPositive(t *testing.T, s *Set, rows, cols int, x guarded, mask []uint16) {
+	t.Helper()
+	words := MaskWords(cols)
+	after := mask[rows*words]
+	s.Positive(mask[:rows*words], x.v, rows, cols)
+	x.check(t, "Positive")
+	if mask[rows*words] != after {
+		t.Fatalf("%d rows of %d: wrote behind the mask", rows, cols)
+	}
+	for i := range rows {
+		for j := range 16 * words {
+			if got, want := bit(mask[i*words:], j), j < cols && x.v[i*cols+min(j, cols-1)] > 0; got != want {
+				t.Fatalf("%d rows of %d: bit %d of row %d is %v", rows, cols, j, i, got)
+			}
+		}
+	}
 }
 
 func TestNamed(t *testing.T) {
