@@ -341,6 +341,9 @@ func spread(m *classifier.Model) {
 	}
 }
 
+// rest is how long one side waits for the threads of the other to stop looking for work and go to sleep.
+const rest = 300 * time.Millisecond
+
 // compare starts both sides and lets them run in turn. It returns the row's cells and how many times faster it is here.
 func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, error) {
 	text, err := json.Marshal(r.job)
@@ -359,6 +362,7 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, erro
 	var last [2]result
 	for pair := -1; pair < pairs; pair++ { // the first is a warm-up, and compares what was computed
 		for i, s := range sides {
+			time.Sleep(rest)
 			if last[i], err = s.run(); err != nil {
 				return nil, 0, err
 			}
