@@ -95,19 +95,19 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	if c.MatchGap {
 		return c.matchGap(ctx, g, backend, e, teacher)
 	}
-	all, files, cards := []*eval.Evaluation{e}, []string{c.Model, c.INT8}, []*weights.Card{card}
+	all := []*eval.Evaluation{e}
 	if c.INT8 != "" {
-		beside, card, err := c.beside(e)
+		beside, err := c.beside(e)
 		if err != nil {
 			return usage(fmt.Errorf("--int8: %w", err))
 		}
-		all, cards = append(all, beside), append(cards, card)
+		all = append(all, beside)
 	}
 	var results []*eval.Result
 	for i, e := range all {
 		result, err := c.run(ctx, g, backend, e)
-		if err == nil && cards[i] != nil && c.Until == 0 && zoo.Precision(c.Precision) != zoo.BF16 {
-			err = record(files[i], cards[i], result, c.StepSize)
+		if err == nil && i == 0 && card != nil && c.Until == 0 && zoo.Precision(c.Precision) != zoo.BF16 {
+			err = record(c.Model, card, result, c.StepSize)
 		}
 		if err != nil {
 			return err
@@ -139,15 +139,11 @@ func (c *evaluateCmd) Run(ctx context.Context, g *globals) error {
 	return c.writePage(g)
 }
 
-// beside is the same evaluation of the model in int8, and that model's card or nil. Its record is beside that of the other.
-func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Card, error) {
+// beside is the same evaluation of the model in int8. Its record is beside that of the other.
+func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, error) {
 	model, err := weights.Load(c.INT8)
 	if err != nil {
-		return nil, nil, err
-	}
-	card, err := weights.LoadCard(c.INT8)
-	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, nil, err
+		return nil, err
 	}
 	b := *e
 	b.Model = model
@@ -155,7 +151,7 @@ func (c *evaluateCmd) beside(e *eval.Evaluation) (*eval.Evaluation, *weights.Car
 		extension := filepath.Ext(e.Ledger)
 		b.Ledger = strings.TrimSuffix(e.Ledger, extension) + "-int8" + extension
 	}
-	return &b, card, b.Validate()
+	return &b, b.Validate()
 }
 
 // run measures one model and tells what is strange about the result.

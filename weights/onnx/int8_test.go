@@ -48,8 +48,13 @@ func TestINT8IsClose(t *testing.T) {
 		logits, gradient := gradients(t, m, pixels)
 		gotLogits, gotGradient := gradients(t, q, pixels)
 		near(t, c.name+": logits", gotLogits, logits, 0.25)
-		if cosine := dot(gradient, gotGradient) / dot(gradient, gradient); !(cosine > 0.5 && cosine < 1.5) {
-			t.Errorf("%s: the gradient in int8 is %.2f times the other along it, expected about 1", c.name, cosine)
+		least := 0.7
+		if c.name == "mobilenet-v2" {
+			// Untrained, its 53 layers make logits of thousands, and rounding opens and shuts many ReLUs: 0.65 was seen.
+			least = 0.6
+		}
+		if along := dot(gradient, gotGradient) / dot(gradient, gradient); !(along > least && along < 1.3) {
+			t.Errorf("%s: the gradient in int8 is %.2f times the other along it, expected %.1f to 1.3", c.name, along, least)
 		}
 	}
 }
