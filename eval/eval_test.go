@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/backend/vec"

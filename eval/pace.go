@@ -33,7 +33,7 @@ func (c call) perWork() float64 { return float64(c.took) / float64(c.work) }
 
 const (
 	recentCalls = 64 // how many tell the pace
-	fewestCalls = 8  // before there is one
+	fewestCalls = 4  // before there is one
 )
 
 // called hears of a call that ended.
