@@ -1,7 +1,7 @@
 package conv
 
-// thin is a convolution of few input channels, such as a network's first: vectors hold output channels, and there is so
-// little work for each input that gathering it tap by tap would dominate.
+// thin is a convolution of few input channels, such as a network's first or a small one's first of stride 2: vectors hold
+// output channels, and there is so little work for each input that gathering it tap by tap would dominate.
 //
 // Forward, every input row is copied once between zeros. The terms of one kernel row are then contiguous, those of the
 // next output a step further on, and each kernel row is one product that adds to the last. The gradient by kernel reads
@@ -20,7 +20,8 @@ type thin struct {
 }
 
 const (
-	thinChannels = 4
+	thinChannels = 4  // most input channels, with a stride of 1
+	thinStrided  = 16 // and with others
 	thinTerms    = 256
 	thinElements = 48 << 10 // of a task's results
 	thinChunks   = 16       // that the gradient by kernel is summed in
@@ -30,7 +31,11 @@ const (
 func newThin(s Shape, forward *gather, input []*gather) *thin {
 	oh, ow := s.Out()
 	terms := s.KH * s.KW * s.Cin
-	if s.Groups != 1 || s.Cin > thinChannels || terms > thinTerms || s.KH*s.KW == 1 || s.KH*s.KW > depthwiseTaps || s.DilW != 1 || oh*ow == 0 || s.H*s.W == 0 {
+	most := thinChannels
+	if s.StrideH > 1 && s.StrideW > 1 {
+		most = thinStrided
+	}
+	if s.Groups != 1 || s.Cin > most || terms > thinTerms || s.KH*s.KW == 1 || s.KH*s.KW > depthwiseTaps || s.DilW != 1 || oh*ow == 0 || s.H*s.W == 0 {
 		return nil
 	}
 	t := &thin{g: forward, s: s, row: ((ow-1)*s.StrideW + s.KW) * s.Cin, product: oddLines(panelCols(forward.set, terms))}
