@@ -14,31 +14,34 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm1x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z1
@@ -47,47 +50,55 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish1x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z1
@@ -96,82 +107,90 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z1
 	VADDPS           Z1, Z0, Z0
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z1
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z1
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm2x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z2
@@ -181,52 +200,60 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z1, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish2x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z2
@@ -236,25 +263,30 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z2
 	VADDPS           Z2, Z0, Z0
 	VADDPS           Z2, Z1, Z1
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
 	VADDPS           (BX), Z1, Z1
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -263,11 +295,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -276,46 +308,46 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm3x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -324,6 +356,9 @@ load:
 	VMOVUPS (R13), Z1
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z3
@@ -334,49 +369,54 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z1, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z2, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish3x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -385,6 +425,9 @@ load:
 	VMOVUPS (R13), Z1
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z3
@@ -395,14 +438,19 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z3
 	VADDPS           Z3, Z0, Z0
 	VADDPS           Z3, Z1, Z1
 	VADDPS           Z3, Z2, Z2
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -411,12 +459,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z2, Z2
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -428,11 +476,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z3
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z3
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z3, Z0
@@ -444,49 +492,49 @@ maskDone:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      Z2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm4x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -497,6 +545,9 @@ load:
 	VMOVUPS (R13), Z2
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z4
@@ -509,6 +560,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -517,46 +574,46 @@ loop:
 	VMOVUPS          Z2, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z3, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish4x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -567,6 +624,9 @@ load:
 	VMOVUPS (R13), Z2
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS          (R10), Z4
@@ -579,15 +639,21 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z4
 	VADDPS           Z4, Z0, Z0
 	VADDPS           Z4, Z1, Z1
 	VADDPS           Z4, Z2, Z2
 	VADDPS           Z4, Z3, Z3
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -598,12 +664,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z3, Z3
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -618,11 +684,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -637,50 +703,50 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm5x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -694,6 +760,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
@@ -706,6 +775,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -716,47 +791,47 @@ loop:
 	VMOVUPS          Z3, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z4, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish5x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -770,6 +845,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
@@ -782,16 +860,22 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z5
 	VADDPS           Z5, Z0, Z0
 	VADDPS           Z5, Z1, Z1
 	VADDPS           Z5, Z2, Z2
 	VADDPS           Z5, Z3, Z3
 	VADDPS           Z5, Z4, Z4
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -804,12 +888,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z4, Z4
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -827,11 +911,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z5
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z5
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z5, Z0
@@ -849,43 +933,43 @@ maskDone:
 	VMAXPS       Z4, Z5, Z4
 	VMOVUPS      Z4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm6x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -893,7 +977,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -909,6 +993,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
@@ -922,6 +1009,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -934,40 +1027,40 @@ loop:
 	VMOVUPS          Z4, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z5, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish6x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -975,7 +1068,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -991,6 +1084,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
@@ -1004,7 +1100,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z6
 	VADDPS           Z6, Z0, Z0
 	VADDPS           Z6, Z1, Z1
@@ -1012,9 +1114,9 @@ loop:
 	VADDPS           Z6, Z3, Z3
 	VADDPS           Z6, Z4, Z4
 	VADDPS           Z6, Z5, Z5
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1029,12 +1131,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z5, Z5
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1055,11 +1157,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -1080,45 +1182,45 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm7x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm7x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1127,7 +1229,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1145,6 +1247,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
@@ -1160,6 +1265,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1174,42 +1286,42 @@ loop:
 	VMOVUPS          Z5, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z6, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish7x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish7x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1218,7 +1330,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1236,6 +1348,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
@@ -1251,7 +1366,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z7
 	VADDPS           Z7, Z0, Z0
 	VADDPS           Z7, Z1, Z1
@@ -1260,9 +1382,9 @@ loop:
 	VADDPS           Z7, Z4, Z4
 	VADDPS           Z7, Z5, Z5
 	VADDPS           Z7, Z6, Z6
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1279,12 +1401,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z6, Z6
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1308,11 +1430,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z7
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z7
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z7, Z0
@@ -1336,45 +1458,45 @@ maskDone:
 	VMAXPS       Z6, Z7, Z6
 	VMOVUPS      Z6, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm8x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm8x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1384,7 +1506,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1404,6 +1526,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
@@ -1420,6 +1545,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1436,42 +1568,42 @@ loop:
 	VMOVUPS          Z6, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z7, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish8x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish8x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1481,7 +1613,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1501,6 +1633,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
@@ -1517,7 +1652,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z8
 	VADDPS           Z8, Z0, Z0
 	VADDPS           Z8, Z1, Z1
@@ -1527,9 +1669,9 @@ loop:
 	VADDPS           Z8, Z5, Z5
 	VADDPS           Z8, Z6, Z6
 	VADDPS           Z8, Z7, Z7
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1548,12 +1690,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z7, Z7
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1580,11 +1722,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z8
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z8
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -1611,45 +1753,45 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm9x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm9x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1660,7 +1802,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1682,6 +1824,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
@@ -1699,6 +1844,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1717,42 +1869,42 @@ loop:
 	VMOVUPS          Z7, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z8, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish9x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish9x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1763,7 +1915,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1785,6 +1937,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
@@ -1802,7 +1957,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z9
 	VADDPS           Z9, Z0, Z0
 	VADDPS           Z9, Z1, Z1
@@ -1813,9 +1975,9 @@ loop:
 	VADDPS           Z9, Z6, Z6
 	VADDPS           Z9, Z7, Z7
 	VADDPS           Z9, Z8, Z8
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1836,12 +1998,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z8, Z8
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1871,11 +2033,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z9
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z9
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z9, Z0
@@ -1905,47 +2067,47 @@ maskDone:
 	VMAXPS       Z8, Z9, Z8
 	VMOVUPS      Z8, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm10x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm10x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1957,7 +2119,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1981,6 +2143,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
@@ -2000,6 +2165,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -2020,44 +2193,44 @@ loop:
 	VMOVUPS          Z8, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z9, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish10x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish10x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2069,7 +2242,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2093,6 +2266,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
@@ -2112,7 +2288,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z10
 	VADDPS           Z10, Z0, Z0
 	VADDPS           Z10, Z1, Z1
@@ -2124,9 +2308,9 @@ loop:
 	VADDPS           Z10, Z7, Z7
 	VADDPS           Z10, Z8, Z8
 	VADDPS           Z10, Z9, Z9
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2149,12 +2333,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z9, Z9
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2187,11 +2371,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z10
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z10
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -2224,47 +2408,47 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm11x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm11x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2277,7 +2461,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2303,6 +2487,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
@@ -2323,6 +2510,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -2345,44 +2540,44 @@ loop:
 	VMOVUPS          Z9, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z10, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish11x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish11x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2395,7 +2590,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2421,6 +2616,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
@@ -2441,7 +2639,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z11
 	VADDPS           Z11, Z0, Z0
 	VADDPS           Z11, Z1, Z1
@@ -2454,9 +2660,9 @@ loop:
 	VADDPS           Z11, Z8, Z8
 	VADDPS           Z11, Z9, Z9
 	VADDPS           Z11, Z10, Z10
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2481,12 +2687,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z10, Z10
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2522,11 +2728,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z11
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z11
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z11, Z0
@@ -2562,47 +2768,47 @@ maskDone:
 	VMAXPS       Z10, Z11, Z10
 	VMOVUPS      Z10, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm12x1AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm12x1AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2616,7 +2822,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2644,6 +2850,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
@@ -2665,6 +2874,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -2689,44 +2906,44 @@ loop:
 	VMOVUPS          Z10, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z11, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish12x1AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish12x1AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2740,7 +2957,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2768,6 +2985,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+run:
+	MOVQ k+0(FP), CX
+
 loop:
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
@@ -2789,7 +3009,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z12
 	VADDPS           Z12, Z0, Z0
 	VADDPS           Z12, Z1, Z1
@@ -2803,9 +3031,9 @@ loop:
 	VADDPS           Z12, Z9, Z9
 	VADDPS           Z12, Z10, Z10
 	VADDPS           Z12, Z11, Z11
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2832,12 +3060,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z11, Z11
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2876,11 +3104,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z12
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z12
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -2919,50 +3147,53 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm1x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z2
@@ -2974,50 +3205,58 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish1x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z2
@@ -3029,25 +3268,30 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z2
 	VMOVUPS      64(R13), Z3
 	VADDPS       Z2, Z0, Z0
 	VADDPS       Z3, Z1, Z1
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
 	VADDPS       64(BX), Z1, Z1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3055,11 +3299,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -3067,47 +3311,47 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm2x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3116,6 +3360,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z4
@@ -3130,50 +3377,55 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
 	ADDQ         R12, R13
 	VMOVUPS      Z2, (R13)
 	VMOVUPS      Z3, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish2x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3182,6 +3434,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z4
@@ -3196,16 +3451,21 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z4
 	VMOVUPS      64(R13), Z5
 	VADDPS       Z4, Z0, Z0
 	VADDPS       Z5, Z1, Z1
 	VADDPS       Z4, Z2, Z2
 	VADDPS       Z5, Z3, Z3
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3214,12 +3474,12 @@ loop:
 	VADDPS       (BX), Z2, Z2
 	VADDPS       64(BX), Z3, Z3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3232,11 +3492,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -3249,41 +3509,41 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm3x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3291,7 +3551,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3303,6 +3563,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z6
@@ -3320,6 +3583,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -3329,38 +3597,38 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z4, (R13)
 	VMOVUPS      Z5, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish3x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3368,7 +3636,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3380,6 +3648,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z6
@@ -3397,7 +3668,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z6
 	VMOVUPS      64(R13), Z7
 	VADDPS       Z6, Z0, Z0
@@ -3406,9 +3682,9 @@ loop:
 	VADDPS       Z7, Z3, Z3
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z7, Z5, Z5
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3420,12 +3696,12 @@ loop:
 	VADDPS       (BX), Z4, Z4
 	VADDPS       64(BX), Z5, Z5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3443,11 +3719,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -3465,43 +3741,43 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm4x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3511,7 +3787,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3526,6 +3802,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z8
@@ -3547,6 +3826,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -3559,40 +3844,40 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z6, (R13)
 	VMOVUPS      Z7, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish4x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3602,7 +3887,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3617,6 +3902,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z8
@@ -3638,7 +3926,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z8
 	VMOVUPS      64(R13), Z9
 	VADDPS       Z8, Z0, Z0
@@ -3649,9 +3943,9 @@ loop:
 	VADDPS       Z9, Z5, Z5
 	VADDPS       Z8, Z6, Z6
 	VADDPS       Z9, Z7, Z7
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3666,12 +3960,12 @@ loop:
 	VADDPS       (BX), Z6, Z6
 	VADDPS       64(BX), Z7, Z7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3694,11 +3988,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z8
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z8
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -3721,43 +4015,43 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm5x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3769,7 +4063,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3787,6 +4081,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z10
@@ -3811,6 +4108,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -3826,40 +4129,40 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z8, (R13)
 	VMOVUPS      Z9, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish5x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3871,7 +4174,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3889,6 +4192,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z10
@@ -3913,7 +4219,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z10
 	VMOVUPS      64(R13), Z11
 	VADDPS       Z10, Z0, Z0
@@ -3926,9 +4238,9 @@ loop:
 	VADDPS       Z11, Z7, Z7
 	VADDPS       Z10, Z8, Z8
 	VADDPS       Z11, Z9, Z9
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3946,12 +4258,12 @@ loop:
 	VADDPS       (BX), Z8, Z8
 	VADDPS       64(BX), Z9, Z9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3979,11 +4291,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z10
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z10
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -4011,43 +4323,43 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm6x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4061,7 +4373,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4082,6 +4394,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z12
@@ -4109,6 +4424,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -4127,40 +4448,40 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z10, (R13)
 	VMOVUPS      Z11, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish6x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4174,7 +4495,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4195,6 +4516,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z12
@@ -4222,7 +4546,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z12
 	VMOVUPS      64(R13), Z13
 	VADDPS       Z12, Z0, Z0
@@ -4237,9 +4567,9 @@ loop:
 	VADDPS       Z13, Z9, Z9
 	VADDPS       Z12, Z10, Z10
 	VADDPS       Z13, Z11, Z11
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4260,12 +4590,12 @@ loop:
 	VADDPS       (BX), Z10, Z10
 	VADDPS       64(BX), Z11, Z11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4298,11 +4628,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z12
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z12
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -4335,45 +4665,45 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm7x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm7x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4389,7 +4719,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4413,6 +4743,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z14
@@ -4444,6 +4777,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -4465,42 +4805,42 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z12, (R13)
 	VMOVUPS      Z13, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish7x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish7x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4516,7 +4856,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4540,6 +4880,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z14
@@ -4571,7 +4914,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z14
 	VMOVUPS      64(R13), Z15
 	VADDPS       Z14, Z0, Z0
@@ -4588,9 +4938,9 @@ loop:
 	VADDPS       Z15, Z11, Z11
 	VADDPS       Z14, Z12, Z12
 	VADDPS       Z15, Z13, Z13
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4614,12 +4964,12 @@ loop:
 	VADDPS       (BX), Z12, Z12
 	VADDPS       64(BX), Z13, Z13
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4657,11 +5007,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z14
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z14
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z14, Z0
@@ -4699,45 +5049,45 @@ maskDone:
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm8x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm8x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4755,7 +5105,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4782,6 +5132,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z16
@@ -4816,6 +5169,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -4840,42 +5200,42 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z14, (R13)
 	VMOVUPS      Z15, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish8x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish8x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4893,7 +5253,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4920,6 +5280,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z16
@@ -4954,7 +5317,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z16
 	VMOVUPS      64(R13), Z17
 	VADDPS       Z16, Z0, Z0
@@ -4973,9 +5343,9 @@ loop:
 	VADDPS       Z17, Z13, Z13
 	VADDPS       Z16, Z14, Z14
 	VADDPS       Z17, Z15, Z15
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5002,12 +5372,12 @@ loop:
 	VADDPS       (BX), Z14, Z14
 	VADDPS       64(BX), Z15, Z15
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5050,11 +5420,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z16
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z16
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z16, Z0
@@ -5097,45 +5467,45 @@ maskDone:
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm9x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm9x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5155,7 +5525,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5185,6 +5555,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z18
@@ -5222,6 +5595,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -5249,42 +5629,42 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z16, (R13)
 	VMOVUPS      Z17, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish9x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish9x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5304,7 +5684,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5334,6 +5714,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z18
@@ -5371,7 +5754,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z18
 	VMOVUPS      64(R13), Z19
 	VADDPS       Z18, Z0, Z0
@@ -5392,9 +5782,9 @@ loop:
 	VADDPS       Z19, Z15, Z15
 	VADDPS       Z18, Z16, Z16
 	VADDPS       Z19, Z17, Z17
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5424,12 +5814,12 @@ loop:
 	VADDPS       (BX), Z16, Z16
 	VADDPS       64(BX), Z17, Z17
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5477,11 +5867,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z18
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z18
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z18, Z0
@@ -5529,47 +5919,47 @@ maskDone:
 	VMAXPS       Z17, Z18, Z17
 	VMOVUPS      Z17, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm10x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm10x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5591,7 +5981,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5624,6 +6014,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z20
@@ -5665,6 +6058,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -5695,44 +6096,44 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z18, (R13)
 	VMOVUPS      Z19, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish10x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish10x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5754,7 +6155,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5787,6 +6188,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z20
@@ -5828,7 +6232,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z20
 	VMOVUPS      64(R13), Z21
 	VADDPS       Z20, Z0, Z0
@@ -5851,9 +6263,9 @@ loop:
 	VADDPS       Z21, Z17, Z17
 	VADDPS       Z20, Z18, Z18
 	VADDPS       Z21, Z19, Z19
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5886,12 +6298,12 @@ loop:
 	VADDPS       (BX), Z18, Z18
 	VADDPS       64(BX), Z19, Z19
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5944,11 +6356,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z20
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z20
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z20, Z0
@@ -6001,47 +6413,47 @@ maskDone:
 	VMAXPS       Z19, Z20, Z19
 	VMOVUPS      Z19, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm11x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm11x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6065,7 +6477,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6101,6 +6513,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z22
@@ -6145,6 +6560,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -6178,44 +6601,44 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z20, (R13)
 	VMOVUPS      Z21, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish11x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish11x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6239,7 +6662,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6275,6 +6698,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z22
@@ -6319,7 +6745,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z22
 	VMOVUPS      64(R13), Z23
 	VADDPS       Z22, Z0, Z0
@@ -6344,9 +6778,9 @@ loop:
 	VADDPS       Z23, Z19, Z19
 	VADDPS       Z22, Z20, Z20
 	VADDPS       Z23, Z21, Z21
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6382,12 +6816,12 @@ loop:
 	VADDPS       (BX), Z20, Z20
 	VADDPS       64(BX), Z21, Z21
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6445,11 +6879,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z22
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z22
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z22, Z0
@@ -6507,47 +6941,47 @@ maskDone:
 	VMAXPS       Z21, Z22, Z21
 	VMOVUPS      Z21, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, AVX512F
-TEXT ·gemm12x2AVX512(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm12x2AVX512(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6573,7 +7007,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6612,6 +7046,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z24
@@ -6659,6 +7096,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -6695,44 +7140,44 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z22, (R13)
 	VMOVUPS      Z23, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F
-TEXT ·gemmFinish12x2AVX512(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish12x2AVX512(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6758,7 +7203,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6797,6 +7242,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Z24
@@ -6844,7 +7292,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
 	VADDPS       Z24, Z0, Z0
@@ -6871,9 +7327,9 @@ loop:
 	VADDPS       Z25, Z21, Z21
 	VADDPS       Z24, Z22, Z22
 	VADDPS       Z25, Z23, Z23
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6912,12 +7368,12 @@ loop:
 	VADDPS       (BX), Z22, Z22
 	VADDPS       64(BX), Z23, Z23
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6980,11 +7436,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z23, K2, Z23
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z24
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z24
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z24, Z0
@@ -7047,48 +7503,51 @@ maskDone:
 	VMAXPS       Z23, Z24, Z23
 	VMOVUPS      Z23, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm1x1AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x1AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y1
@@ -7098,47 +7557,55 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish1x1AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x1AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y1
@@ -7148,22 +7615,27 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y1
 	VADDPS       Y1, Y0, Y0
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y1
@@ -7171,61 +7643,64 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y1, Y1
 	VANDPS       Y1, Y0, Y0
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y1
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y1
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm2x1AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x1AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y2
@@ -7237,52 +7712,60 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y1, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish2x1AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x1AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y2
@@ -7294,25 +7777,30 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y2
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y2, Y1, Y1
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
 	VADDPS       (BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -7325,11 +7813,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -7338,46 +7826,46 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm3x1AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x1AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7386,6 +7874,9 @@ load:
 	VMOVUPS (R13), Y1
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y3
@@ -7399,49 +7890,54 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y1, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y2, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish3x1AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x1AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7450,6 +7946,9 @@ load:
 	VMOVUPS (R13), Y1
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y3
@@ -7463,14 +7962,19 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y3
 	VADDPS       Y3, Y0, Y0
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y3, Y2, Y2
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7479,12 +7983,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y2, Y2
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y3
@@ -7502,11 +8006,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
 	VANDPS       Y3, Y2, Y2
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y3
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y3
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y3, Y0
@@ -7518,49 +8022,49 @@ maskDone:
 	VMAXPS       Y2, Y3, Y2
 	VMOVUPS      Y2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm4x1AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x1AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7571,6 +8075,9 @@ load:
 	VMOVUPS (R13), Y2
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y4
@@ -7587,6 +8094,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
@@ -7595,46 +8108,46 @@ loop:
 	VMOVUPS      Y2, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y3, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish4x1AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x1AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7645,6 +8158,9 @@ load:
 	VMOVUPS (R13), Y2
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y4
@@ -7661,15 +8177,21 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y4
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y4, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y4, Y3, Y3
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7680,12 +8202,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -7708,11 +8230,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -7727,50 +8249,50 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm5x1AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x1AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7783,6 +8305,9 @@ load:
 	VMOVUPS (R13), Y3
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y5
@@ -7801,6 +8326,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
@@ -7811,47 +8342,47 @@ loop:
 	VMOVUPS      Y3, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y4, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish5x1AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x1AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7864,6 +8395,9 @@ load:
 	VMOVUPS (R13), Y3
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y5
@@ -7882,16 +8416,22 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y5
 	VADDPS       Y5, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y5, Y2, Y2
 	VADDPS       Y5, Y3, Y3
 	VADDPS       Y5, Y4, Y4
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7904,12 +8444,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y4, Y4
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y5
@@ -7937,11 +8477,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y5
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y5
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y5, Y0
@@ -7959,43 +8499,43 @@ maskDone:
 	VMAXPS       Y4, Y5, Y4
 	VMOVUPS      Y4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm6x1AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x1AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8003,7 +8543,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8018,6 +8558,9 @@ load:
 	VMOVUPS (R13), Y4
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y6
@@ -8038,6 +8581,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
@@ -8050,40 +8599,40 @@ loop:
 	VMOVUPS      Y4, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y5, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish6x1AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x1AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8091,7 +8640,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8106,6 +8655,9 @@ load:
 	VMOVUPS (R13), Y4
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y6
@@ -8126,7 +8678,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y6
 	VADDPS       Y6, Y0, Y0
 	VADDPS       Y6, Y1, Y1
@@ -8134,9 +8692,9 @@ loop:
 	VADDPS       Y6, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8151,12 +8709,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -8189,11 +8747,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -8214,50 +8772,53 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm1x2AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x2AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y2
@@ -8269,50 +8830,58 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish1x2AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x2AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y2
@@ -8324,25 +8893,30 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y2
 	VMOVUPS      32(R13), Y3
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y3, Y1, Y1
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	VADDPS       32(BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -8354,11 +8928,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -8366,47 +8940,47 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm2x2AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x2AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8415,6 +8989,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y4
@@ -8429,50 +9006,55 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y2, (R13)
 	VMOVUPS      Y3, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish2x2AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x2AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8481,6 +9063,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y4
@@ -8495,16 +9080,21 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y4
 	VMOVUPS      32(R13), Y5
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y3, Y3
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8513,12 +9103,12 @@ loop:
 	VADDPS       (BX), Y2, Y2
 	VADDPS       32(BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -8539,11 +9129,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -8556,41 +9146,41 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm3x2AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x2AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8598,7 +9188,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8610,6 +9200,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y6
@@ -8627,6 +9220,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -8636,38 +9234,38 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y4, (R13)
 	VMOVUPS      Y5, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish3x2AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x2AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8675,7 +9273,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8687,6 +9285,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y6
@@ -8704,7 +9305,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y6
 	VMOVUPS      32(R13), Y7
 	VADDPS       Y6, Y0, Y0
@@ -8713,9 +9319,9 @@ loop:
 	VADDPS       Y7, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y7, Y5, Y5
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8727,12 +9333,12 @@ loop:
 	VADDPS       (BX), Y4, Y4
 	VADDPS       32(BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -8762,11 +9368,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -8784,43 +9390,43 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm4x2AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x2AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8830,7 +9436,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8845,6 +9451,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y8
@@ -8866,6 +9475,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -8878,40 +9493,40 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y6, (R13)
 	VMOVUPS      Y7, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish4x2AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x2AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8921,7 +9536,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8936,6 +9551,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y8
@@ -8957,7 +9575,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y8
 	VMOVUPS      32(R13), Y9
 	VADDPS       Y8, Y0, Y0
@@ -8968,9 +9592,9 @@ loop:
 	VADDPS       Y9, Y5, Y5
 	VADDPS       Y8, Y6, Y6
 	VADDPS       Y9, Y7, Y7
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8985,12 +9609,12 @@ loop:
 	VADDPS       (BX), Y6, Y6
 	VADDPS       32(BX), Y7, Y7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y8
@@ -9029,11 +9653,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
 	VANDPS       Y8, Y7, Y7
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y8
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y8
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y8, Y0
@@ -9056,43 +9680,43 @@ maskDone:
 	VMAXPS       Y7, Y8, Y7
 	VMOVUPS      Y7, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm5x2AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x2AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9104,7 +9728,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9122,6 +9746,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y10
@@ -9146,6 +9773,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -9161,40 +9794,40 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y8, (R13)
 	VMOVUPS      Y9, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish5x2AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x2AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9206,7 +9839,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9224,6 +9857,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y10
@@ -9248,7 +9884,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y10
 	VMOVUPS      32(R13), Y11
 	VADDPS       Y10, Y0, Y0
@@ -9261,9 +9903,9 @@ loop:
 	VADDPS       Y11, Y7, Y7
 	VADDPS       Y10, Y8, Y8
 	VADDPS       Y11, Y9, Y9
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9281,12 +9923,12 @@ loop:
 	VADDPS       (BX), Y8, Y8
 	VADDPS       32(BX), Y9, Y9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y10
@@ -9334,11 +9976,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
 	VANDPS       Y10, Y9, Y9
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y10
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y10
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y10, Y0
@@ -9366,43 +10008,43 @@ maskDone:
 	VMAXPS       Y9, Y10, Y9
 	VMOVUPS      Y9, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
+// func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
 // Requires: AVX, FMA3
-TEXT ·gemm6x2AVX2(SB), $0-104
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x2AVX2(SB), $0-120
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9416,7 +10058,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9437,6 +10079,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y12
@@ -9464,6 +10109,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -9482,40 +10133,40 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y10, (R13)
 	VMOVUPS      Y11, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish6x2AVX2(SB), $0-156
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x2AVX2(SB), $0-172
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
+	MOVQ c+64(FP), DX
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9529,7 +10180,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    loop
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9550,6 +10201,9 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
+
+run:
+	MOVQ k+0(FP), CX
 
 loop:
 	VMOVUPS      (R10), Y12
@@ -9577,7 +10231,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
 	VADDPS       Y12, Y0, Y0
@@ -9592,9 +10252,9 @@ loop:
 	VADDPS       Y13, Y9, Y9
 	VADDPS       Y12, Y10, Y10
 	VADDPS       Y13, Y11, Y11
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9615,12 +10275,12 @@ loop:
 	VADDPS       (BX), Y10, Y10
 	VADDPS       32(BX), Y11, Y11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y12
@@ -9677,11 +10337,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y12
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y12
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y12, Y0
@@ -9714,19 +10374,19 @@ maskDone:
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET

@@ -308,8 +308,8 @@ func (o *output) transform(products []float32, productRow, plane, first, count, 
 // transforms both operands some tiles at a time, adds up the 36 planes of their products, and at the end transforms the sums,
 // all in memory of its own. The chunks of a gradient are then added in order.
 const (
-	gradChannels = 128
-	gradTiles    = 64
+	gradChannels = 64
+	gradTiles    = 32
 	gradTasks    = 16
 )
 
