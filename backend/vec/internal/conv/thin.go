@@ -2,13 +2,13 @@ package conv
 
 import "github.com/adaad-go/adaad/internal/kern"
 
-// thin is a convolution of few input channels, such as a network's first or a small one's first of stride 2: vectors hold
+// thin is a convolution of few input channels, such as a network's first and those of stride 2 in small ones: vectors hold
 // output channels, and there is so little work for each input that gathering it tap by tap would dominate.
 //
 // Forward, every input row is copied once between zeros. The terms of one kernel row are then a contiguous run, and those of
-// the next output a step further on. The gradient by kernel reads the same rows. The gradient by input multiplies first, p[oy,ox,tap,i] = Σ_o dy[oy,ox,o]·w[o,i,tap], for a product whose
-// columns are taps and channels wastes few lanes where one with only the channels would waste most; it then adds up the
-// taps of every input.
+// the next output a step further on. The gradient by kernel reads the same rows. The gradient by input multiplies first,
+// p[oy,ox,tap,i] = Σ_o dy[oy,ox,o]·w[o,i,tap], for a product whose columns are taps and channels wastes few lanes where one
+// with only the channels would waste most; it then adds up the taps of every input.
 type thin struct {
 	g        *gather // forward
 	s        Shape
@@ -22,8 +22,8 @@ type thin struct {
 
 const (
 	thinChannels = 4  // most input channels, with a stride of 1
-	thinStrided  = 16 // and with others
-	thinTerms    = 256
+	thinStrided  = 32 // and with others
+	thinTerms    = 288
 	thinElements = 48 << 10 // of a task's results
 	thinChunks   = 16       // that the gradient by kernel is summed in
 )
