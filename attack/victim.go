@@ -188,13 +188,13 @@ func (x *compiled) fill(images []float32, goals []Goal) error {
 const usual = 32
 
 // size is how many images the program for n of them takes: the next power of two, so that few graphs are compiled as images
-// fall; for numbers that stay, the next multiple of four or, of more than 64 images, at most an eighth more.
+// fall; for numbers that stay, the same number, of more than 32 images at most a sixteenth more.
 func (v *Victim) size(p program, n int) int {
 	power := 1
 	for power < n {
 		power *= 2
 	}
-	step := max(4, power/16)
+	step := max(1, power/32)
 	p.size = min(power, (n+step-1)/step*step)
 	if v.asked[p]++; v.asked[p] < usual {
 		return power

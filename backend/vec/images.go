@@ -11,8 +11,8 @@ import (
 // image is the same, bit for bit: no kernel's sums depend on how many images there are.
 
 const (
-	imageCache  = 1200 << 10 // bytes an instruction reads and writes for the images taken at once
-	imageSpread = 4          // how far apart the numbers of images that suit two neighbours may be
+	imageCache  = 800 << 10 // bytes an instruction reads and writes for the images taken at once
+	imageSpread = 4         // how far apart the numbers of images that suit two neighbours may be
 )
 
 // part is a few images that a worker takes through a run of instructions.
@@ -122,16 +122,10 @@ func (in *instruction) suits(images int) int {
 	for _, t := range in.each {
 		bytes += t.bytes / images
 	}
-	best := 1
-	for n := 2; n <= images; n++ {
-		if images%n == 0 && n*bytes <= imageCache {
-			best = n
-		}
-	}
-	if best == images {
+	if images*bytes <= imageCache {
 		return 0
 	}
-	return best
+	return max(1, imageCache/bytes)
 }
 
 // group is a run of instructions as it grows.
@@ -202,16 +196,11 @@ func (g *group) part(next *instruction, n int, last map[*tensor]*instruction) (r
 	return rest
 }
 
-// evenly is how many images to take at once, most or fewer, so that no worker waits long for the last of the others.
-func evenly(images, most, workers int) int {
-	best := most
-	turns := func(n int) int { return (images/n + workers - 1) / workers * n } // images that one worker takes at most
-	for n := most - 1; n > 0; n-- {
-		if images%n == 0 && 10*turns(best) > 11*turns(n) { // fewer at once are a little slower
-			best = n
-		}
-	}
-	return best
+// shares is how many parts of most images or fewer a batch is taken in: as many for each worker, so that none waits long for
+// the last of the others.
+func shares(images, most, workers int) int {
+	each := most * workers
+	return (images + each - 1) / each * workers
 }
 
 // close adds the group to the program, as one instruction if that is worth while.
@@ -220,12 +209,14 @@ func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
 	if len(list) == 0 {
 		return
 	}
-	count := evenly(images, g.least(), p.backend.pool.workers)
+	parts := shares(images, g.least(), p.backend.pool.workers)
 	*g = group{}
-	if len(list) < 2 || images/count < p.backend.pool.workers {
+	if len(list) < 2 || images < parts {
 		p.instructions = append(p.instructions, list...)
 		return
 	}
+	fewest := images / parts // some parts have one more
+	count := (images + parts - 1) / parts
 	in := &instruction{name: fmt.Sprintf("by %d images:", count)}
 	inside := map[*instruction]bool{}
 	for _, x := range list {
@@ -236,10 +227,12 @@ func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
 	// Tensors of one size that follow each other lie in one place.
 	local := 0
 	free := map[int][]int{}
-	var steps []func(v part)
+	steps := make([][]func(v part), count-fewest+1) // by images more than the fewest
 	for _, x := range list {
 		in.name += " " + x.name + ";"
-		steps = append(steps, x.split(count))
+		for more := range steps {
+			steps[more] = append(steps[more], x.split(fewest+more))
+		}
 		for _, t := range x.out {
 			if t.kind != inArena || !inside[last[t]] {
 				in.out = append(in.out, t)
@@ -269,9 +262,10 @@ func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
 	at := in.scratch
 	in.scratch += local
 	in.run = func(r *run) error {
-		r.pool.Run(images/count, func(task, worker int) {
-			v := part{r: r, images: images, first: task * count, count: count, worker: worker, local: bytesOf(r.scratch[worker])[at:]}
-			for _, step := range steps {
+		r.pool.Run(parts, func(task, worker int) {
+			v := part{r: r, images: images, first: task * images / parts, worker: worker, local: bytesOf(r.scratch[worker])[at:]}
+			v.count = (task+1)*images/parts - v.first
+			for _, step := range steps[v.count-fewest] {
 				step(v)
 			}
 		})
