@@ -759,6 +759,39 @@ func TestBatchesStayFull(t *testing.T) {
 	}
 }
 
+// counted counts the gradients that a classifier is asked for at once.
+type counted struct {
+	product
+	calls int
+}
+
+func (c *counted) Gradient(ctx context.Context, images []float32, goals []Goal) (logits, gradient []float32, err error) {
+	c.calls++
+	return c.product.Gradient(ctx, images, goals)
+}
+
+// The last images wait for each other where the kind of question changes: they would end in batches of their own otherwise.
+func TestTheLastImagesStayTogether(t *testing.T) {
+	const n, asks = 8, 20
+	x, y := images(n, 5, 0, 1)
+	c := &counted{product: product{5}}
+	crowd(t, c, n, x, y, upTo(n), 0, func(im *Image) (_ any, err error) {
+		most := 3 * asks
+		if im.Key < 3 {
+			most++ // of the first kind
+		}
+		for k := range most {
+			if _, _, err = im.Gradient(im.X, Goal{Loss: losses[(k+3*asks-most)/asks]}); err != nil {
+				return nil, err
+			}
+		}
+		return nil, nil
+	})
+	if c.calls > 3*asks+6 {
+		t.Errorf("%d images that ask %d times each took %d calls for up to %d, expected hardly more than %d", n, 3*asks, c.calls, n, 3*asks)
+	}
+}
+
 func TestFailuresEndEverything(t *testing.T) {
 	const n = 30
 	x, y := images(n, 5, 0, 1)
