@@ -202,19 +202,19 @@ func (a FAB) toPlane(p, w []float32, value float64) []float32 {
 	}
 	lambda := 0.0
 	for range mostSteps {
-		reached, slope := 0.0, 0.0
+		held, slope := 0.0, 0.0 // the sum is held + λ·slope
 		for i, v := range w {
 			size, rate := size(v)
-			if move, room := rate*lambda, float64(d[i]); move < room {
-				reached, slope = reached+size*move, slope+size*rate
+			if room := float64(d[i]); rate*lambda < room {
+				slope += size * rate
 			} else {
-				reached += size * room
+				held += size * room
 			}
 		}
 		if slope == 0 {
 			break
 		}
-		next := lambda + (math.Abs(value)-reached)/slope
+		next := (math.Abs(value) - held) / slope
 		if !(next > lambda*(1+1e-12)) {
 			break
 		}

@@ -7,43 +7,51 @@ import "math"
 
 // Distance is the norm of a - b.
 func (n Norm) Distance(a, b []float32) float64 {
-	var far, sum float64
-	for i, v := range a {
-		d := float64(v) - float64(b[i])
-		far, sum = max(far, math.Abs(d)), sum+d*d
-	}
 	if n == L2 {
+		var sum float64
+		for i, v := range a {
+			d := float64(v) - float64(b[i])
+			sum += d * d
+		}
 		return math.Sqrt(sum)
 	}
-	return far
+	var far uint64 // bits: magnitudes are in the order of theirs
+	for i, v := range a {
+		far = max(far, math.Float64bits(math.Abs(float64(v)-float64(b[i]))))
+	}
+	return math.Float64frombits(far)
 }
 
 // Length is the norm of d.
 func (n Norm) Length(d []float32) float64 {
-	var far, sum float64
-	for _, v := range d {
-		far, sum = max(far, math.Abs(float64(v))), sum+float64(v)*float64(v)
-	}
 	if n == L2 {
+		var sum float64
+		for _, v := range d {
+			sum += float64(v) * float64(v)
+		}
 		return math.Sqrt(sum)
 	}
-	return far
+	const sign = 1 << 31
+	var far uint32 // bits, as in Distance
+	for _, v := range d {
+		far = max(far, math.Float32bits(v)&^sign)
+	}
+	return float64(math.Float32frombits(far))
 }
 
 // ProjectPoint moves adv to the nearest point of the ball of radius eps around x, then clips it to [0,1].
 func (n Norm) ProjectPoint(x, adv []float32, eps float64) {
-	scale := float32(1)
+	x = x[:len(adv)]
 	if n == L2 {
-		scale = float32(min(1, eps/(n.Distance(adv, x)+1e-12)))
+		scale := float32(min(1, eps/(n.Distance(adv, x)+1e-12)))
+		for i, v := range adv {
+			adv[i] = max(0, min(x[i]+(v-x[i])*scale, 1))
+		}
+		return
 	}
 	e := float32(eps)
 	for i, v := range adv {
-		if n == L2 {
-			v = x[i] + (v-x[i])*scale
-		} else {
-			v = max(min(v, x[i]+e), x[i]-e)
-		}
-		adv[i] = max(0, min(v, 1))
+		adv[i] = max(0, x[i]-e, min(v, x[i]+e, 1))
 	}
 }
 
