@@ -12,7 +12,7 @@ type Classifier interface {
 	Input() (height, width, channels int)
 	Classes() int
 	// Logits answers one or more images, laid end to end, with [images, classes] numbers, laid end to end too: logits,
-	// before any softmax.
+	// before any softmax. The images' memory is used again after the call, that of the answer belongs to who asked.
 	Logits(ctx context.Context, images []float32) ([]float32, error)
 }
 

@@ -234,7 +234,8 @@ func together(n int, f func(i int)) {
 	for range min(n, runtime.GOMAXPROCS(0)) - 1 {
 		others.Go(work)
 	}
-	runtime.Gosched() // to the queue that threads look at which wait for the classifier's next call
+	// A thread that looks out for the classifier's next call takes from the queue of all processors alone, and this joins it.
+	runtime.Gosched()
 	work()
 	others.Wait()
 }
