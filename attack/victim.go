@@ -21,27 +21,21 @@ type Victim struct {
 	net      classifier.Network
 	state    []*tensors.Tensor
 	loaded   []*tensors.Tensor // the state on the backend, once it is there
-	programs map[program]*compiled
+	inputs   []*tensors.Tensor // images, labels and targets, which every call fills anew
+	programs map[program]*graph.Exec
 	asked    map[program]int // how often a program would have been the fitting one
 }
 
-// program says which graph: the logits of some images, or the gradient of a loss too.
+// program is a compiled graph: the logits, or the gradient of a loss too.
 type program struct {
 	size     int
 	gradient bool
 	loss     Loss
 }
 
-// compiled is a program that can run, and the inputs that every run fills anew: images and, for a gradient, labels and
-// targets.
-type compiled struct {
-	exec   *graph.Exec
-	inputs []*tensors.Tensor
-}
-
 // NewVictim makes a victim of a model.
 func NewVictim(backend compute.Backend, model *classifier.Model) *Victim {
-	return &Victim{backend: backend, net: model.Network, state: model.State, programs: map[program]*compiled{}, asked: map[program]int{}}
+	return &Victim{backend: backend, net: model.Network, state: model.State, programs: map[program]*graph.Exec{}, asked: map[program]int{}}
 }
 
 // SetState gives the network other values for its parameters, in the order of its Params. Without it they are those that
@@ -121,18 +115,26 @@ func (v *Victim) run(ctx context.Context, p program, images []float32, goals []G
 	h, w, c := v.net.Input()
 	n := len(images) / (h * w * c)
 	p.size = v.size(p, n)
-	x, err := v.compiled(p)
-	if err != nil {
+	exec := v.programs[p]
+	if exec == nil {
+		var err error
+		if exec, err = graph.NewExec(v.backend, func(args []*graph.Node) []*graph.Node { return v.build(p, args) }); err != nil {
+			return nil, fmt.Errorf("preparing a graph over %s: %w", v.net.Name(), err)
+		}
+		v.programs[p] = exec
+	}
+	if err := v.fill(p.size, images, goals); err != nil {
 		return nil, err
 	}
-	if err := x.fill(images, goals); err != nil {
-		return nil, err
+	inputs := v.inputs
+	if !p.gradient {
+		inputs = inputs[:1]
 	}
 	var args []any
-	for _, t := range slices.Concat(x.inputs, v.loaded) {
+	for _, t := range slices.Concat(inputs, v.loaded) {
 		args = append(args, t)
 	}
-	out, err := x.exec.Call(args...)
+	out, err := exec.Call(args...)
 	if err != nil {
 		return nil, fmt.Errorf("attacking %s: %w", v.net.Name(), err)
 	}
@@ -148,40 +150,34 @@ func (v *Victim) run(ctx context.Context, p program, images []float32, goals []G
 	return results, nil
 }
 
-// compiled is a program, compiled the first time that it is asked for.
-func (v *Victim) compiled(p program) (*compiled, error) {
-	if x := v.programs[p]; x != nil {
-		return x, nil
+// fill writes a batch into inputs of a size.
+func (v *Victim) fill(size int, images []float32, goals []Goal) error {
+	if v.inputs == nil || v.inputs[0].Shape().Dimensions[0] != size {
+		v.drop()
+		h, w, c := v.net.Input()
+		v.inputs = []*tensors.Tensor{tensors.FromShape(shapes.Make(dtypes.Float32, size, h, w, c)),
+			tensors.FromShape(shapes.Make(dtypes.Int32, size)), tensors.FromShape(shapes.Make(dtypes.Int32, size))}
 	}
-	exec, err := graph.NewExec(v.backend, func(args []*graph.Node) []*graph.Node { return v.build(p, args) })
-	if err != nil {
-		return nil, fmt.Errorf("preparing a graph over %s: %w", v.net.Name(), err)
-	}
-	h, w, c := v.net.Input()
-	x := &compiled{exec: exec, inputs: []*tensors.Tensor{tensors.FromShape(shapes.Make(dtypes.Float32, p.size, h, w, c))}}
-	if p.gradient {
-		for range 2 {
-			x.inputs = append(x.inputs, tensors.FromShape(shapes.Make(dtypes.Int32, p.size)))
-		}
-	}
-	v.programs[p] = x
-	return x, nil
-}
-
-// fill writes a batch into the inputs.
-func (x *compiled) fill(images []float32, goals []Goal) error {
-	err := tensors.MutableFlatData(x.inputs[0], func(flat []float32) { copy(flat, images) })
-	for k, class := range []func(Goal) int{func(g Goal) int { return g.Label }, func(g Goal) int { return g.Target }} {
-		if len(x.inputs) == 1 {
-			break
-		}
-		err = errors.Join(err, tensors.MutableFlatData(x.inputs[1+k], func(flat []int32) {
+	return errors.Join(
+		tensors.MutableFlatData(v.inputs[0], func(x []float32) { copy(x, images) }),
+		tensors.MutableFlatData(v.inputs[1], func(labels []int32) {
 			for i, g := range goals {
-				flat[i] = int32(class(g))
+				labels[i] = int32(g.Label)
+			}
+		}),
+		tensors.MutableFlatData(v.inputs[2], func(targets []int32) {
+			for i, g := range goals {
+				targets[i] = int32(g.Target)
 			}
 		}))
+}
+
+// drop frees the inputs.
+func (v *Victim) drop() {
+	for _, t := range v.inputs {
+		t.MustFinalizeAll()
 	}
-	return err
+	v.inputs = nil
 }
 
 // usual is how often a number of images has to be asked about before a graph is compiled for it.
@@ -216,12 +212,10 @@ func (v *Victim) build(p program, args []*graph.Node) []*graph.Node {
 
 // Finalize frees what was compiled.
 func (v *Victim) Finalize() {
-	for key, x := range v.programs {
-		x.exec.Finalize()
-		for _, t := range x.inputs {
-			t.MustFinalizeAll()
-		}
+	for key, exec := range v.programs {
+		exec.Finalize()
 		delete(v.programs, key)
 	}
+	v.drop()
 	v.unload()
 }
