@@ -91,32 +91,25 @@ func (w *winograd) tile(i int) tile {
 	return tile{i / w.tilesW / w.tilesH, i / w.tilesW % w.tilesH, i % w.tilesW}
 }
 
-func (w *winograd) next(t tile) tile {
-	if t.x++; t.x == w.tilesW {
-		t.x = 0
-		if t.y++; t.y == w.tilesH {
-			t.y = 0
-			t.n++
-		}
+// runs calls f for the tiles from first on, count of them, by neighbours in one row: t is the leftmost of n, and the i-th of
+// all.
+func (w *winograd) runs(first, count int, f func(t tile, i, n int)) {
+	t := w.tile(first)
+	for i := 0; i < count; {
+		n := min(w.tilesW-t.x, count-i)
+		f(t, i, n)
+		i += n
+		t = w.tile(first + i)
 	}
-	return t
 }
 
-// columnMask has bit j set where column first+j, for j < n, is one of width.
-func columnMask(first, n, width int) uint {
-	lo, hi := min(max(0, -first), n), min(max(0, width-first), n)
-	if lo >= hi {
-		return 0
-	}
-	return 1<<hi - 1<<lo
-}
-
-// patchRows sets rows to those of image n from row first on, zeros where there are none.
-func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size int) {
+// patchRows sets rows to those of image n from row first on, h rows of size elements, from one element on; zeros where there
+// are none.
+func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size, from int) {
 	for i := range rows {
-		rows[i] = zeros[:size]
+		rows[i] = zeros[from:size]
 		if y := first + i; y >= 0 && y < h {
-			rows[i] = x[(n*h+y)*size:][:size]
+			rows[i] = x[(n*h+y)*size:][from:size]
 		}
 	}
 }
@@ -124,16 +117,10 @@ func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size int) {
 // transformInput transforms width channels from one on of count tiles from first on, each into a row of every plane of dst.
 func (w *winograd) transformInput(dst []float32, row, plane, first, count int, x []float32, channel, width int) {
 	var rows [6][]float32
-	vecs := width / w.set.Lanes()
-	t := w.tile(first)
-	for i := range count {
-		if i == 0 || t.x == 0 {
-			patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin)
-		}
-		left := 4*t.x - w.padLeft
-		w.set.WinogradInput(dst[i*row:], plane, &rows, left*w.cin+channel, w.cin, columnMask(left, 6, w.inW), vecs)
-		t = w.next(t)
-	}
+	w.runs(first, count, func(t tile, i, n int) {
+		patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin, channel)
+		w.set.WinogradInput(dst[i*row:], plane, row, &rows, 4*t.x-w.padLeft, w.inW, w.cin, width/w.set.Lanes(), n)
+	})
 }
 
 // run computes the convolution.
@@ -284,24 +271,31 @@ func (w *winograd) newOutput(y []float32, e Epilogue, mask []uint16) *output {
 func (o *output) transform(products []float32, productRow, plane, first, count, channel, width int, edge []float32) {
 	w := o.winograd
 	vecs, row := width/w.set.Lanes(), w.outW*w.cout
-	t := w.tile(first)
-	for i := range count {
-		src := products[i*productRow:]
+	words := kern.MaskWords(w.cout)
+	w.runs(first, count, func(t tile, i, n int) {
 		at := ((t.n*w.outH+4*t.y)*w.outW+4*t.x)*w.cout + channel
-		switch h, cols := w.outH-4*t.y, w.outW-4*t.x; {
-		case h < 4 || cols < 4:
-			w.set.WinogradOutput(edge, 4*width, width, src, plane, w.zeros, nil, noFloor, vecs)
-			for r := range min(4, h) {
-				o.finish.rows(at+r*row, w.cout, edge[4*r*width:], width, channel, min(4, cols), width)
-			}
-		case o.mask != nil:
-			words := kern.MaskWords(w.cout)
-			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, from(o.residual, at), o.mask[at/w.cout*words:], w.outW*words, words, channel, vecs)
-		default:
-			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, o.bias[channel:], from(o.residual, at), o.floor, vecs)
+		h := min(4, w.outH-4*t.y)
+		whole := min(n, (w.outW-4*t.x)/4)
+		if h < 4 {
+			whole = 0
 		}
-		t = w.next(t)
-	}
+		src := products[i*productRow:]
+		switch {
+		case whole == 0:
+		case o.mask != nil:
+			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, productRow, from(o.residual, at), o.mask[at/w.cout*words:], w.outW*words, words,
+				channel, vecs, whole)
+		default:
+			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, productRow, o.bias[channel:], from(o.residual, at), o.floor, vecs, whole)
+		}
+		for k := whole; k < n; k++ {
+			w.set.WinogradOutput(edge, 4*width, width, src[k*productRow:], plane, productRow, w.zeros, nil, noFloor, vecs, 1)
+			cols := min(4, w.outW-4*(t.x+k))
+			for r := range h {
+				o.finish.rows(at+r*row+4*k*w.cout, w.cout, edge[4*r*width:], width, channel, cols, width)
+			}
+		}
+	})
 }
 
 // The weights' gradient is made of pieces: for some input channels, some output channels and a chunk of the tiles, a task
@@ -378,13 +372,8 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 // transformGradient is transformInput for the output's gradient.
 func (w *winograd) transformGradient(dst []float32, row, plane, first, count int, dy []float32, channel, width int) {
 	var rows [4][]float32
-	vecs := width / w.set.Lanes()
-	t := w.tile(first)
-	for i := range count {
-		if i == 0 || t.x == 0 {
-			patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout)
-		}
-		w.set.WinogradGradient(dst[i*row:], plane, &rows, 4*t.x*w.cout+channel, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
-		t = w.next(t)
-	}
+	w.runs(first, count, func(t tile, i, n int) {
+		patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout, channel)
+		w.set.WinogradGradient(dst[i*row:], plane, row, &rows, 4*t.x, w.outW, w.cout, width/w.set.Lanes(), n)
+	})
 }
