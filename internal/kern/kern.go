@@ -78,6 +78,8 @@ type assembly struct {
 
 	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
 
+	fetch func(x *float32, lines int)
+
 	peak func(n int)
 }
 

@@ -26,6 +26,7 @@ func main() {
 		{"depthwise3x3", depthwise3x3File},
 		{"elementwise", elementwiseFile},
 		{"transpose", transposeFile},
+		{"fetch", fetchFile},
 		{"peak", peakFile},
 	}
 	for _, f := range files {

@@ -67,8 +67,12 @@ func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 
 // multiplyAll is multiply for count products: the operands of each are at steps from those of the one before. A tile of all
 // is computed in one call of a kernel, which small products would otherwise wait for.
-func multiplyAll(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow int, b right, bStep int, c []float32, cStep, cRow int) {
-	forTiles(set, m, n, k, a, aRow, 1, b, c, cRow, false, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
+func multiplyAll(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool) {
+	if count == 1 {
+		multiply(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate)
+		return
+	}
+	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
 		rows := t.Count
 		t.Count, t.AStep, t.BStep, t.CStep = count, aStep, bStep, cStep
 		for i := range rows {

@@ -13,9 +13,8 @@ type winograd struct {
 	padTop, padLeft  int
 	tilesH, tilesW   int
 	tiles            int // in a task
-	inRow, outRow    int // of a tile in the transformed input and in the products
 	inPlane,
-	outPlane int
+	outPlane int // elements of a plane of the transformed input and of the products
 	weights int // of one plane
 
 	// borrows says that the weights are packed for the gradient of this correlation: the same ones reversed, and read from
@@ -24,9 +23,10 @@ type winograd struct {
 }
 
 const (
-	winogradCache = 512 << 10 / 4 // elements of one task's transformed input and products
 	planes        = kern.WinogradPlanes
-	smallPlane    = 1024 // weights of a plane up to which a tile goes through all planes, and the weights stay in a cache
+	winogradTiles = 24   // in a task: two tiles of matrix products, and few enough for a second-level cache
+	smallPlane    = 1024 // weights of a plane up to which a tile goes through several planes, and the weights stay in a cache
+	planeGroup    = 12   // so many
 )
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
@@ -43,11 +43,8 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
 		return nil
 	}
-	w.inRow, w.outRow = oddLines(cin), oddLines(cout)
-	rows := set.MaxRows()
-	w.tiles = max(2, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
-	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), rows))))
-	w.inPlane, w.outPlane = oddLines(w.tiles*w.inRow), oddLines(w.tiles*w.outRow)
+	w.tiles = divUp(w.total(), max(divUp(w.total(), winogradTiles), min(minTasks, divUp(w.total(), set.MaxRows()))))
+	w.inPlane, w.outPlane = oddLines(w.tiles*cin), oddLines(w.tiles*cout)
 	w.weights = oddLines(cin * cout)
 	return w
 }
@@ -137,19 +134,46 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		count := min(w.tiles, w.total()-first)
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-		w.transformInput(in, w.inRow, w.inPlane, first, count, x, 0, w.cin)
+		w.transformInput(in, w.cin, w.inPlane, first, count, x, 0, w.cin)
+		next := w.inputRows(x, first+count, min(w.tiles, w.total()-first-count))
+		made := w.outputRows(y, first, count)
+		group := 1
 		if w.cin*w.cout <= smallPlane {
-			multiplyAll(w.set, planes, count, w.cout, w.cin, in, w.inPlane, w.inRow, right{weights, w.cin, 0}, w.weights,
-				products, w.outPlane, w.outRow)
-		} else {
-			for p := range planes {
-				multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
-					products[p*w.outPlane:], w.outRow, false)
-			}
+			group = planeGroup
 		}
-		o.transform(products, w.outRow, w.outPlane, first, count, 0, w.cout, buf)
+		for p := 0; p < planes; p += group {
+			// What the transforms will wait for is fetched while the products are computed.
+			w.set.Fetch(share(next, p, group))
+			w.set.Fetch(share(made, p, group))
+			multiplyAll(w.set, group, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+				products[p*w.outPlane:], w.outPlane, w.cout, false)
+		}
+		o.transform(products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
 	})
 }
+
+// inputRows is the rows of x that count tiles from first on read.
+func (w *winograd) inputRows(x []float32, first, count int) []float32 {
+	return w.rows(x, first, count, w.inH, w.inW*w.cin, -w.padTop, 6-w.padTop)
+}
+
+// outputRows is the rows of y that count tiles from first on make.
+func (w *winograd) outputRows(y []float32, first, count int) []float32 {
+	return w.rows(y, first, count, w.outH, w.outW*w.cout, 0, 4)
+}
+
+// rows is those of x, images of h rows of size elements, in which are count tiles from first on, each reaching from row above
+// to row below, counted from its own first.
+func (w *winograd) rows(x []float32, first, count, h, size, above, below int) []float32 {
+	if count <= 0 {
+		return nil
+	}
+	row := func(t tile, y int) int { return t.n*h + min(max(0, 4*t.y+y), h) }
+	return x[row(w.tile(first), above)*size : row(w.tile(first+count-1), below)*size]
+}
+
+// share is that of n planes from p on in what is to be fetched while all are multiplied.
+func share(x []float32, p, n int) []float32 { return x[p*len(x)/planes : (p+n)*len(x)/planes] }
 
 // Where there are so many weights that four times as many, transformed, would not stay in the cache, they are packed as
 // they are and transformed late, a block at a time and anew for every group of tiles: memory is what these layers wait
@@ -334,8 +358,13 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			count := min(gradTiles, end-first)
 			w.transformInput(xt, ci, xPlane, first, count, x, i, height)
 			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
-			for p := range planes {
-				multiply(w.set, height, width, count, xt[p*xPlane:], 1, ci, right{dyt[p*dyPlane:], 0, co}, sums[p*sumPlane:], width, first > chunk*each)
+			group := 1
+			if height*width <= smallPlane {
+				group = planes
+			}
+			for p := 0; p < planes; p += group {
+				multiplyAll(w.set, group, height, width, count, xt[p*xPlane:], xPlane, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
+					sums[p*sumPlane:], sumPlane, width, first > chunk*each)
 			}
 		}
 		out := buf
