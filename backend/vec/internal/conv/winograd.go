@@ -24,10 +24,17 @@ type winograd struct {
 
 const (
 	planes        = kern.WinogradPlanes
-	winogradTiles = 24   // in a task: two tiles of matrix products, and few enough for a second-level cache
-	smallPlane    = 1024 // weights of a plane up to which a tile goes through several planes, and the weights stay in a cache
-	planeGroup    = 12   // so many
+	winogradTiles = 24 // in a task: two of matrix products, and few enough for a second-level cache
 )
+
+// planesAtOnce is how many planes' products are computed in one call of a kernel: several where they have so few weights,
+// cin·cout, that those stay in a cache.
+func planesAtOnce(cin, cout int) int {
+	if cin*cout <= 1024 {
+		return 12
+	}
+	return 1
+}
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
 // channels do not fill vectors.
@@ -137,10 +144,7 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		w.transformInput(in, w.cin, w.inPlane, first, count, x, 0, w.cin)
 		next := w.inputRows(x, first+count, min(w.tiles, w.total()-first-count))
 		made := w.outputRows(y, first, count)
-		group := 1
-		if w.cin*w.cout <= smallPlane {
-			group = planeGroup
-		}
+		group := planesAtOnce(w.cin, w.cout)
 		for p := 0; p < planes; p += group {
 			// What the transforms will wait for is fetched while the products are computed.
 			w.set.Fetch(share(next, p, group))
@@ -327,7 +331,7 @@ func (o *output) transform(products []float32, productRow, plane, first, count, 
 // all in memory of its own. The chunks of a gradient are then added in order.
 const (
 	gradChannels = 128
-	gradTiles    = 64
+	gradTiles    = 32 // at a time, and half as many as a chunk has at least
 	gradTasks    = 16
 )
 
@@ -337,7 +341,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	ci := roundUp(divUp(w.cin, divUp(w.cin, gradChannels)), lanes)
 	co := roundUp(divUp(w.cout, divUp(w.cout, gradChannels)), lanes)
 	partsIn, partsOut := divUp(w.cin, ci), divUp(w.cout, co)
-	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
+	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/(2*gradTiles)))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
 	xPlane, dyPlane, sumPlane := oddLines(gradTiles*ci), oddLines(gradTiles*co), oddLines(ci*co)
@@ -358,11 +362,18 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			count := min(gradTiles, end-first)
 			w.transformInput(xt, ci, xPlane, first, count, x, i, height)
 			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
-			group := 1
-			if height*width <= smallPlane {
-				group = planes
+			var nextX, nextDY []float32 // of all channels
+			next := min(gradTiles, w.total()-first-count)
+			if partsIn == 1 {
+				nextX = w.inputRows(x, first+count, next)
 			}
+			if partsOut == 1 {
+				nextDY = w.outputRows(dy, first+count, next)
+			}
+			group := planesAtOnce(height, width)
 			for p := 0; p < planes; p += group {
+				w.set.Fetch(share(nextX, p, group))
+				w.set.Fetch(share(nextDY, p, group))
 				multiplyAll(w.set, group, height, width, count, xt[p*xPlane:], xPlane, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
 					sums[p*sumPlane:], sumPlane, width, first > chunk*each)
 			}
