@@ -33,7 +33,7 @@ func detect() []*Set {
 			winogradInput: winogradInputAVX512, winogradGradient: winogradGradientAVX512,
 			winogradOutput: winogradOutputAVX512, winogradOutputAdd: winogradOutputAddAVX512, winogradOutputMask: winogradOutputMaskAVX512, winogradOutputAddMask: winogradOutputAddMaskAVX512,
 			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
-			transpose: transposeAVX512, fetch: fetchAVX512, peak: peakAVX512,
+			transpose: transposeAVX512, peak: peakAVX512,
 		}})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
@@ -61,7 +61,7 @@ func detect() []*Set {
 			winogradInput: winogradInputAVX2, winogradInputWhole: winogradInputWholeAVX2, winogradGradient: winogradGradientAVX2,
 			winogradOutput: winogradOutputAVX2, winogradOutputAdd: winogradOutputAddAVX2, winogradOutputMask: winogradOutputMaskAVX2, winogradOutputAddMask: winogradOutputAddMaskAVX2,
 			winogradWeights: winogradWeightsAVX2, winogradWeightsGrad: winogradWeightsGradAVX2,
-			transpose: transposeAVX2, fetch: fetchAVX2, peak: peakAVX2,
+			transpose: transposeAVX2, peak: peakAVX2,
 		}})
 	}
 	return found

@@ -13,6 +13,15 @@ type Tiles struct {
 	BRow, BStep          int
 	CRow, CStep          int
 	Accumulate           bool // add to c
+	Ahead                []float32 // is brought into the processor's second-level cache meanwhile
+}
+
+// ahead is where to fetch from, and by how many bytes to go on with each term. Where there is nothing to fetch it is an operand.
+func (t Tiles) ahead(operand []float32) (from *float32, step int) {
+	if len(t.Ahead) == 0 {
+		return &operand[0], 0
+	}
+	return &t.Ahead[0], 4 * len(t.Ahead) / (t.K * t.Count)
 }
 
 // MaxRows is the largest Tiles.Rows.
@@ -38,7 +47,8 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 	if t.Accumulate {
 		accumulate = 1
 	}
-	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep)
+	ahead, aheadStep := t.ahead(a)
+	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep, ahead, aheadStep)
 }
 
 // Finishing is what becomes of products: with i = t·Rows + r,
@@ -90,8 +100,9 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 		need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
 		accumulate = 1
 	}
+	ahead, aheadStep := t.ahead(a)
 	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
-		&f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
+		ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
 }
 
 func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {

@@ -14,9 +14,9 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm1x1AVX512(SB), $0-104
+// func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm1x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -26,6 +26,7 @@ TEXT ·gemm1x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -34,13 +35,18 @@ tile:
 	CMPQ   accumulate+64(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
@@ -63,9 +69,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish1x1AVX512(SB), $0-156
+// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish1x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -75,6 +81,7 @@ TEXT ·gemmFinish1x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -83,51 +90,56 @@ tile:
 	CMPQ   accumulate+64(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z1
 	VADDPS           Z1, Z0, Z0
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z1
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z1
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -144,9 +156,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm2x1AVX512(SB), $0-104
+// func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm2x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -156,6 +168,7 @@ TEXT ·gemm2x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -165,7 +178,7 @@ tile:
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -173,7 +186,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -199,9 +217,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish2x1AVX512(SB), $0-156
+// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish2x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -211,6 +229,7 @@ TEXT ·gemmFinish2x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -220,7 +239,7 @@ tile:
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -228,7 +247,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -236,25 +260,25 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z2
 	VADDPS           Z2, Z0, Z0
 	VADDPS           Z2, Z1, Z1
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
 	VADDPS           (BX), Z1, Z1
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -263,11 +287,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -276,7 +300,7 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -293,9 +317,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm3x1AVX512(SB), $0-104
+// func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm3x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -305,6 +329,7 @@ TEXT ·gemm3x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -315,7 +340,7 @@ tile:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -325,7 +350,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -354,9 +384,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish3x1AVX512(SB), $0-156
+// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish3x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -366,6 +396,7 @@ TEXT ·gemmFinish3x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -376,7 +407,7 @@ tile:
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -386,7 +417,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -395,14 +431,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z3
 	VADDPS           Z3, Z0, Z0
 	VADDPS           Z3, Z1, Z1
 	VADDPS           Z3, Z2, Z2
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -411,12 +447,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z2, Z2
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -428,11 +464,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z3
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z3
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z3, Z0
@@ -444,7 +480,7 @@ maskDone:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      Z2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -461,9 +497,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm4x1AVX512(SB), $0-104
+// func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm4x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -473,6 +509,7 @@ TEXT ·gemm4x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -486,7 +523,7 @@ tile:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -498,7 +535,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -531,9 +573,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish4x1AVX512(SB), $0-156
+// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish4x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -543,6 +585,7 @@ TEXT ·gemmFinish4x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -556,7 +599,7 @@ tile:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -568,7 +611,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -579,15 +627,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z4
 	VADDPS           Z4, Z0, Z0
 	VADDPS           Z4, Z1, Z1
 	VADDPS           Z4, Z2, Z2
 	VADDPS           Z4, Z3, Z3
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -598,12 +646,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z3, Z3
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -618,11 +666,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -637,7 +685,7 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -654,9 +702,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm5x1AVX512(SB), $0-104
+// func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm5x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -666,6 +714,7 @@ TEXT ·gemm5x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -680,7 +729,7 @@ tile:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -694,7 +743,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -730,9 +784,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish5x1AVX512(SB), $0-156
+// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish5x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -742,6 +796,7 @@ TEXT ·gemmFinish5x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -756,7 +811,7 @@ tile:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -770,7 +825,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -782,16 +842,16 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z5
 	VADDPS           Z5, Z0, Z0
 	VADDPS           Z5, Z1, Z1
 	VADDPS           Z5, Z2, Z2
 	VADDPS           Z5, Z3, Z3
 	VADDPS           Z5, Z4, Z4
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -804,12 +864,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z4, Z4
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -827,11 +887,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z5
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z5
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z5, Z0
@@ -849,7 +909,7 @@ maskDone:
 	VMAXPS       Z4, Z5, Z4
 	VMOVUPS      Z4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -866,9 +926,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm6x1AVX512(SB), $0-104
+// func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm6x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -878,6 +938,7 @@ TEXT ·gemm6x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -893,7 +954,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -909,7 +970,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -948,9 +1014,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish6x1AVX512(SB), $0-156
+// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish6x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -960,6 +1026,7 @@ TEXT ·gemmFinish6x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -975,7 +1042,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -991,7 +1058,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1004,7 +1076,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z6
 	VADDPS           Z6, Z0, Z0
 	VADDPS           Z6, Z1, Z1
@@ -1012,9 +1084,9 @@ loop:
 	VADDPS           Z6, Z3, Z3
 	VADDPS           Z6, Z4, Z4
 	VADDPS           Z6, Z5, Z5
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1029,12 +1101,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z5, Z5
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1055,11 +1127,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -1080,7 +1152,7 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -1097,9 +1169,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm7x1AVX512(SB), $0-104
+// func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm7x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1109,6 +1181,7 @@ TEXT ·gemm7x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1127,7 +1200,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1145,7 +1218,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1188,9 +1266,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish7x1AVX512(SB), $0-156
+// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish7x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1200,6 +1278,7 @@ TEXT ·gemmFinish7x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1218,7 +1297,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1236,7 +1315,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1251,7 +1335,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z7
 	VADDPS           Z7, Z0, Z0
 	VADDPS           Z7, Z1, Z1
@@ -1260,9 +1344,9 @@ loop:
 	VADDPS           Z7, Z4, Z4
 	VADDPS           Z7, Z5, Z5
 	VADDPS           Z7, Z6, Z6
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1279,12 +1363,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z6, Z6
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1308,11 +1392,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z7
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z7
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z7, Z0
@@ -1336,7 +1420,7 @@ maskDone:
 	VMAXPS       Z6, Z7, Z6
 	VMOVUPS      Z6, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -1353,9 +1437,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm8x1AVX512(SB), $0-104
+// func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm8x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1365,6 +1449,7 @@ TEXT ·gemm8x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1384,7 +1469,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1404,7 +1489,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1450,9 +1540,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish8x1AVX512(SB), $0-156
+// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish8x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1462,6 +1552,7 @@ TEXT ·gemmFinish8x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1481,7 +1572,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1501,7 +1592,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1517,7 +1613,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z8
 	VADDPS           Z8, Z0, Z0
 	VADDPS           Z8, Z1, Z1
@@ -1527,9 +1623,9 @@ loop:
 	VADDPS           Z8, Z5, Z5
 	VADDPS           Z8, Z6, Z6
 	VADDPS           Z8, Z7, Z7
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1548,12 +1644,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z7, Z7
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1580,11 +1676,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z8
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z8
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -1611,7 +1707,7 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -1628,9 +1724,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm9x1AVX512(SB), $0-104
+// func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm9x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1640,6 +1736,7 @@ TEXT ·gemm9x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1660,7 +1757,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1682,7 +1779,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1731,9 +1833,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish9x1AVX512(SB), $0-156
+// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish9x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1743,6 +1845,7 @@ TEXT ·gemmFinish9x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1763,7 +1866,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1785,7 +1888,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1802,7 +1910,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z9
 	VADDPS           Z9, Z0, Z0
 	VADDPS           Z9, Z1, Z1
@@ -1813,9 +1921,9 @@ loop:
 	VADDPS           Z9, Z6, Z6
 	VADDPS           Z9, Z7, Z7
 	VADDPS           Z9, Z8, Z8
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1836,12 +1944,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z8, Z8
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1871,11 +1979,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z9
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z9
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z9, Z0
@@ -1905,7 +2013,7 @@ maskDone:
 	VMAXPS       Z8, Z9, Z8
 	VMOVUPS      Z8, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -1922,9 +2030,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm10x1AVX512(SB), $0-104
+// func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm10x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -1934,6 +2042,7 @@ TEXT ·gemm10x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -1957,7 +2066,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1981,7 +2090,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2034,9 +2148,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish10x1AVX512(SB), $0-156
+// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish10x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2046,6 +2160,7 @@ TEXT ·gemmFinish10x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -2069,7 +2184,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2093,7 +2208,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2112,7 +2232,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z10
 	VADDPS           Z10, Z0, Z0
 	VADDPS           Z10, Z1, Z1
@@ -2124,9 +2244,9 @@ loop:
 	VADDPS           Z10, Z7, Z7
 	VADDPS           Z10, Z8, Z8
 	VADDPS           Z10, Z9, Z9
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2149,12 +2269,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z9, Z9
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2187,11 +2307,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z10
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z10
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -2224,7 +2344,7 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -2241,9 +2361,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm11x1AVX512(SB), $0-104
+// func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm11x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2253,6 +2373,7 @@ TEXT ·gemm11x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -2277,7 +2398,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2303,7 +2424,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2359,9 +2485,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish11x1AVX512(SB), $0-156
+// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish11x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2371,6 +2497,7 @@ TEXT ·gemmFinish11x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -2395,7 +2522,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2421,7 +2548,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2441,7 +2573,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z11
 	VADDPS           Z11, Z0, Z0
 	VADDPS           Z11, Z1, Z1
@@ -2454,9 +2586,9 @@ loop:
 	VADDPS           Z11, Z8, Z8
 	VADDPS           Z11, Z9, Z9
 	VADDPS           Z11, Z10, Z10
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2481,12 +2613,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z10, Z10
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2522,11 +2654,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z11
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z11
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z11, Z0
@@ -2562,7 +2694,7 @@ maskDone:
 	VMAXPS       Z10, Z11, Z10
 	VMOVUPS      Z10, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -2579,9 +2711,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm12x1AVX512(SB), $0-104
+// func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm12x1AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2591,6 +2723,7 @@ TEXT ·gemm12x1AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -2616,7 +2749,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2644,7 +2777,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2703,9 +2841,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish12x1AVX512(SB), $0-156
+// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish12x1AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2715,6 +2853,7 @@ TEXT ·gemmFinish12x1AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -2740,7 +2879,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2768,7 +2907,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             R13, R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2789,7 +2933,7 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+120(FP), R13
+	MOVQ             bias+136(FP), R13
 	VMOVUPS          (R13), Z12
 	VADDPS           Z12, Z0, Z0
 	VADDPS           Z12, Z1, Z1
@@ -2803,9 +2947,9 @@ loop:
 	VADDPS           Z12, Z9, Z9
 	VADDPS           Z12, Z10, Z10
 	VADDPS           Z12, Z11, Z11
-	MOVQ             yRow+112(FP), DI
+	MOVQ             yRow+128(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+128(FP), BX
+	MOVQ             extra+144(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2832,12 +2976,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z11, Z11
 	ADDQ             DI, BX
-	MOVQ             BX, extra+128(FP)
+	MOVQ             BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2876,11 +3020,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z12
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z12
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -2919,7 +3063,7 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -2936,9 +3080,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm1x2AVX512(SB), $0-104
+// func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm1x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -2948,6 +3092,7 @@ TEXT ·gemm1x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -2957,14 +3102,19 @@ tile:
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -2991,9 +3141,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish1x2AVX512(SB), $0-156
+// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish1x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3003,6 +3153,7 @@ TEXT ·gemmFinish1x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3012,14 +3163,19 @@ tile:
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3029,25 +3185,25 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z2
 	VMOVUPS      64(R13), Z3
 	VADDPS       Z2, Z0, Z0
 	VADDPS       Z3, Z1, Z1
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
 	VADDPS       64(BX), Z1, Z1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3055,11 +3211,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -3067,7 +3223,7 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -3084,9 +3240,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm2x2AVX512(SB), $0-104
+// func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm2x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3096,6 +3252,7 @@ TEXT ·gemm2x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3107,7 +3264,7 @@ tile:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3117,7 +3274,12 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3150,9 +3312,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish2x2AVX512(SB), $0-156
+// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish2x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3162,6 +3324,7 @@ TEXT ·gemmFinish2x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3173,7 +3336,7 @@ tile:
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3183,7 +3346,12 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3196,16 +3364,16 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z4
 	VMOVUPS      64(R13), Z5
 	VADDPS       Z4, Z0, Z0
 	VADDPS       Z5, Z1, Z1
 	VADDPS       Z4, Z2, Z2
 	VADDPS       Z5, Z3, Z3
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3214,12 +3382,12 @@ loop:
 	VADDPS       (BX), Z2, Z2
 	VADDPS       64(BX), Z3, Z3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3232,11 +3400,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -3249,7 +3417,7 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -3266,9 +3434,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm3x2AVX512(SB), $0-104
+// func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm3x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3278,6 +3446,7 @@ TEXT ·gemm3x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3291,7 +3460,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3304,7 +3473,12 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3343,9 +3517,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish3x2AVX512(SB), $0-156
+// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish3x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3355,6 +3529,7 @@ TEXT ·gemmFinish3x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3368,7 +3543,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3381,7 +3556,12 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3397,7 +3577,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z6
 	VMOVUPS      64(R13), Z7
 	VADDPS       Z6, Z0, Z0
@@ -3406,9 +3586,9 @@ loop:
 	VADDPS       Z7, Z3, Z3
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z7, Z5, Z5
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3420,12 +3600,12 @@ loop:
 	VADDPS       (BX), Z4, Z4
 	VADDPS       64(BX), Z5, Z5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3443,11 +3623,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -3465,7 +3645,7 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -3482,9 +3662,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm4x2AVX512(SB), $0-104
+// func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm4x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3494,6 +3674,7 @@ TEXT ·gemm4x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3511,7 +3692,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3527,7 +3708,12 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3573,9 +3759,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish4x2AVX512(SB), $0-156
+// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish4x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3585,6 +3771,7 @@ TEXT ·gemmFinish4x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3602,7 +3789,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3618,7 +3805,12 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3638,7 +3830,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z8
 	VMOVUPS      64(R13), Z9
 	VADDPS       Z8, Z0, Z0
@@ -3649,9 +3841,9 @@ loop:
 	VADDPS       Z9, Z5, Z5
 	VADDPS       Z8, Z6, Z6
 	VADDPS       Z9, Z7, Z7
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3666,12 +3858,12 @@ loop:
 	VADDPS       (BX), Z6, Z6
 	VADDPS       64(BX), Z7, Z7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3694,11 +3886,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z8
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z8
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -3721,7 +3913,7 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -3738,9 +3930,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm5x2AVX512(SB), $0-104
+// func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm5x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3750,6 +3942,7 @@ TEXT ·gemm5x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3769,7 +3962,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3788,7 +3981,12 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -3840,9 +4038,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish5x2AVX512(SB), $0-156
+// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish5x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -3852,6 +4050,7 @@ TEXT ·gemmFinish5x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -3871,7 +4070,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3890,7 +4089,12 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -3913,7 +4117,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z10
 	VMOVUPS      64(R13), Z11
 	VADDPS       Z10, Z0, Z0
@@ -3926,9 +4130,9 @@ loop:
 	VADDPS       Z11, Z7, Z7
 	VADDPS       Z10, Z8, Z8
 	VADDPS       Z11, Z9, Z9
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3946,12 +4150,12 @@ loop:
 	VADDPS       (BX), Z8, Z8
 	VADDPS       64(BX), Z9, Z9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3979,11 +4183,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z10
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z10
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -4011,7 +4215,7 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -4028,9 +4232,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm6x2AVX512(SB), $0-104
+// func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm6x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4040,6 +4244,7 @@ TEXT ·gemm6x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -4061,7 +4266,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4083,7 +4288,12 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4141,9 +4351,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish6x2AVX512(SB), $0-156
+// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish6x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4153,6 +4363,7 @@ TEXT ·gemmFinish6x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -4174,7 +4385,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4196,7 +4407,12 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4222,7 +4438,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z12
 	VMOVUPS      64(R13), Z13
 	VADDPS       Z12, Z0, Z0
@@ -4237,9 +4453,9 @@ loop:
 	VADDPS       Z13, Z9, Z9
 	VADDPS       Z12, Z10, Z10
 	VADDPS       Z13, Z11, Z11
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4260,12 +4476,12 @@ loop:
 	VADDPS       (BX), Z10, Z10
 	VADDPS       64(BX), Z11, Z11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4298,11 +4514,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z12
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z12
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -4335,7 +4551,7 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -4352,9 +4568,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm7x2AVX512(SB), $0-104
+// func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm7x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4364,6 +4580,7 @@ TEXT ·gemm7x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -4389,7 +4606,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4414,7 +4631,12 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4479,9 +4701,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish7x2AVX512(SB), $0-156
+// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish7x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4491,6 +4713,7 @@ TEXT ·gemmFinish7x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -4516,7 +4739,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4541,7 +4764,12 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4571,7 +4799,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z14
 	VMOVUPS      64(R13), Z15
 	VADDPS       Z14, Z0, Z0
@@ -4588,9 +4816,9 @@ loop:
 	VADDPS       Z15, Z11, Z11
 	VADDPS       Z14, Z12, Z12
 	VADDPS       Z15, Z13, Z13
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4614,12 +4842,12 @@ loop:
 	VADDPS       (BX), Z12, Z12
 	VADDPS       64(BX), Z13, Z13
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4657,11 +4885,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z14
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z14
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z14, Z0
@@ -4699,7 +4927,7 @@ maskDone:
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -4716,9 +4944,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm8x2AVX512(SB), $0-104
+// func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm8x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4728,6 +4956,7 @@ TEXT ·gemm8x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -4755,7 +4984,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4783,7 +5012,12 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -4854,9 +5088,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish8x2AVX512(SB), $0-156
+// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish8x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -4866,6 +5100,7 @@ TEXT ·gemmFinish8x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -4893,7 +5128,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4921,7 +5156,12 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -4954,7 +5194,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z16
 	VMOVUPS      64(R13), Z17
 	VADDPS       Z16, Z0, Z0
@@ -4973,9 +5213,9 @@ loop:
 	VADDPS       Z17, Z13, Z13
 	VADDPS       Z16, Z14, Z14
 	VADDPS       Z17, Z15, Z15
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5002,12 +5242,12 @@ loop:
 	VADDPS       (BX), Z14, Z14
 	VADDPS       64(BX), Z15, Z15
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5050,11 +5290,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z16
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z16
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z16, Z0
@@ -5097,7 +5337,7 @@ maskDone:
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -5114,9 +5354,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm9x2AVX512(SB), $0-104
+// func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm9x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -5126,6 +5366,7 @@ TEXT ·gemm9x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -5155,7 +5396,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5186,7 +5427,12 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5263,9 +5509,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish9x2AVX512(SB), $0-156
+// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish9x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -5275,6 +5521,7 @@ TEXT ·gemmFinish9x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -5304,7 +5551,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5335,7 +5582,12 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5371,7 +5623,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z18
 	VMOVUPS      64(R13), Z19
 	VADDPS       Z18, Z0, Z0
@@ -5392,9 +5644,9 @@ loop:
 	VADDPS       Z19, Z15, Z15
 	VADDPS       Z18, Z16, Z16
 	VADDPS       Z19, Z17, Z17
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5424,12 +5676,12 @@ loop:
 	VADDPS       (BX), Z16, Z16
 	VADDPS       64(BX), Z17, Z17
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5477,11 +5729,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z18
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z18
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z18, Z0
@@ -5529,7 +5781,7 @@ maskDone:
 	VMAXPS       Z17, Z18, Z17
 	VMOVUPS      Z17, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -5546,9 +5798,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm10x2AVX512(SB), $0-104
+// func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm10x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -5558,6 +5810,7 @@ TEXT ·gemm10x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -5591,7 +5844,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5625,7 +5878,12 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -5709,9 +5967,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish10x2AVX512(SB), $0-156
+// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish10x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -5721,6 +5979,7 @@ TEXT ·gemmFinish10x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -5754,7 +6013,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5788,7 +6047,12 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -5828,7 +6092,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z20
 	VMOVUPS      64(R13), Z21
 	VADDPS       Z20, Z0, Z0
@@ -5851,9 +6115,9 @@ loop:
 	VADDPS       Z21, Z17, Z17
 	VADDPS       Z20, Z18, Z18
 	VADDPS       Z21, Z19, Z19
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5886,12 +6150,12 @@ loop:
 	VADDPS       (BX), Z18, Z18
 	VADDPS       64(BX), Z19, Z19
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5944,11 +6208,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z20
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z20
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z20, Z0
@@ -6001,7 +6265,7 @@ maskDone:
 	VMAXPS       Z19, Z20, Z19
 	VMOVUPS      Z19, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -6018,9 +6282,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm11x2AVX512(SB), $0-104
+// func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm11x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -6030,6 +6294,7 @@ TEXT ·gemm11x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -6065,7 +6330,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6102,7 +6367,12 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6192,9 +6462,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish11x2AVX512(SB), $0-156
+// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish11x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -6204,6 +6474,7 @@ TEXT ·gemmFinish11x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -6239,7 +6510,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6276,7 +6547,12 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6319,7 +6595,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z22
 	VMOVUPS      64(R13), Z23
 	VADDPS       Z22, Z0, Z0
@@ -6344,9 +6620,9 @@ loop:
 	VADDPS       Z23, Z19, Z19
 	VADDPS       Z22, Z20, Z20
 	VADDPS       Z23, Z21, Z21
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6382,12 +6658,12 @@ loop:
 	VADDPS       (BX), Z20, Z20
 	VADDPS       64(BX), Z21, Z21
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6445,11 +6721,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z22
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z22
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z22, Z0
@@ -6507,7 +6783,7 @@ maskDone:
 	VMAXPS       Z21, Z22, Z21
 	VMOVUPS      Z21, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -6524,9 +6800,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm12x2AVX512(SB), $0-104
+// func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm12x2AVX512(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -6536,6 +6812,7 @@ TEXT ·gemm12x2AVX512(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -6573,7 +6850,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6613,7 +6890,12 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -6709,9 +6991,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish12x2AVX512(SB), $0-156
+// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish12x2AVX512(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -6721,6 +7003,7 @@ TEXT ·gemmFinish12x2AVX512(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -6758,7 +7041,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6798,7 +7081,12 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -6844,7 +7132,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
 	VADDPS       Z24, Z0, Z0
@@ -6871,9 +7159,9 @@ loop:
 	VADDPS       Z25, Z21, Z21
 	VADDPS       Z24, Z22, Z22
 	VADDPS       Z25, Z23, Z23
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6912,12 +7200,12 @@ loop:
 	VADDPS       (BX), Z22, Z22
 	VADDPS       64(BX), Z23, Z23
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ      maskRow+144(FP), CX
+	MOVQ      maskRow+160(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+136(FP), SI
+	MOVQ      mask+152(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6980,11 +7268,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z23, K2, Z23
 	ADDQ      CX, SI
-	MOVQ      SI, mask+136(FP)
+	MOVQ      SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Z24
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Z24
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z24, Z0
@@ -7047,7 +7335,7 @@ maskDone:
 	VMAXPS       Z23, Z24, Z23
 	VMOVUPS      Z23, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -7064,9 +7352,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm1x1AVX2(SB), $0-104
+// func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm1x1AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7076,6 +7364,7 @@ TEXT ·gemm1x1AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7084,13 +7373,18 @@ tile:
 	CMPQ   accumulate+64(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7114,9 +7408,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish1x1AVX2(SB), $0-156
+// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish1x1AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7126,6 +7420,7 @@ TEXT ·gemmFinish1x1AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7134,13 +7429,18 @@ tile:
 	CMPQ   accumulate+64(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7148,22 +7448,22 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y1
 	VADDPS       Y1, Y0, Y0
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y1
@@ -7171,17 +7471,17 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y1, Y1
 	VANDPS       Y1, Y0, Y0
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y1
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y1
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -7198,9 +7498,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm2x1AVX2(SB), $0-104
+// func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm2x1AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7210,6 +7510,7 @@ TEXT ·gemm2x1AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7219,7 +7520,7 @@ tile:
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7227,7 +7528,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7255,9 +7561,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish2x1AVX2(SB), $0-156
+// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish2x1AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7267,6 +7573,7 @@ TEXT ·gemmFinish2x1AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7276,7 +7583,7 @@ tile:
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7284,7 +7591,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7294,25 +7606,25 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y2
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y2, Y1, Y1
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
 	VADDPS       (BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -7325,11 +7637,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -7338,7 +7650,7 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -7355,9 +7667,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm3x1AVX2(SB), $0-104
+// func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm3x1AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7367,6 +7679,7 @@ TEXT ·gemm3x1AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7377,7 +7690,7 @@ tile:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7387,7 +7700,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -7419,9 +7737,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish3x1AVX2(SB), $0-156
+// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish3x1AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7431,6 +7749,7 @@ TEXT ·gemmFinish3x1AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7441,7 +7760,7 @@ tile:
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7451,7 +7770,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -7463,14 +7787,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y3
 	VADDPS       Y3, Y0, Y0
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y3, Y2, Y2
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7479,12 +7803,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y2, Y2
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y3
@@ -7502,11 +7826,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
 	VANDPS       Y3, Y2, Y2
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y3
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y3
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y3, Y0
@@ -7518,7 +7842,7 @@ maskDone:
 	VMAXPS       Y2, Y3, Y2
 	VMOVUPS      Y2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -7535,9 +7859,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm4x1AVX2(SB), $0-104
+// func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm4x1AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7547,6 +7871,7 @@ TEXT ·gemm4x1AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7560,7 +7885,7 @@ tile:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7572,7 +7897,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -7609,9 +7939,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish4x1AVX2(SB), $0-156
+// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish4x1AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7621,6 +7951,7 @@ TEXT ·gemmFinish4x1AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7634,7 +7965,7 @@ tile:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7646,7 +7977,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -7661,15 +7997,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y4
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y4, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y4, Y3, Y3
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7680,12 +8016,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -7708,11 +8044,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -7727,7 +8063,7 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -7744,9 +8080,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm5x1AVX2(SB), $0-104
+// func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm5x1AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7756,6 +8092,7 @@ TEXT ·gemm5x1AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7770,7 +8107,7 @@ tile:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7784,7 +8121,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -7825,9 +8167,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish5x1AVX2(SB), $0-156
+// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish5x1AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7837,6 +8179,7 @@ TEXT ·gemmFinish5x1AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -7851,7 +8194,7 @@ tile:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7865,7 +8208,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -7882,16 +8230,16 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y5
 	VADDPS       Y5, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y5, Y2, Y2
 	VADDPS       Y5, Y3, Y3
 	VADDPS       Y5, Y4, Y4
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7904,12 +8252,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y4, Y4
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y5
@@ -7937,11 +8285,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y5
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y5
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y5, Y0
@@ -7959,7 +8307,7 @@ maskDone:
 	VMAXPS       Y4, Y5, Y4
 	VMOVUPS      Y4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -7976,9 +8324,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm6x1AVX2(SB), $0-104
+// func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm6x1AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -7988,6 +8336,7 @@ TEXT ·gemm6x1AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8003,7 +8352,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8019,7 +8368,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8064,9 +8418,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish6x1AVX2(SB), $0-156
+// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish6x1AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8076,6 +8430,7 @@ TEXT ·gemmFinish6x1AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8091,7 +8446,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8107,7 +8462,12 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8126,7 +8486,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y6
 	VADDPS       Y6, Y0, Y0
 	VADDPS       Y6, Y1, Y1
@@ -8134,9 +8494,9 @@ loop:
 	VADDPS       Y6, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8151,12 +8511,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -8189,11 +8549,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -8214,7 +8574,7 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -8231,9 +8591,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm1x2AVX2(SB), $0-104
+// func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm1x2AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8243,6 +8603,7 @@ TEXT ·gemm1x2AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8252,14 +8613,19 @@ tile:
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -8286,9 +8652,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish1x2AVX2(SB), $0-156
+// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish1x2AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8298,6 +8664,7 @@ TEXT ·gemmFinish1x2AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8307,14 +8674,19 @@ tile:
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -8324,25 +8696,25 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y2
 	VMOVUPS      32(R13), Y3
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y3, Y1, Y1
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	VADDPS       32(BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -8354,11 +8726,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y2
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y2
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -8366,7 +8738,7 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -8383,9 +8755,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm2x2AVX2(SB), $0-104
+// func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm2x2AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8395,6 +8767,7 @@ TEXT ·gemm2x2AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8406,7 +8779,7 @@ tile:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8416,7 +8789,12 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -8449,9 +8827,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish2x2AVX2(SB), $0-156
+// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish2x2AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8461,6 +8839,7 @@ TEXT ·gemmFinish2x2AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8472,7 +8851,7 @@ tile:
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8482,7 +8861,12 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -8495,16 +8879,16 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y4
 	VMOVUPS      32(R13), Y5
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y3, Y3
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8513,12 +8897,12 @@ loop:
 	VADDPS       (BX), Y2, Y2
 	VADDPS       32(BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -8539,11 +8923,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y4
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y4
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -8556,7 +8940,7 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -8573,9 +8957,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm3x2AVX2(SB), $0-104
+// func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm3x2AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8585,6 +8969,7 @@ TEXT ·gemm3x2AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8598,7 +8983,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8611,7 +8996,12 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -8650,9 +9040,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish3x2AVX2(SB), $0-156
+// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish3x2AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8662,6 +9052,7 @@ TEXT ·gemmFinish3x2AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8675,7 +9066,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8688,7 +9079,12 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -8704,7 +9100,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y6
 	VMOVUPS      32(R13), Y7
 	VADDPS       Y6, Y0, Y0
@@ -8713,9 +9109,9 @@ loop:
 	VADDPS       Y7, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y7, Y5, Y5
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8727,12 +9123,12 @@ loop:
 	VADDPS       (BX), Y4, Y4
 	VADDPS       32(BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -8762,11 +9158,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y6
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y6
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -8784,7 +9180,7 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -8801,9 +9197,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm4x2AVX2(SB), $0-104
+// func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm4x2AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8813,6 +9209,7 @@ TEXT ·gemm4x2AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8830,7 +9227,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8846,7 +9243,12 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -8892,9 +9294,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish4x2AVX2(SB), $0-156
+// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish4x2AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -8904,6 +9306,7 @@ TEXT ·gemmFinish4x2AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -8921,7 +9324,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8937,7 +9340,12 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -8957,7 +9365,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y8
 	VMOVUPS      32(R13), Y9
 	VADDPS       Y8, Y0, Y0
@@ -8968,9 +9376,9 @@ loop:
 	VADDPS       Y9, Y5, Y5
 	VADDPS       Y8, Y6, Y6
 	VADDPS       Y9, Y7, Y7
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8985,12 +9393,12 @@ loop:
 	VADDPS       (BX), Y6, Y6
 	VADDPS       32(BX), Y7, Y7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y8
@@ -9029,11 +9437,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
 	VANDPS       Y8, Y7, Y7
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y8
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y8
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y8, Y0
@@ -9056,7 +9464,7 @@ maskDone:
 	VMAXPS       Y7, Y8, Y7
 	VMOVUPS      Y7, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -9073,9 +9481,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm5x2AVX2(SB), $0-104
+// func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm5x2AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9085,6 +9493,7 @@ TEXT ·gemm5x2AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -9104,7 +9513,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9123,7 +9532,12 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -9175,9 +9589,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish5x2AVX2(SB), $0-156
+// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish5x2AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9187,6 +9601,7 @@ TEXT ·gemmFinish5x2AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -9206,7 +9621,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9225,7 +9640,12 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -9248,7 +9668,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y10
 	VMOVUPS      32(R13), Y11
 	VADDPS       Y10, Y0, Y0
@@ -9261,9 +9681,9 @@ loop:
 	VADDPS       Y11, Y7, Y7
 	VADDPS       Y10, Y8, Y8
 	VADDPS       Y11, Y9, Y9
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9281,12 +9701,12 @@ loop:
 	VADDPS       (BX), Y8, Y8
 	VADDPS       32(BX), Y9, Y9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y10
@@ -9334,11 +9754,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
 	VANDPS       Y10, Y9, Y9
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y10
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y10
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y10, Y0
@@ -9366,7 +9786,7 @@ maskDone:
 	VMAXPS       Y9, Y10, Y9
 	VMOVUPS      Y9, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13
@@ -9383,9 +9803,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm6x2AVX2(SB), $0-104
+// func gemm6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm6x2AVX2(SB), $0-120
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9395,6 +9815,7 @@ TEXT ·gemm6x2AVX2(SB), $0-104
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -9416,7 +9837,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9438,7 +9859,12 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -9496,9 +9922,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish6x2AVX2(SB), $0-156
+// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish6x2AVX2(SB), $0-172
 	MOVQ aRow+16(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+24(FP), R9
@@ -9508,6 +9934,7 @@ TEXT ·gemmFinish6x2AVX2(SB), $0-156
 	MOVQ cRow+56(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+48(FP), DX
+	MOVQ ahead+104(FP), R15
 
 tile:
 	MOVQ   a+8(FP), AX
@@ -9529,7 +9956,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    loop
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9551,7 +9978,12 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
+start:
+	MOVQ aheadStep+112(FP), R13
+
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         R13, R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -9577,7 +10009,7 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+120(FP), R13
+	MOVQ         bias+136(FP), R13
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
 	VADDPS       Y12, Y0, Y0
@@ -9592,9 +10024,9 @@ loop:
 	VADDPS       Y13, Y9, Y9
 	VADDPS       Y12, Y10, Y10
 	VADDPS       Y13, Y11, Y11
-	MOVQ         yRow+112(FP), DI
+	MOVQ         yRow+128(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+128(FP), BX
+	MOVQ         extra+144(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9615,12 +10047,12 @@ loop:
 	VADDPS       (BX), Y10, Y10
 	VADDPS       32(BX), Y11, Y11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+128(FP)
+	MOVQ         BX, extra+144(FP)
 
 extraDone:
-	MOVQ         maskRow+144(FP), CX
+	MOVQ         maskRow+160(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+136(FP), SI
+	MOVQ         mask+152(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y12
@@ -9677,11 +10109,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	ADDQ         CX, SI
-	MOVQ         SI, mask+136(FP)
+	MOVQ         SI, mask+152(FP)
 
 maskDone:
-	VBROADCASTSS floor+152(FP), Y12
-	MOVQ         y+104(FP), AX
+	VBROADCASTSS floor+168(FP), Y12
+	MOVQ         y+120(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y12, Y0
@@ -9714,7 +10146,7 @@ maskDone:
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+104(FP)
+	MOVQ         AX, y+120(FP)
 
 yDone:
 	MOVQ aStep+80(FP), R13

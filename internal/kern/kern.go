@@ -78,15 +78,13 @@ type assembly struct {
 
 	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
 
-	fetch func(x *float32, lines int)
-
 	peak func(n int)
 }
 
-type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)
+type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int, ahead *float32, aheadStep int)
 
 type gemmFinishFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
-	y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
+	ahead *float32, aheadStep int, y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.
 func need(what string, x []float32, rows, stride, cols int) {

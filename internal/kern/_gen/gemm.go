@@ -37,7 +37,8 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		"",
 		"	c[t*cStep + r*cRow + j] = Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j]",
 		"",
-		"and adds it to what is there if accumulate is not zero."}
+		"and adds it to what is there if accumulate is not zero. With every l it fetches from ahead into the second-level cache, which then",
+		"moves by aheadStep bytes."}
 	if bits != nil {
 		name, finishing = "gemmFinish", ", y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32"
 		doc = []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k and count positive and i = t*%d + r,", rows, vecs*g.lanes, rows),
@@ -45,11 +46,11 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 			"	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_l a[t*aStep + r*aRow + l*aCol] * b[t*bStep + l*bRow + j])",
 			"",
 			"and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is",
-			"not zero; extra and mask may be nil."}
+			"not zero; extra and mask may be nil. It fetches from ahead as gemm does."}
 	}
 	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
 	doc[0] = full + g.name + " " + doc[0]
-	g.fn(full, "(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int"+finishing+")", doc...)
+	g.fn(full, "(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int, ahead *float32, aheadStep int"+finishing+")", doc...)
 	acc := func(r, v int) reg.VecPhysical { return g.v(r*vecs + v) }
 	bv := func(v int) reg.VecPhysical { return g.v(rows*vecs + v) }
 	scratch := rows*vecs + vecs
@@ -66,6 +67,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		return at(bases[r/3], aRow, uint8(r%3))
 	}
 	g.arg("c", c)
+	ahead := g.arg("ahead", reg.R15)
 
 	g.Label("tile")
 	g.arg("a", bases[0])
@@ -82,7 +84,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 			g.zero(acc(r, v))
 		}
 	}
-	g.JMP(operand.LabelRef("loop"))
+	g.JMP(operand.LabelRef("start"))
 	g.Label("load")
 	g.MOVQ(c, tmp)
 	for r := range rows {
@@ -94,7 +96,11 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		}
 	}
 
+	g.Label("start")
+	g.arg("aheadStep", tmp)
 	g.Label("loop")
+	g.PREFETCHT1(deref(ahead))
+	g.ADDQ(tmp, ahead)
 	for v := range vecs {
 		g.VMOVUPS(operand.Mem{Base: b, Disp: v * g.bytes()}, bv(v))
 	}

@@ -26,7 +26,6 @@ func main() {
 		{"depthwise3x3", depthwise3x3File},
 		{"elementwise", elementwiseFile},
 		{"transpose", transposeFile},
-		{"fetch", fetchFile},
 		{"peak", peakFile},
 	}
 	for _, f := range files {

@@ -31,7 +31,7 @@ const (
 // cin·cout, that those stay in a cache.
 func planesAtOnce(cin, cout int) int {
 	if cin*cout <= 1024 {
-		return 12
+		return 9
 	}
 	return 1
 }
@@ -103,7 +103,11 @@ func (w *winograd) runs(first, count int, f func(t tile, i, n int)) {
 		n := min(w.tilesW-t.x, count-i)
 		f(t, i, n)
 		i += n
-		t = w.tile(first + i)
+		t.x = 0
+		if t.y++; t.y == w.tilesH {
+			t.y = 0
+			t.n++
+		}
 	}
 }
 
@@ -146,11 +150,8 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		made := w.outputRows(y, first, count)
 		group := planesAtOnce(w.cin, w.cout)
 		for p := 0; p < planes; p += group {
-			// What the transforms will wait for is fetched while the products are computed.
-			w.set.Fetch(share(next, p, group))
-			w.set.Fetch(share(made, p, group))
 			multiplyAll(w.set, group, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
-				products[p*w.outPlane:], w.outPlane, w.cout, false)
+				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p, group, next, made))
 		}
 		o.transform(products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
 	})
@@ -176,8 +177,14 @@ func (w *winograd) rows(x []float32, first, count, h, size, above, below int) []
 	return x[row(w.tile(first), above)*size : row(w.tile(first+count-1), below)*size]
 }
 
-// share is that of n planes from p on in what is to be fetched while all are multiplied.
-func share(x []float32, p, n int) []float32 { return x[p*len(x)/planes : (p+n)*len(x)/planes] }
+// ahead is what is fetched while the products of n planes from p on are computed: a part of one or of the other, in turn.
+func ahead(p, n int, one, other []float32) []float32 {
+	if p/n%2 == 1 {
+		one = other
+	}
+	i, parts := p/n/2, planes/n/2
+	return one[i*len(one)/parts : (i+1)*len(one)/parts]
+}
 
 // Where there are so many weights that four times as many, transformed, would not stay in the cache, they are packed as
 // they are and transformed late, a block at a time and anew for every group of tiles: memory is what these layers wait
@@ -331,7 +338,7 @@ func (o *output) transform(products []float32, productRow, plane, first, count, 
 // all in memory of its own. The chunks of a gradient are then added in order.
 const (
 	gradChannels = 128
-	gradTiles    = 32 // at a time, and half as many as a chunk has at least
+	gradTiles    = 64 // in a chunk, at least
 	gradTasks    = 16
 )
 
@@ -341,10 +348,14 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	ci := roundUp(divUp(w.cin, divUp(w.cin, gradChannels)), lanes)
 	co := roundUp(divUp(w.cout, divUp(w.cout, gradChannels)), lanes)
 	partsIn, partsOut := divUp(w.cin, ci), divUp(w.cout, co)
-	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/(2*gradTiles)))
+	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
-	xPlane, dyPlane, sumPlane := oddLines(gradTiles*ci), oddLines(gradTiles*co), oddLines(ci*co)
+	tiles, group := gradTiles, planesAtOnce(ci, co)
+	if group == 1 {
+		tiles /= 2 // or they and the sums would not stay in a second-level cache together
+	}
+	xPlane, dyPlane, sumPlane := oddLines(tiles*ci), oddLines(tiles*co), oddLines(ci*co)
 	piece := 9 * ci * co
 	sc := getScratch(par.Workers())
 	defer sc.put()
@@ -358,24 +369,21 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		buf := sc.worker(worker, planes*(xPlane+dyPlane+sumPlane)+piece+4*line)
 		xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
 		end := min((chunk+1)*each, w.total())
-		for first := chunk * each; first < end; first += gradTiles {
-			count := min(gradTiles, end-first)
+		for first := chunk * each; first < end; first += tiles {
+			count := min(tiles, end-first)
 			w.transformInput(xt, ci, xPlane, first, count, x, i, height)
 			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
 			var nextX, nextDY []float32 // of all channels
-			next := min(gradTiles, w.total()-first-count)
+			next := min(tiles, w.total()-first-count)
 			if partsIn == 1 {
 				nextX = w.inputRows(x, first+count, next)
 			}
 			if partsOut == 1 {
 				nextDY = w.outputRows(dy, first+count, next)
 			}
-			group := planesAtOnce(height, width)
 			for p := 0; p < planes; p += group {
-				w.set.Fetch(share(nextX, p, group))
-				w.set.Fetch(share(nextDY, p, group))
 				multiplyAll(w.set, group, height, width, count, xt[p*xPlane:], xPlane, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
-					sums[p*sumPlane:], sumPlane, width, first > chunk*each)
+					sums[p*sumPlane:], sumPlane, width, first > chunk*each, ahead(p, group, nextX, nextDY))
 			}
 		}
 		out := buf
