@@ -13,6 +13,7 @@ type winograd struct {
 	padTop, padLeft  int
 	tilesH, tilesW   int
 	tiles            int // in a task
+	group            int // planes whose products are computed together
 	inPlane,
 	outPlane int // elements of a plane of the transformed input and of the products
 	weights int // of one plane
@@ -24,17 +25,14 @@ type winograd struct {
 
 const (
 	planes        = kern.WinogradPlanes
-	winogradTiles = 24 // in a task: two of matrix products, and few enough for a second-level cache
+	winogradTiles = 24 // in a task: with the weights of 64 channels these stay in a second-level cache
+	narrowTiles   = 32
+	narrowPlanes  = 18
 )
 
-// planesAtOnce is how many planes' products are computed in one call of a kernel: several where they have so few weights,
-// cin·cout, that those stay in a cache.
-func planesAtOnce(cin, cout int) int {
-	if cin*cout <= 1024 {
-		return 9
-	}
-	return 1
-}
+// narrow says that a plane has so few weights that calls of kernels are what its products wait for. Then one call computes
+// those of narrowPlanes planes.
+func narrow(cin, cout int) bool { return cin*cout <= 1024 }
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
 // channels do not fill vectors.
@@ -50,7 +48,11 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
 		return nil
 	}
-	w.tiles = divUp(w.total(), max(divUp(w.total(), winogradTiles), min(minTasks, divUp(w.total(), set.MaxRows()))))
+	w.tiles, w.group = winogradTiles, 1
+	if narrow(cin, cout) {
+		w.tiles, w.group = narrowTiles, narrowPlanes
+	}
+	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), set.MaxRows()))))
 	w.inPlane, w.outPlane = oddLines(w.tiles*cin), oddLines(w.tiles*cout)
 	w.weights = oddLines(cin * cout)
 	return w
@@ -148,10 +150,9 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		w.transformInput(in, w.cin, w.inPlane, first, count, x, 0, w.cin)
 		next := w.inputRows(x, first+count, min(w.tiles, w.total()-first-count))
 		made := w.outputRows(y, first, count)
-		group := planesAtOnce(w.cin, w.cout)
-		for p := 0; p < planes; p += group {
-			multiplyAll(w.set, group, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
-				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p, group, next, made))
+		for p := 0; p < planes; p += w.group {
+			multiplyAll(w.set, w.group, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p, w.group, next, made))
 		}
 		o.transform(products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
 	})
@@ -351,9 +352,9 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
-	tiles, group := gradTiles, planesAtOnce(ci, co)
-	if group == 1 {
-		tiles /= 2 // or they and the sums would not stay in a second-level cache together
+	tiles, group := gradTiles/2, 1 // so few that they and the sums of 64 channels stay in a second-level cache
+	if narrow(ci, co) {
+		tiles, group = gradTiles, narrowPlanes
 	}
 	xPlane, dyPlane, sumPlane := oddLines(tiles*ci), oddLines(tiles*co), oddLines(ci*co)
 	piece := 9 * ci * co
