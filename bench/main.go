@@ -61,7 +61,8 @@ type job struct {
 	ChannelsLast bool      `json:"channels_last,omitempty"`
 	Conv         *convSpec `json:"conv,omitempty"`
 	Gemm         []int     `json:"gemm,omitempty"`
-	Repeat       int       `json:"repeat"` // so often in one run
+	Repeat       int       `json:"repeat"`  // so often in one run, at least
+	Seconds      float64   `json:"seconds"` // and for so long, at least, after one time that does not count
 	ONNX         string    `json:"onnx,omitempty"`
 	Module       string    `json:"module,omitempty"` // folder of onnxruntime-node
 	Backend      string    `json:"backend,omitempty"`
@@ -106,6 +107,10 @@ type row struct {
 	job    job
 }
 
+// steady is how long layers and latencies are measured in a run, in seconds: a single time says more about what was in the
+// caches.
+const steady = 0.25
+
 func rows(threads int) []row {
 	var list []row
 	step := func(student, teacher string, batch int, channelsLast bool) {
@@ -125,14 +130,13 @@ func rows(threads int) []row {
 	for _, model := range []string{"resnet18", "mobilenet-v2"} {
 		for _, batch := range []int{1, 64} {
 			for _, n := range []int{1, 2} {
-				repeat := 32 / batch
 				list = append(list, row{name: fmt.Sprintf("latency, %s, batch %d, %d threads", model, batch, n), other: "ONNX Runtime",
-					job: job{Work: "logits", Threads: n, Student: &network{Name: model}, Batch: batch, Repeat: max(2, repeat)}})
+					job: job{Work: "logits", Threads: n, Student: &network{Name: model}, Batch: batch, Seconds: steady}})
 			}
 		}
 	}
 	for _, k := range speed.Kernels() {
-		r := row{name: k.Name, other: "PyTorch", flops: k.FLOPs(), job: job{Work: "conv", Threads: threads}}
+		r := row{name: k.Name, other: "PyTorch", flops: k.FLOPs(), job: job{Work: "conv", Threads: threads, Seconds: steady}}
 		if k.Size == 0 {
 			r.job.Work, r.job.Gemm = "gemm", []int{k.M, k.N, k.K}
 		} else {
@@ -142,10 +146,6 @@ func rows(threads int) []row {
 			}
 			r.name += ", " + string(k.Direction)
 			r.job.Conv = &convSpec{k.N, k.Size, k.Cin, k.Cout, k.Kernel, k.Stride, groups, k.Direction, k.Depthwise}
-		}
-		r.job.Repeat = max(1, int(10e9/r.flops))
-		if k.Depthwise {
-			r.job.Repeat = max(1, int(1e9/r.flops)) // PyTorch is slow there
 		}
 		list = append(list, r)
 	}
@@ -242,15 +242,7 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 			}
 			theirs = []string{"node", node}
 		}
-		cells, ratio, err := r.compare(ours, theirs, pairs)
-		if err == nil && r.job.Conv != nil { // a kernel alone meets PyTorch in the layout that suits it better
-			r.other, r.job.ChannelsLast = "PyTorch channels_last", true
-			var other []string
-			var slower float64
-			if other, slower, err = r.compare(ours, theirs, pairs); slower < ratio {
-				cells = other
-			}
-		}
+		cells, err := r.compare(ours, theirs, pairs)
 		if err != nil {
 			return fmt.Errorf("%s: %w", r.name, err)
 		}
@@ -344,43 +336,53 @@ func spread(m *classifier.Model) {
 // rest is how long one side waits for the threads of the other to stop looking for work and go to sleep.
 const rest = 300 * time.Millisecond
 
-// compare starts both sides and lets them run in turn. It returns the row's cells and how many times faster it is here.
-func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, error) {
-	text, err := json.Marshal(r.job)
-	if err != nil {
-		return nil, 0, err
+// compare starts both sides and lets them run in turn. It returns the row's cells. A kernel alone meets PyTorch in the layout
+// that turns out to suit it better.
+func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
+	jobs := []job{r.job, r.job}
+	if r.job.Conv != nil {
+		jobs = append(jobs, r.job)
+		jobs[2].ChannelsLast = true
 	}
-	var sides [2]*side
-	for i, command := range [][]string{ours, theirs} {
-		if sides[i], err = start(append(command, string(text))); err != nil {
-			return nil, 0, err
+	sides := make([]*side, len(jobs))
+	for i, command := range [][]string{ours, theirs, theirs}[:len(jobs)] {
+		text, err := json.Marshal(jobs[i])
+		if err != nil {
+			return nil, err
+		}
+		if sides[i], err = start(append(slices.Clone(command), string(text))); err != nil {
+			return nil, err
 		}
 		defer sides[i].stop()
 	}
-	var ratios []float64
-	var all [2][]float64
-	var last [2]result
+	all := make([][]float64, len(sides))
+	last := make([]result, len(sides))
 	for pair := -1; pair < pairs; pair++ { // the first is a warm-up, and compares what was computed
 		for i, s := range sides {
 			time.Sleep(rest)
+			var err error
 			if last[i], err = s.run(); err != nil {
-				return nil, 0, err
+				return nil, err
+			}
+			if pair >= 0 {
+				all[i] = append(all[i], last[i].Seconds)
 			}
 		}
-		if pair < 0 {
-			near := 0.02
-			if r.job.Device != "" {
-				near = 0.1 // after some steps in bfloat16
-			}
-			if a, b := last[0].Value, last[1].Value; math.Abs(a-b) > near*max(math.Abs(a), math.Abs(b)) {
-				return nil, 0, fmt.Errorf("the sides computed different things: %v here, %v there", a, b)
-			}
-			continue
+		near := 0.02
+		if r.job.Device != "" {
+			near = 0.1 // after some steps in bfloat16
 		}
-		for i := range all {
-			all[i] = append(all[i], last[i].Seconds)
+		if a, b := last[0].Value, last[1].Value; pair < 0 && math.Abs(a-b) > near*max(math.Abs(a), math.Abs(b)) {
+			return nil, fmt.Errorf("the sides computed different things: %v here, %v there", a, b)
 		}
-		ratios = append(ratios, last[1].Seconds/last[0].Seconds)
+	}
+	rival, against := 1, r.other
+	if len(sides) > 2 && median(all[2]) < median(all[1]) {
+		rival, against = 2, "PyTorch channels_last"
+	}
+	var ratios []float64
+	for i, ours := range all[0] {
+		ratios = append(ratios, all[rival][i]/ours)
 	}
 	show := func(seconds float64) string {
 		switch {
@@ -399,14 +401,13 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, float64, erro
 	}
 	memory := ""
 	if r.memory {
-		memory = fmt.Sprintf("%.2f of %.2f GB: %.2f", last[0].Peak/1e9, last[1].Peak/1e9, last[0].Peak/last[1].Peak)
+		memory = fmt.Sprintf("%.2f of %.2f GB: %.2f", last[0].Peak/1e9, last[rival].Peak/1e9, last[0].Peak/last[rival].Peak)
 	}
-	against := r.other
 	if r.job.Device != "" {
 		against = sides[1].name // what PyTorch made of what was asked for
 	}
-	cells := []string{r.name, against, show(median(all[0])), show(median(all[1])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
-	return cells, median(ratios), nil
+	cells := []string{r.name, against, show(median(all[0])), show(median(all[rival])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
+	return cells, nil
 }
 
 func median(x []float64) float64 {
@@ -490,14 +491,19 @@ func serve(text string) error {
 	}
 	fmt.Println("ready")
 	for in := bufio.NewScanner(os.Stdin); in.Scan(); {
-		begin := time.Now()
 		var r result
-		for range j.Repeat {
+		if j.Seconds > 0 {
+			if _, err := work(); err != nil {
+				return err
+			}
+		}
+		begin, runs := time.Now(), 0
+		for ; runs < max(j.Repeat, 1) || time.Since(begin).Seconds() < j.Seconds; runs++ {
 			if r.Value, err = work(); err != nil {
 				return err
 			}
 		}
-		r.Seconds = time.Since(begin).Seconds() / float64(j.Repeat)
+		r.Seconds = time.Since(begin).Seconds() / float64(runs)
 		var usage syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 			return err

@@ -5,7 +5,7 @@ python3 pytorch.py JOB, with JOB a JSON object:
   threads   how many to use
   student, teacher   {"name": architecture, "file": safetensors}
   inputs    safetensors with images x, float32 [N,H,W,C], and labels y, int32 [N]
-  batch, steps, channels_last, conv, repeat
+  batch, steps, channels_last, conv, repeat, seconds
   device    "cuda", or "cpu", the default
   precision "tf32" lets products of float32 use TF32; "bf16" runs under autocast to bfloat16
   compile   put networks through torch.compile, where PyTorch has it
@@ -319,11 +319,14 @@ def main():
     work = prepare(job, place)
     print("ready PyTorch", torch.__version__, *place.words, flush=True)
     for _ in sys.stdin:
-        begin = time.perf_counter()
-        for _ in range(job["repeat"]):
+        if job["seconds"]:
+            work()
+        begin, runs = time.perf_counter(), 0
+        while runs < max(job["repeat"], 1) or time.perf_counter() - begin < job["seconds"]:
             value = work()
+            runs += 1
         value = float(value)  # waits for the device
-        seconds = (time.perf_counter() - begin) / job["repeat"]
+        seconds = (time.perf_counter() - begin) / runs
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
         print(json.dumps({"seconds": seconds, "value": value, "peak": peak}), flush=True)
 

@@ -230,6 +230,10 @@ func (c *compiler) simplify() {
 		if len(n.subs) > 0 {
 			continue
 		}
+		if v := unchanged(n); v != nil {
+			same[n.out[0]] = v
+			continue
+		}
 		rewrite(n, relu)
 		var key strings.Builder
 		fmt.Fprintf(&key, "%d %v", n.op, n.attr)

@@ -64,3 +64,16 @@ func rewrite(n *node, relu map[*value]*value) {
 		}
 	}
 }
+
+// unchanged is the operand that an operation leaves as it is: x of x·1, 1·x and x/1, which gradients of sums are made of.
+func unchanged(n *node) *value {
+	if n.op != compute.OpTypeMul && n.op != compute.OpTypeDiv {
+		return nil
+	}
+	for i, v := range n.in {
+		if one, ok := constant(n.in[1-i]); ok && one == 1 && v.shape.Equal(n.out[0].shape) && (i == 0 || n.op == compute.OpTypeMul) {
+			return v
+		}
+	}
+	return nil
+}

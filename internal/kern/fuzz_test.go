@@ -354,14 +354,16 @@ func FuzzGemm(f *testing.F) {
 		cols := g.Vecs * s.Lanes()
 		g.ARow, g.ACol, g.AStep = d.in(0, 70), d.in(0, 70), d.in(0, 90)
 		g.BRow, g.BStep = d.in(0, 2*cols), d.in(0, 90)
+		g.Runs, g.ARun = d.in(0, 3), d.in(0, 90)
+		runs := max(1, g.Runs)
 		g.CRow = cols + d.in(0, 20)
 		g.CStep = (g.Rows-1)*g.CRow + cols + d.in(0, 20)
 		last := max(0, g.Count-1)
-		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+(g.K-1)*g.ACol+1, d.noise.next)
-		b := d.operand(last*g.BStep+(g.K-1)*g.BRow+cols, d.noise.next)
+		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+(runs-1)*g.ARun+(g.K-1)*g.ACol+1, d.noise.next)
+		b := d.operand(last*g.BStep+(runs*g.K-1)*g.BRow+cols, d.noise.next)
 		c := d.operand(last*g.CStep+(g.Rows-1)*g.CRow+cols, d.noise.next)
 		want := newSums(c.v)
-		want.terms = g.K + 1
+		want.terms = runs*g.K + 1
 		for n := range g.Count {
 			for r := range g.Rows {
 				for j := range cols {
@@ -369,8 +371,8 @@ func FuzzGemm(f *testing.F) {
 					if !g.Accumulate {
 						want.value[at], want.magnitude[at] = 0, 0
 					}
-					for l := range g.K {
-						want.add(at, float64(a.v[n*g.AStep+r*g.ARow+l*g.ACol])*float64(b.v[n*g.BStep+l*g.BRow+j]))
+					for l := range runs * g.K {
+						want.add(at, float64(a.v[n*g.AStep+r*g.ARow+l/g.K*g.ARun+l%g.K*g.ACol])*float64(b.v[n*g.BStep+l*g.BRow+j]))
 					}
 				}
 			}

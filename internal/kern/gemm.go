@@ -4,15 +4,16 @@ import "fmt"
 
 // Tiles describes Count matrix products of one shape, each of Rows rows and Vecs vectors of Lanes() columns:
 //
-//	c[t·CStep + r·CRow + j] (+)= Σ_{l<K} a[t·AStep + r·ARow + l·ACol] · b[t·BStep + l·BRow + j]
+//	c[t·CStep + r·CRow + j] (+)= Σ_{u<Runs} Σ_{l<K} a[t·AStep + r·ARow + u·ARun + l·ACol] · b[t·BStep + (u·K+l)·BRow + j]
 //
-// Strides and steps are counted in elements and are not negative.
+// Strides and steps are counted in elements and are not negative. No Runs are one.
 type Tiles struct {
 	Rows, Vecs, K, Count int
+	Runs, ARun           int
 	ARow, ACol, AStep    int
 	BRow, BStep          int
 	CRow, CStep          int
-	Accumulate           bool // add to c
+	Accumulate           bool      // add to c
 	Ahead                []float32 // is brought into the processor's second-level cache meanwhile
 }
 
@@ -21,7 +22,15 @@ func (t Tiles) ahead(operand []float32) (from *float32, step int) {
 	if len(t.Ahead) == 0 {
 		return &operand[0], 0
 	}
-	return &t.Ahead[0], 4 * len(t.Ahead) / (t.K * t.Count)
+	return &t.Ahead[0], 4 * len(t.Ahead) / (t.runs() * t.K * t.Count)
+}
+
+func (t Tiles) runs() int { return max(1, t.Runs) }
+
+// need panics unless the operands reach as far as they are read.
+func (t Tiles) need(a, b []float32, cols int) {
+	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.runs()-1)*t.ARun+(t.K-1)*t.ACol+1)
+	need("b", b, t.Count, t.BStep, (t.runs()*t.K-1)*t.BRow+cols)
 }
 
 // MaxRows is the largest Tiles.Rows.
@@ -36,8 +45,7 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 		return
 	}
 	cols := t.Vecs * s.lanes
-	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.K-1)*t.ACol+1)
-	need("b", b, t.Count, t.BStep, (t.K-1)*t.BRow+cols)
+	t.need(a, b, cols)
 	need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
 	if s.asm == nil {
 		gemmGeneric(t, cols, a, b, c)
@@ -48,7 +56,8 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 		accumulate = 1
 	}
 	ahead, aheadStep := t.ahead(a)
-	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep, ahead, aheadStep)
+	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.ARun-t.K*t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
+		ahead, aheadStep)
 }
 
 // Finishing is what becomes of products: with i = t·Rows + r,
@@ -93,15 +102,14 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 		finishGeneric(f, c, t.CRow, rows, cols)
 		return
 	}
-	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.K-1)*t.ACol+1)
-	need("b", b, t.Count, t.BStep, (t.K-1)*t.BRow+cols)
+	t.need(a, b, cols)
 	accumulate := 0
 	if t.Accumulate {
 		need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
 		accumulate = 1
 	}
 	ahead, aheadStep := t.ahead(a)
-	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, &a[0], t.ARow, t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
+	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.ARun-t.K*t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
 		ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
 }
 
@@ -125,6 +133,14 @@ func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
 }
 
 func gemmGeneric(t Tiles, cols int, a, b, c []float32) {
+	if runs := t.runs(); runs > 1 {
+		t.Runs = 1
+		for u := range runs {
+			gemmGeneric(t, cols, a[u*t.ARun:], b[u*t.K*t.BRow:], c)
+			t.Accumulate = true
+		}
+		return
+	}
 	for n := range t.Count {
 		a, b, c := a[n*t.AStep:], b[n*t.BStep:], c[n*t.CStep:]
 		r := 0

@@ -14,171 +14,183 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func gemm1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish1x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z1
 	VADDPS           Z1, Z0, Z0
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z1
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z1
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -186,12 +198,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -199,47 +212,52 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z1, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish2x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -247,12 +265,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -260,25 +279,30 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z2
 	VADDPS           Z2, Z0, Z0
 	VADDPS           Z2, Z1, Z1
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
 	VADDPS           (BX), Z1, Z1
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -287,11 +311,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -300,47 +324,47 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -350,12 +374,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -364,50 +389,55 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z1, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z2, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish3x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -417,12 +447,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -431,14 +462,19 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z3
 	VADDPS           Z3, Z0, Z0
 	VADDPS           Z3, Z1, Z1
 	VADDPS           Z3, Z2, Z2
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -447,12 +483,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z2, Z2
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -464,11 +500,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z3
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z3
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z3, Z0
@@ -480,50 +516,50 @@ maskDone:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      Z2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -535,12 +571,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -551,6 +588,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -559,47 +602,47 @@ loop:
 	VMOVUPS          Z2, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z3, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish4x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -611,12 +654,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -627,15 +671,21 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z4
 	VADDPS           Z4, Z0, Z0
 	VADDPS           Z4, Z1, Z1
 	VADDPS           Z4, Z2, Z2
 	VADDPS           Z4, Z3, Z3
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -646,12 +696,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z3, Z3
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -666,11 +716,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -685,51 +735,51 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -743,12 +793,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -760,6 +811,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -770,48 +827,48 @@ loop:
 	VMOVUPS          Z3, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z4, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish5x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -825,12 +882,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -842,16 +900,22 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z5
 	VADDPS           Z5, Z0, Z0
 	VADDPS           Z5, Z1, Z1
 	VADDPS           Z5, Z2, Z2
 	VADDPS           Z5, Z3, Z3
 	VADDPS           Z5, Z4, Z4
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -864,12 +928,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z4, Z4
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -887,11 +951,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z5
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z5
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z5, Z0
@@ -909,44 +973,44 @@ maskDone:
 	VMAXPS       Z4, Z5, Z4
 	VMOVUPS      Z4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -954,7 +1018,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -970,12 +1034,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -988,6 +1053,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1000,41 +1071,41 @@ loop:
 	VMOVUPS          Z4, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z5, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish6x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1042,7 +1113,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1058,12 +1129,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1076,7 +1148,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z6
 	VADDPS           Z6, Z0, Z0
 	VADDPS           Z6, Z1, Z1
@@ -1084,9 +1162,9 @@ loop:
 	VADDPS           Z6, Z3, Z3
 	VADDPS           Z6, Z4, Z4
 	VADDPS           Z6, Z5, Z5
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1101,12 +1179,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z5, Z5
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1127,11 +1205,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -1152,46 +1230,46 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm7x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1200,7 +1278,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1218,12 +1296,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1238,6 +1317,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1252,43 +1338,43 @@ loop:
 	VMOVUPS          Z5, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z6, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish7x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish7x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1297,7 +1383,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1315,12 +1401,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1335,7 +1422,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z7
 	VADDPS           Z7, Z0, Z0
 	VADDPS           Z7, Z1, Z1
@@ -1344,9 +1438,9 @@ loop:
 	VADDPS           Z7, Z4, Z4
 	VADDPS           Z7, Z5, Z5
 	VADDPS           Z7, Z6, Z6
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1363,12 +1457,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z6, Z6
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1392,11 +1486,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z7
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z7
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z7, Z0
@@ -1420,46 +1514,46 @@ maskDone:
 	VMAXPS       Z6, Z7, Z6
 	VMOVUPS      Z6, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm8x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1469,7 +1563,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1489,12 +1583,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1510,6 +1605,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1526,43 +1628,43 @@ loop:
 	VMOVUPS          Z6, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z7, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish8x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish8x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1572,7 +1674,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1592,12 +1694,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1613,7 +1716,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z8
 	VADDPS           Z8, Z0, Z0
 	VADDPS           Z8, Z1, Z1
@@ -1623,9 +1733,9 @@ loop:
 	VADDPS           Z8, Z5, Z5
 	VADDPS           Z8, Z6, Z6
 	VADDPS           Z8, Z7, Z7
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1644,12 +1754,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z7, Z7
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1676,11 +1786,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z8
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z8
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -1707,46 +1817,46 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm9x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1757,7 +1867,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1779,12 +1889,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1801,6 +1912,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -1819,43 +1937,43 @@ loop:
 	VMOVUPS          Z7, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z8, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish9x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish9x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -1866,7 +1984,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -1888,12 +2006,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1910,7 +2029,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z9
 	VADDPS           Z9, Z0, Z0
 	VADDPS           Z9, Z1, Z1
@@ -1921,9 +2047,9 @@ loop:
 	VADDPS           Z9, Z6, Z6
 	VADDPS           Z9, Z7, Z7
 	VADDPS           Z9, Z8, Z8
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1944,12 +2070,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z8, Z8
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1979,11 +2105,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z9
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z9
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z9, Z0
@@ -2013,48 +2139,48 @@ maskDone:
 	VMAXPS       Z8, Z9, Z8
 	VMOVUPS      Z8, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm10x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2066,7 +2192,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2090,12 +2216,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2114,6 +2241,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -2134,45 +2269,45 @@ loop:
 	VMOVUPS          Z8, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z9, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish10x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish10x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2184,7 +2319,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2208,12 +2343,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2232,7 +2368,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z10
 	VADDPS           Z10, Z0, Z0
 	VADDPS           Z10, Z1, Z1
@@ -2244,9 +2388,9 @@ loop:
 	VADDPS           Z10, Z7, Z7
 	VADDPS           Z10, Z8, Z8
 	VADDPS           Z10, Z9, Z9
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2269,12 +2413,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z9, Z9
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2307,11 +2451,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z10
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z10
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -2344,48 +2488,48 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm11x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2398,7 +2542,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2424,12 +2568,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2449,6 +2594,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -2471,45 +2624,45 @@ loop:
 	VMOVUPS          Z9, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z10, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish11x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish11x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2522,7 +2675,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2548,12 +2701,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2573,7 +2727,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z11
 	VADDPS           Z11, Z0, Z0
 	VADDPS           Z11, Z1, Z1
@@ -2586,9 +2748,9 @@ loop:
 	VADDPS           Z11, Z8, Z8
 	VADDPS           Z11, Z9, Z9
 	VADDPS           Z11, Z10, Z10
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2613,12 +2775,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z10, Z10
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2654,11 +2816,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z11
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z11
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z11, Z0
@@ -2694,48 +2856,48 @@ maskDone:
 	VMAXPS       Z10, Z11, Z10
 	VMOVUPS      Z10, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x1AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm12x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2749,7 +2911,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2777,12 +2939,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2803,6 +2966,14 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
 	ADDQ             R12, R13
@@ -2827,45 +2998,45 @@ loop:
 	VMOVUPS          Z10, (R13)
 	ADDQ             R12, R13
 	VMOVUPS          Z11, (R13)
-	MOVQ             aStep+80(FP), R13
+	MOVQ             aStep+96(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, a+8(FP)
-	MOVQ             bStep+88(FP), R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
 	SHLQ             $0x02, R13
-	ADDQ             R13, b+32(FP)
-	MOVQ             cStep+96(FP), R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
 	SHLQ             $0x02, R13
 	ADDQ             R13, DX
-	DECQ             count+72(FP)
+	DECQ             count+88(FP)
 	JNE              tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x1AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish12x1AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish12x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -2879,7 +3050,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -2907,12 +3078,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R15)
-	ADDQ             R13, R15
+	PREFETCHT1       (R14)
+	ADDQ             R13, R14
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2933,7 +3105,15 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             bias+136(FP), R13
+	MOVQ             aJump+40(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, AX
+	ADDQ             R13, BX
+	ADDQ             R13, SI
+	ADDQ             R13, DI
+	DECQ             R15
+	JNE              run
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z12
 	VADDPS           Z12, Z0, Z0
 	VADDPS           Z12, Z1, Z1
@@ -2947,9 +3127,9 @@ loop:
 	VADDPS           Z12, Z9, Z9
 	VADDPS           Z12, Z10, Z10
 	VADDPS           Z12, Z11, Z11
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2976,12 +3156,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z11, Z11
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3020,11 +3200,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z12
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z12
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -3063,58 +3243,59 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3124,58 +3305,64 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish1x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3185,25 +3372,30 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z2
 	VMOVUPS      64(R13), Z3
 	VADDPS       Z2, Z0, Z0
 	VADDPS       Z3, Z1, Z1
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
 	VADDPS       64(BX), Z1, Z1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3211,11 +3403,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -3223,48 +3415,48 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3274,12 +3466,13 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3292,51 +3485,56 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
 	ADDQ         R12, R13
 	VMOVUPS      Z2, (R13)
 	VMOVUPS      Z3, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish2x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3346,12 +3544,13 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3364,16 +3563,21 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z4
 	VMOVUPS      64(R13), Z5
 	VADDPS       Z4, Z0, Z0
 	VADDPS       Z5, Z1, Z1
 	VADDPS       Z4, Z2, Z2
 	VADDPS       Z5, Z3, Z3
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3382,12 +3586,12 @@ loop:
 	VADDPS       (BX), Z2, Z2
 	VADDPS       64(BX), Z3, Z3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3400,11 +3604,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -3417,42 +3621,42 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3460,7 +3664,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3473,12 +3677,13 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3494,6 +3699,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -3503,39 +3713,39 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z4, (R13)
 	VMOVUPS      Z5, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish3x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3543,7 +3753,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3556,12 +3766,13 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3577,7 +3788,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z6
 	VMOVUPS      64(R13), Z7
 	VADDPS       Z6, Z0, Z0
@@ -3586,9 +3802,9 @@ loop:
 	VADDPS       Z7, Z3, Z3
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z7, Z5, Z5
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3600,12 +3816,12 @@ loop:
 	VADDPS       (BX), Z4, Z4
 	VADDPS       64(BX), Z5, Z5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3623,11 +3839,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -3645,44 +3861,44 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3692,7 +3908,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3708,12 +3924,13 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3733,6 +3950,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -3745,41 +3968,41 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z6, (R13)
 	VMOVUPS      Z7, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish4x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3789,7 +4012,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3805,12 +4028,13 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3830,7 +4054,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z8
 	VMOVUPS      64(R13), Z9
 	VADDPS       Z8, Z0, Z0
@@ -3841,9 +4071,9 @@ loop:
 	VADDPS       Z9, Z5, Z5
 	VADDPS       Z8, Z6, Z6
 	VADDPS       Z9, Z7, Z7
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3858,12 +4088,12 @@ loop:
 	VADDPS       (BX), Z6, Z6
 	VADDPS       64(BX), Z7, Z7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3886,11 +4116,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z8
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z8
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -3913,44 +4143,44 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -3962,7 +4192,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -3981,12 +4211,13 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -4009,6 +4240,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -4024,41 +4261,41 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z8, (R13)
 	VMOVUPS      Z9, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish5x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4070,7 +4307,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4089,12 +4326,13 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -4117,7 +4355,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z10
 	VMOVUPS      64(R13), Z11
 	VADDPS       Z10, Z0, Z0
@@ -4130,9 +4374,9 @@ loop:
 	VADDPS       Z11, Z7, Z7
 	VADDPS       Z10, Z8, Z8
 	VADDPS       Z11, Z9, Z9
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4150,12 +4394,12 @@ loop:
 	VADDPS       (BX), Z8, Z8
 	VADDPS       64(BX), Z9, Z9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4183,11 +4427,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z10
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z10
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -4215,44 +4459,44 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4266,7 +4510,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4288,12 +4532,13 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4319,6 +4564,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -4337,41 +4588,41 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z10, (R13)
 	VMOVUPS      Z11, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish6x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4385,7 +4636,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4407,12 +4658,13 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4438,7 +4690,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z12
 	VMOVUPS      64(R13), Z13
 	VADDPS       Z12, Z0, Z0
@@ -4453,9 +4711,9 @@ loop:
 	VADDPS       Z13, Z9, Z9
 	VADDPS       Z12, Z10, Z10
 	VADDPS       Z13, Z11, Z11
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4476,12 +4734,12 @@ loop:
 	VADDPS       (BX), Z10, Z10
 	VADDPS       64(BX), Z11, Z11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4514,11 +4772,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z12
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z12
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -4551,46 +4809,46 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm7x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4606,7 +4864,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4631,12 +4889,13 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4666,6 +4925,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -4687,43 +4953,43 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z12, (R13)
 	VMOVUPS      Z13, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish7x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish7x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4739,7 +5005,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -4764,12 +5030,13 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4799,7 +5066,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z14
 	VMOVUPS      64(R13), Z15
 	VADDPS       Z14, Z0, Z0
@@ -4816,9 +5090,9 @@ loop:
 	VADDPS       Z15, Z11, Z11
 	VADDPS       Z14, Z12, Z12
 	VADDPS       Z15, Z13, Z13
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4842,12 +5116,12 @@ loop:
 	VADDPS       (BX), Z12, Z12
 	VADDPS       64(BX), Z13, Z13
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4885,11 +5159,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z14
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z14
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z14, Z0
@@ -4927,46 +5201,46 @@ maskDone:
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm8x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -4984,7 +5258,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5012,12 +5286,13 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -5050,6 +5325,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -5074,43 +5356,43 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z14, (R13)
 	VMOVUPS      Z15, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish8x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish8x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5128,7 +5410,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5156,12 +5438,13 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -5194,7 +5477,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z16
 	VMOVUPS      64(R13), Z17
 	VADDPS       Z16, Z0, Z0
@@ -5213,9 +5503,9 @@ loop:
 	VADDPS       Z17, Z13, Z13
 	VADDPS       Z16, Z14, Z14
 	VADDPS       Z17, Z15, Z15
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5242,12 +5532,12 @@ loop:
 	VADDPS       (BX), Z14, Z14
 	VADDPS       64(BX), Z15, Z15
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5290,11 +5580,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z16
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z16
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z16, Z0
@@ -5337,46 +5627,46 @@ maskDone:
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm9x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5396,7 +5686,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5427,12 +5717,13 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5468,6 +5759,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -5495,43 +5793,43 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z16, (R13)
 	VMOVUPS      Z17, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish9x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish9x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5551,7 +5849,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5582,12 +5880,13 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5623,7 +5922,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z18
 	VMOVUPS      64(R13), Z19
 	VADDPS       Z18, Z0, Z0
@@ -5644,9 +5950,9 @@ loop:
 	VADDPS       Z19, Z15, Z15
 	VADDPS       Z18, Z16, Z16
 	VADDPS       Z19, Z17, Z17
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5676,12 +5982,12 @@ loop:
 	VADDPS       (BX), Z16, Z16
 	VADDPS       64(BX), Z17, Z17
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5729,11 +6035,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z18
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z18
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z18, Z0
@@ -5781,48 +6087,48 @@ maskDone:
 	VMAXPS       Z17, Z18, Z17
 	VMOVUPS      Z17, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm10x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -5844,7 +6150,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -5878,12 +6184,13 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -5923,6 +6230,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -5953,45 +6268,45 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z18, (R13)
 	VMOVUPS      Z19, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish10x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish10x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6013,7 +6328,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6047,12 +6362,13 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -6092,7 +6408,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z20
 	VMOVUPS      64(R13), Z21
 	VADDPS       Z20, Z0, Z0
@@ -6115,9 +6439,9 @@ loop:
 	VADDPS       Z21, Z17, Z17
 	VADDPS       Z20, Z18, Z18
 	VADDPS       Z21, Z19, Z19
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6150,12 +6474,12 @@ loop:
 	VADDPS       (BX), Z18, Z18
 	VADDPS       64(BX), Z19, Z19
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6208,11 +6532,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z20
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z20
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z20, Z0
@@ -6265,48 +6589,48 @@ maskDone:
 	VMAXPS       Z19, Z20, Z19
 	VMOVUPS      Z19, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm11x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6330,7 +6654,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6367,12 +6691,13 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6415,6 +6740,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -6448,45 +6781,45 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z20, (R13)
 	VMOVUPS      Z21, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish11x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish11x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6510,7 +6843,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6547,12 +6880,13 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6595,7 +6929,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z22
 	VMOVUPS      64(R13), Z23
 	VADDPS       Z22, Z0, Z0
@@ -6620,9 +6962,9 @@ loop:
 	VADDPS       Z23, Z19, Z19
 	VADDPS       Z22, Z20, Z20
 	VADDPS       Z23, Z21, Z21
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6658,12 +7000,12 @@ loop:
 	VADDPS       (BX), Z20, Z20
 	VADDPS       64(BX), Z21, Z21
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6721,11 +7063,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z22
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z22
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z22, Z0
@@ -6783,48 +7125,48 @@ maskDone:
 	VMAXPS       Z21, Z22, Z21
 	VMOVUPS      Z21, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x2AVX512(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm12x2AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -6850,7 +7192,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -6890,12 +7232,13 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -6941,6 +7284,14 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
 	VMOVUPS      Z1, 64(R13)
@@ -6977,45 +7328,45 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Z22, (R13)
 	VMOVUPS      Z23, 64(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x2AVX512(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish12x2AVX512(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish12x2AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
@@ -7041,7 +7392,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7081,12 +7432,13 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -7132,7 +7484,15 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	ADDQ         R13, SI
+	ADDQ         R13, DI
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
 	VADDPS       Z24, Z0, Z0
@@ -7159,9 +7519,9 @@ loop:
 	VADDPS       Z25, Z21, Z21
 	VADDPS       Z24, Z22, Z22
 	VADDPS       Z25, Z23, Z23
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -7200,12 +7560,12 @@ loop:
 	VADDPS       (BX), Z22, Z22
 	VADDPS       64(BX), Z23, Z23
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -7268,11 +7628,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z23, K2, Z23
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z24
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z24
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z24, Z0
@@ -7335,56 +7695,57 @@ maskDone:
 	VMAXPS       Z23, Z24, Z23
 	VMOVUPS      Z23, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x1AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x1AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7392,55 +7753,61 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish1x1AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x1AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7448,22 +7815,27 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y1
 	VADDPS       Y1, Y0, Y0
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y1
@@ -7471,56 +7843,56 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y1, Y1
 	VANDPS       Y1, Y0, Y0
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y1
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y1
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x1AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x1AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7528,12 +7900,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7543,47 +7916,52 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y1, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish2x1AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x1AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7591,12 +7969,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7606,25 +7985,30 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y2
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y2, Y1, Y1
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
 	VADDPS       (BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -7637,11 +8021,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -7650,47 +8034,47 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x1AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x1AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7700,12 +8084,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -7717,50 +8102,55 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y1, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y2, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish3x1AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x1AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7770,12 +8160,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -7787,14 +8178,19 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y3
 	VADDPS       Y3, Y0, Y0
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y3, Y2, Y2
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7803,12 +8199,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y2, Y2
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y3
@@ -7826,11 +8222,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
 	VANDPS       Y3, Y2, Y2
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y3
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y3
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y3, Y0
@@ -7842,50 +8238,50 @@ maskDone:
 	VMAXPS       Y2, Y3, Y2
 	VMOVUPS      Y2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x1AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x1AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7897,12 +8293,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -7917,6 +8314,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
@@ -7925,47 +8328,47 @@ loop:
 	VMOVUPS      Y2, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y3, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish4x1AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x1AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -7977,12 +8380,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -7997,15 +8401,21 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y4
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y4, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y4, Y3, Y3
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8016,12 +8426,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -8044,11 +8454,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -8063,51 +8473,51 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x1AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x1AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8121,12 +8531,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -8143,6 +8554,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
@@ -8153,48 +8570,48 @@ loop:
 	VMOVUPS      Y3, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y4, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish5x1AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x1AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8208,12 +8625,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -8230,16 +8648,22 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y5
 	VADDPS       Y5, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y5, Y2, Y2
 	VADDPS       Y5, Y3, Y3
 	VADDPS       Y5, Y4, Y4
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8252,12 +8676,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y4, Y4
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y5
@@ -8285,11 +8709,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y5
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y5
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y5, Y0
@@ -8307,44 +8731,44 @@ maskDone:
 	VMAXPS       Y4, Y5, Y4
 	VMOVUPS      Y4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x1AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x1AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8352,7 +8776,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8368,12 +8792,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8392,6 +8817,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	ADDQ         R12, R13
@@ -8404,41 +8835,41 @@ loop:
 	VMOVUPS      Y4, (R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y5, (R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish6x1AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x1AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8446,7 +8877,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8462,12 +8893,13 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8486,7 +8918,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y6
 	VADDPS       Y6, Y0, Y0
 	VADDPS       Y6, Y1, Y1
@@ -8494,9 +8932,9 @@ loop:
 	VADDPS       Y6, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8511,12 +8949,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -8549,11 +8987,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -8574,58 +9012,59 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x2AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm1x2AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -8635,58 +9074,64 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish1x2AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish1x2AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -8696,25 +9141,30 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y2
 	VMOVUPS      32(R13), Y3
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y3, Y1, Y1
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	VADDPS       32(BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -8726,11 +9176,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -8738,48 +9188,48 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x2AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm2x2AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8789,12 +9239,13 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -8807,51 +9258,56 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
 	ADDQ         R12, R13
 	VMOVUPS      Y2, (R13)
 	VMOVUPS      Y3, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish2x2AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish2x2AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8861,12 +9317,13 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -8879,16 +9336,21 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y4
 	VMOVUPS      32(R13), Y5
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y3, Y3
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8897,12 +9359,12 @@ loop:
 	VADDPS       (BX), Y2, Y2
 	VADDPS       32(BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -8923,11 +9385,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -8940,42 +9402,42 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x2AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm3x2AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -8983,7 +9445,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -8996,12 +9458,13 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -9017,6 +9480,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -9026,39 +9494,39 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y4, (R13)
 	VMOVUPS      Y5, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish3x2AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish3x2AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   a+16(FP), AX
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9066,7 +9534,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9079,12 +9547,13 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -9100,7 +9569,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y6
 	VMOVUPS      32(R13), Y7
 	VADDPS       Y6, Y0, Y0
@@ -9109,9 +9583,9 @@ loop:
 	VADDPS       Y7, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y7, Y5, Y5
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9123,12 +9597,12 @@ loop:
 	VADDPS       (BX), Y4, Y4
 	VADDPS       32(BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -9158,11 +9632,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -9180,44 +9654,44 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x2AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm4x2AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9227,7 +9701,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9243,12 +9717,13 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -9268,6 +9743,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -9280,41 +9761,41 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y6, (R13)
 	VMOVUPS      Y7, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish4x2AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish4x2AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9324,7 +9805,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9340,12 +9821,13 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -9365,7 +9847,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y8
 	VMOVUPS      32(R13), Y9
 	VADDPS       Y8, Y0, Y0
@@ -9376,9 +9864,9 @@ loop:
 	VADDPS       Y9, Y5, Y5
 	VADDPS       Y8, Y6, Y6
 	VADDPS       Y9, Y7, Y7
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9393,12 +9881,12 @@ loop:
 	VADDPS       (BX), Y6, Y6
 	VADDPS       32(BX), Y7, Y7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y8
@@ -9437,11 +9925,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
 	VANDPS       Y8, Y7, Y7
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y8
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y8
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y8, Y0
@@ -9464,44 +9952,44 @@ maskDone:
 	VMAXPS       Y7, Y8, Y7
 	VMOVUPS      Y7, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x2AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm5x2AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9513,7 +10001,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9532,12 +10020,13 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -9560,6 +10049,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -9575,41 +10070,41 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y8, (R13)
 	VMOVUPS      Y9, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish5x2AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish5x2AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9621,7 +10116,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9640,12 +10135,13 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -9668,7 +10164,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y10
 	VMOVUPS      32(R13), Y11
 	VADDPS       Y10, Y0, Y0
@@ -9681,9 +10183,9 @@ loop:
 	VADDPS       Y11, Y7, Y7
 	VADDPS       Y10, Y8, Y8
 	VADDPS       Y11, Y9, Y9
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9701,12 +10203,12 @@ loop:
 	VADDPS       (BX), Y8, Y8
 	VADDPS       32(BX), Y9, Y9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y10
@@ -9754,11 +10256,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
 	VANDPS       Y10, Y9, Y9
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y10
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y10
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y10, Y0
@@ -9786,44 +10288,44 @@ maskDone:
 	VMAXPS       Y9, Y10, Y9
 	VMOVUPS      Y9, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x2AVX2(SB), $0-120
-	MOVQ aRow+16(FP), R8
+TEXT ·gemm6x2AVX2(SB), $0-136
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9837,7 +10339,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9859,12 +10361,13 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -9890,6 +10393,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
 	VMOVUPS      Y1, 32(R13)
@@ -9908,41 +10417,41 @@ loop:
 	ADDQ         R12, R13
 	VMOVUPS      Y10, (R13)
 	VMOVUPS      Y11, 32(R13)
-	MOVQ         aStep+80(FP), R13
+	MOVQ         aStep+96(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, a+8(FP)
-	MOVQ         bStep+88(FP), R13
+	ADDQ         R13, a+16(FP)
+	MOVQ         bStep+104(FP), R13
 	SHLQ         $0x02, R13
-	ADDQ         R13, b+32(FP)
-	MOVQ         cStep+96(FP), R13
+	ADDQ         R13, b+48(FP)
+	MOVQ         cStep+112(FP), R13
 	SHLQ         $0x02, R13
 	ADDQ         R13, DX
-	DECQ         count+72(FP)
+	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX2(k int, a *float32, aRow int, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish6x2AVX2(SB), $0-172
-	MOVQ aRow+16(FP), R8
+TEXT ·gemmFinish6x2AVX2(SB), $0-188
+	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
-	MOVQ aCol+24(FP), R9
+	MOVQ aCol+32(FP), R9
 	SHLQ $0x02, R9
-	MOVQ bRow+40(FP), R11
+	MOVQ bRow+56(FP), R11
 	SHLQ $0x02, R11
-	MOVQ cRow+56(FP), R12
+	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
-	MOVQ c+48(FP), DX
-	MOVQ ahead+104(FP), R15
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R14
 
 tile:
-	MOVQ   a+8(FP), AX
+	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
-	MOVQ   b+32(FP), R10
-	MOVQ   k+0(FP), CX
-	CMPQ   accumulate+64(FP), $0x00
+	MOVQ   b+48(FP), R10
+	MOVQ   runs+8(FP), R15
+	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
@@ -9956,7 +10465,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    start
+	JMP    run
 
 load:
 	MOVQ    DX, R13
@@ -9978,12 +10487,13 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
-start:
-	MOVQ aheadStep+112(FP), R13
+run:
+	MOVQ k+0(FP), CX
+	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R15)
-	ADDQ         R13, R15
+	PREFETCHT1   (R14)
+	ADDQ         R13, R14
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -10009,7 +10519,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         bias+136(FP), R13
+	MOVQ         aJump+40(FP), R13
+	SHLQ         $0x02, R13
+	ADDQ         R13, AX
+	ADDQ         R13, BX
+	DECQ         R15
+	JNE          run
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
 	VADDPS       Y12, Y0, Y0
@@ -10024,9 +10540,9 @@ loop:
 	VADDPS       Y13, Y9, Y9
 	VADDPS       Y12, Y10, Y10
 	VADDPS       Y13, Y11, Y11
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -10047,12 +10563,12 @@ loop:
 	VADDPS       (BX), Y10, Y10
 	VADDPS       32(BX), Y11, Y11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y12
@@ -10109,11 +10625,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y12
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y12
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y12, Y0
@@ -10146,19 +10662,19 @@ maskDone:
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
-	MOVQ aStep+80(FP), R13
+	MOVQ aStep+96(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, a+8(FP)
-	MOVQ bStep+88(FP), R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
 	SHLQ $0x02, R13
-	ADDQ R13, b+32(FP)
-	MOVQ cStep+96(FP), R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
 	SHLQ $0x02, R13
 	ADDQ R13, DX
-	DECQ count+72(FP)
+	DECQ count+88(FP)
 	JNE  tile
 	VZEROUPPER
 	RET

@@ -81,9 +81,10 @@ type assembly struct {
 	peak func(n int)
 }
 
-type gemmFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int, ahead *float32, aheadStep int)
+type gemmFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
+	ahead *float32, aheadStep int)
 
-type gemmFinishFunc func(k int, a *float32, aRow, aCol int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
+type gemmFinishFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
 	ahead *float32, aheadStep int, y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.

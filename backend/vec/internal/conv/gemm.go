@@ -8,11 +8,12 @@ type Matrix struct {
 	Rows, Cols int // distance between neighbours in a column, and in a row
 }
 
-// gemmTerms and gemmCols bound the part of b that is packed at once; gemmTasks asks for that many blocks of rows.
+// gemmTerms bounds the part of b that is packed at once; gemmTasks is how many blocks of rows are asked for, and of columns
+// if there are fewer of rows.
 const (
 	gemmTerms = 1024
-	gemmCols  = 512
-	gemmStrip = 128 // of them packed by one task
+	gemmCols  = 512 // of a block, at least
+	gemmStrip = 128 // packed by one task
 	gemmTasks = 8
 )
 
@@ -28,28 +29,36 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	}
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	cols := min(gemmCols, panelCols(set, n))
-	strips := sc.common(divUp(n, gemmCols) * min(k, gemmTerms) * cols)
+	strips := sc.common(panelCols(set, n) * min(k, gemmTerms))
 	rows := set.MaxRows()
-	height := min(6*rows, max(rows, roundUp(divUp(m, gemmTasks), rows)))
-	aRow, cRow := oddLines(min(k, gemmTerms)), oddLines(cols)
-	zeros := make([]float32, cols)
+	blocks := roundUp(divUp(m, 6*rows), gemmTasks)
+	height := max(rows, divUp(m, blocks))
+	blocks = divUp(m, height)
+	cols := n
+	if blocks < gemmTasks {
+		cols = min(n, gemmCols)
+	}
+	parts := divUp(n, cols)
+	aRow, cRow := oddLines(min(k, gemmTerms)), oddLines(panelCols(set, cols))
+	zeros := make([]float32, panelCols(set, cols))
+	room := height * cRow
 	direct := n%set.Lanes() == 0 // the products need no room beside c
+	if direct {
+		room = 0
+	}
 	for first := 0; first < k; first += gemmTerms {
 		terms := min(gemmTerms, k-first)
 		par.Run(divUp(n, gemmStrip), func(strip, _ int) {
 			col := strip * gemmStrip
-			block, within := col/gemmCols, col%gemmCols
-			fillPanels(set, strips[block*min(k, gemmTerms)*cols+within*terms:], terms, min(gemmStrip, n-col), func(i int) ([]float32, int) {
+			fillPanels(set, strips[col*terms:], terms, min(gemmStrip, n-col), func(i int) ([]float32, int) {
 				return b.Data[(first+i)*b.Rows+col*b.Cols:], b.Cols
 			})
 		})
-		par.Run(divUp(m, height)*divUp(n, gemmCols), func(task, worker int) {
-			strip, row := task%divUp(n, gemmCols), task/divUp(n, gemmCols)*height
-			col, count := strip*gemmCols, min(height, m-row)
-			width := min(gemmCols, n-col)
-			buf := sc.worker(worker, height*(aRow+cRow)+2*line)
-			left, products := cut(&buf, height*aRow), cut(&buf, height*cRow)
+		par.Run(blocks*parts, func(task, worker int) {
+			row, col := task/parts*height, task%parts*cols
+			count, width := min(height, m-row), min(cols, n-col)
+			buf := sc.worker(worker, height*aRow+room+2*line)
+			left, products := cut(&buf, height*aRow), cut(&buf, room)
 			// Rows that are a power of two apart would compete for the same lines of the cache.
 			for i := range count {
 				from, to := a.Data[(row+i)*a.Rows+first*a.Cols:], left[i*aRow:][:terms]
@@ -61,7 +70,7 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 					to[j] = from[j*a.Cols]
 				}
 			}
-			right := right{strips[strip*min(k, gemmTerms)*cols:], terms, 0}
+			right := right{strips[col*terms:], terms, 0}
 			out := c[row*n+col:]
 			if direct {
 				multiply(set, count, width, terms, left, aRow, 1, right, out, n, first > 0)

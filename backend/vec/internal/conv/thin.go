@@ -1,11 +1,12 @@
 package conv
 
+import "github.com/adaad-go/adaad/internal/kern"
+
 // thin is a convolution of few input channels, such as a network's first: vectors hold output channels, and there is so
 // little work for each input that gathering it tap by tap would dominate.
 //
-// Forward, every input row is copied once between zeros. The terms of one kernel row are then contiguous, those of the
-// next output a step further on, and each kernel row is one product that adds to the last. The gradient by kernel reads
-// the same rows. The gradient by input multiplies first, p[oy,ox,tap,i] = Σ_o dy[oy,ox,o]·w[o,i,tap], for a product whose
+// Forward, every input row is copied once between zeros. The terms of one kernel row are then a contiguous run, and those of
+// the next output a step further on. The gradient by kernel reads the same rows. The gradient by input multiplies first, p[oy,ox,tap,i] = Σ_o dy[oy,ox,o]·w[o,i,tap], for a product whose
 // columns are taps and channels wastes few lanes where one with only the channels would waste most; it then adds up the
 // taps of every input.
 type thin struct {
@@ -82,16 +83,24 @@ func (t *thin) forward(par Parallel, x, w []float32, finish finisher) {
 	terms := s.KW * s.Cin
 	par.Run(t.blocks(g.gh, t.rows), func(task, worker int) {
 		n, first, rows := t.block(task, g.gh, t.rows)
-		buf := sc.worker(worker, t.span(t.rows)*t.row+t.rows*g.gw*g.cRow+2*line)
-		in, c := cut(&buf, t.span(t.rows)*t.row), cut(&buf, t.rows*g.gw*g.cRow)
+		buf := sc.worker(worker, t.span(t.rows)*t.row+g.gw*g.cRow+2*line)
+		in, c := cut(&buf, t.span(t.rows)*t.row), cut(&buf, g.gw*g.cRow)
 		t.copyRows(in, x, n, first, rows)
 		for r := range rows {
-			for kh := range s.KH {
-				multiply(g.set, g.gw, g.co, terms, in[(r*s.StrideH+kh*s.DilH)*t.row:], s.StrideW*s.Cin, 1,
-					right{w, s.KH * terms, kh * terms}, c[r*g.gw*g.cRow:], g.cRow, kh > 0)
+			at := (n*g.gh + first + r) * g.gw * g.outC
+			forTiles(g.set, g.gw, g.co, terms, in[r*s.StrideH*t.row:], s.StrideW*s.Cin, 1, right{w, s.KH * terms, 0}, c, g.cRow, false,
+				func(tiles kern.Tiles, a, strip, c []float32, row, col int) {
+					tiles.Runs, tiles.ARun = s.KH, s.DilH*t.row
+					if g.whole {
+						g.set.GemmFinish(tiles, a, strip, c, finish.at(at+row*g.outC+col, col, g.outC))
+					} else {
+						g.set.Gemm(tiles, a, strip, c)
+					}
+				})
+			if !g.whole {
+				finish.rows(at, g.outC, c, g.cRow, 0, g.gw, g.co)
 			}
 		}
-		finish.rows((n*g.gh+first)*g.gw*g.outC, g.outC, c, g.cRow, 0, rows*g.gw, g.co)
 	})
 }
 
