@@ -97,8 +97,7 @@ func (w *winograd) tile(i int) tile {
 	return tile{i / w.tilesW / w.tilesH, i / w.tilesW % w.tilesH, i % w.tilesW}
 }
 
-// runs calls f for the tiles from first on, count of them, by neighbours in one row: t is the leftmost of n, and the i-th of
-// all.
+// runs calls f for count tiles from first on, all those in one row at once: n of them, the leftmost being t, number i of all.
 func (w *winograd) runs(first, count int, f func(t tile, i, n int)) {
 	t := w.tile(first)
 	for i := 0; i < count; {
@@ -178,7 +177,8 @@ func (w *winograd) rows(x []float32, first, count, h, size, above, below int) []
 	return x[row(w.tile(first), above)*size : row(w.tile(first+count-1), below)*size]
 }
 
-// ahead is what is fetched while the products of n planes from p on are computed: a part of one or of the other, in turn.
+// ahead is what is fetched while the products of n planes from p on are computed, for the transforms would wait for memory: a
+// part of one or of the other, in turn.
 func ahead(p, n int, one, other []float32) []float32 {
 	if p/n%2 == 1 {
 		one = other
@@ -350,7 +350,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	co := roundUp(divUp(w.cout, divUp(w.cout, gradChannels)), lanes)
 	partsIn, partsOut := divUp(w.cin, ci), divUp(w.cout, co)
 	tiles, group := gradTiles, 1
-	if narrow(ci, co) {
+	if narrow(ci, co) { // whose sums leave room for more
 		tiles, group = 2*gradTiles, narrowPlanes
 	}
 	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/tiles))
