@@ -3,9 +3,14 @@ package attack
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"iter"
 	"math/rand/v2"
+	"runtime"
 	"slices"
+	"sync"
+	"sync/atomic"
 
 	"github.com/adaad-go/adaad/internal/rng"
 )
@@ -19,10 +24,8 @@ type Image struct {
 	Seed  uint64
 	Spent Cost // what was asked of the classifier about it, surrogates not counted
 
-	position   int
 	classifier Classifier
-	ask        chan<- event
-	answer     chan answer
+	errand     *errand
 }
 
 // Cost is a number of passes through the classifier: the gradients of one image each, and the forward passes alone.
@@ -73,9 +76,15 @@ func (im *Image) Gradient(pixels []float32, goal Goal) (logits, gradient []float
 
 func (im *Image) wait(q question) answer {
 	q.image = im
-	im.ask <- event{question: &q}
-	return <-im.answer
+	e := im.errand
+	if e.yield(q) {
+		return e.answer
+	}
+	return answer{err: errSentHome}
 }
+
+// errSentHome is what an image hears that asks after everything has ended. Run returns the reason.
+var errSentHome = errors.New("the attack was given up")
 
 // question is what an image waits for. Its pixels stay as they are until the answer.
 type question struct {
@@ -99,14 +108,20 @@ type answer struct {
 	err              error
 }
 
-// event is what an image's goroutine says: a question or, without one, that it is done.
-type event struct {
-	question *question
+// errand is an image on its way through what is to be done with it: a coroutine that stops at every question.
+type errand struct {
+	image    *Image
 	position int
-	err      error
+	yield    func(question) bool
+	resume   func() (question, bool)
+	end      func()
+	question question // that it waits at, unless it is done
+	done     bool
+	answer   answer
+	err      error // of the work
 }
 
-// Crowd attacks many images at once. Every image has a goroutine, in which an attack is plain sequential code; what they
+// Crowd attacks many images at once. Every image has a coroutine, in which an attack is plain sequential code; what they
 // ask is collected and answered in batches. An image that is done makes room for the next, so batches stay full until
 // the last images. Which images share a batch depends on what they ask, never on timing, so that even a backend that
 // rounds an image otherwise in other company gives the same bits twice.
@@ -115,8 +130,8 @@ type Crowd struct {
 	Batch      int    // most images answered in one call
 	Seed       uint64 // of the images' random draws
 
-	// Next is the i-th image: pixels, label and key. Work does with it what is to be done, in its own goroutine. Done
-	// hears that it returned, in the goroutine of Run; an error from either ends everything.
+	// Next is the i-th image: pixels, label and key. Work does with it what is to be done, beside that of other images.
+	// Done hears that it returned, in the goroutine of Run; an error from either ends everything.
 	Next func(i int) (pixels []float32, label, key int)
 	Work func(i int, im *Image) error
 	Done func(i int, im *Image) error
@@ -130,100 +145,132 @@ const InFlight = 2
 
 // Run attacks images 0 to n - 1. It fails with the first error and, once the context is done, with the context's.
 func (c *Crowd) Run(ctx context.Context, n int) error {
-	events := make(chan event)
-	images := map[int]*Image{}
+	waiting := map[kind][]*errand{}
 	var kinds []kind // in order of appearance
-	waiting := map[kind][]*question{}
-	next := 0
-	var failed error
+	var room []float32
+	next, underWay := 0, 0
+	defer func() { // after a failure some still wait
+		for _, k := range kinds {
+			for _, e := range waiting[k] {
+				e.end()
+			}
+		}
+	}()
 	for {
-		busy := 0
-		for ; failed == nil && next < n && len(images) < InFlight*c.Batch; next++ {
-			i := next
-			x, label, key := c.Next(i)
-			im := &Image{X: x, Label: label, Key: key, Seed: c.Seed, position: i, classifier: c.Classifier, ask: events, answer: make(chan answer, 1)}
-			images[i] = im
-			busy++
-			go func() { events <- event{position: i, err: c.Work(i, im)} }()
+		var moving []*errand // whose turn it is to go on
+		for ; next < n && underWay < InFlight*c.Batch; next++ {
+			moving = append(moving, c.send(next))
+			underWay++
 		}
-		if busy == 0 { // everybody waits: answer a batch, or send all home
-			if len(images) == 0 {
-				return failed
+		if len(moving) == 0 { // everybody waits
+			if underWay == 0 {
+				return nil
 			}
-			var batch []*question
-			if failed == nil {
-				failed = ctx.Err()
+			if err := ctx.Err(); err != nil {
+				return err
 			}
-			if failed == nil {
-				batch = c.pick(kinds, waiting)
-				failed = c.call(ctx, batch)
+			k := c.pick(kinds, waiting, next < n)
+			moving = waiting[k][:min(len(waiting[k]), c.Batch)]
+			var err error
+			if room, err = c.call(ctx, k, moving, room); err != nil {
+				return err
 			}
-			if failed != nil {
-				for _, k := range kinds {
-					batch = append(batch, waiting[k]...)
-					waiting[k] = nil
+			waiting[k] = slices.Clone(waiting[k][len(moving):])
+		}
+		together(len(moving), func(i int) { moving[i].step() })
+		slices.SortFunc(moving, func(a, b *errand) int { return cmp.Compare(a.position, b.position) })
+		var failed error
+		for _, e := range moving {
+			if !e.done {
+				k := e.question.kind()
+				if _, known := waiting[k]; !known {
+					kinds = append(kinds, k)
 				}
-				for _, q := range batch {
-					q.image.answer <- answer{err: failed}
-				}
+				waiting[k] = append(waiting[k], e)
+				continue
 			}
-			busy = len(batch)
-		}
-		var finished []event
-		var asked []*question
-		for ; busy > 0; busy-- {
-			if e := <-events; e.question != nil {
-				asked = append(asked, e.question)
-			} else {
-				finished = append(finished, e)
-			}
-		}
-		slices.SortFunc(finished, func(a, b event) int { return cmp.Compare(a.position, b.position) })
-		for _, e := range finished {
-			err := e.err
-			if err == nil && failed == nil {
-				err = c.Done(e.position, images[e.position])
+			underWay--
+			if failed == nil {
+				failed = e.err
 			}
 			if failed == nil {
-				failed = err
+				failed = c.Done(e.position, e.image)
 			}
-			delete(images, e.position)
 		}
-		slices.SortFunc(asked, func(a, b *question) int { return cmp.Compare(a.image.position, b.image.position) })
-		for _, q := range asked {
-			k := q.kind()
-			if _, known := waiting[k]; !known {
-				kinds = append(kinds, k)
-			}
-			waiting[k] = append(waiting[k], q)
+		if failed != nil {
+			return failed
 		}
 	}
 }
 
-// pick takes the questions to answer next from those that wait: the first batch that is full, else the fullest.
-func (c *Crowd) pick(kinds []kind, waiting map[kind][]*question) []*question {
+// send prepares the errand of an image, which begins with its first step.
+func (c *Crowd) send(i int) *errand {
+	x, label, key := c.Next(i)
+	e := &errand{position: i}
+	e.image = &Image{X: x, Label: label, Key: key, Seed: c.Seed, classifier: c.Classifier, errand: e}
+	e.resume, e.end = iter.Pull(func(yield func(question) bool) {
+		e.yield = yield
+		e.err = c.Work(i, e.image)
+	})
+	return e
+}
+
+// step takes an errand to its next question, or to its end.
+func (e *errand) step() {
+	var more bool
+	e.question, more = e.resume()
+	e.done = !more
+}
+
+// together calls f(0) to f(n-1), on all processors.
+func together(n int, f func(i int)) {
+	var next atomic.Int64
+	work := func() {
+		for i := int(next.Add(1)) - 1; i < n; i = int(next.Add(1)) - 1 {
+			f(i)
+		}
+	}
+	var others sync.WaitGroup
+	for range min(n, runtime.GOMAXPROCS(0)) - 1 {
+		others.Go(work)
+	}
+	runtime.Gosched() // to the queue that threads look at which wait for the classifier's next call
+	work()
+	others.Wait()
+}
+
+// pick is the kind of questions to answer next. While there are images to come it is the first that has a full batch, else
+// that with the most: those that fall make room for others, who catch up in full batches. Then it is the kind that the image
+// asks that has asked least so far: so those behind come up with the others, and the last batches are as large as can be.
+func (c *Crowd) pick(kinds []kind, waiting map[kind][]*errand, more bool) kind {
 	var best kind
+	behind := -1
 	for _, k := range kinds {
-		if len(waiting[k]) > len(waiting[best]) && len(waiting[best]) < c.Batch {
-			best = k
+		if more {
+			if len(waiting[k]) > len(waiting[best]) && len(waiting[best]) < c.Batch {
+				best = k
+			}
+			continue
+		}
+		for _, e := range waiting[k] {
+			if asked := e.image.Spent.Gradients + e.image.Spent.Forwards; behind < 0 || asked < behind {
+				best, behind = k, asked
+			}
 		}
 	}
-	n := min(len(waiting[best]), c.Batch)
-	batch := waiting[best][:n]
-	waiting[best] = slices.Clone(waiting[best][n:])
-	return batch
+	return best
 }
 
-// call asks the classifier and hands out its answers, all of them or, with an error, none.
-func (c *Crowd) call(ctx context.Context, batch []*question) error {
-	k := batch[0].kind()
-	size := len(batch[0].pixels)
-	pixels := make([]float32, 0, 2*len(batch)*size) // room to pad
+// call asks the classifier and hands out its answers, all of them or, with an error, none. room is memory for the images,
+// which it returns, grown if need be.
+func (c *Crowd) call(ctx context.Context, k kind, batch []*errand, room []float32) ([]float32, error) {
+	pixels := room[:0]
 	goals := make([]Goal, len(batch))
-	for i, q := range batch {
-		pixels = append(pixels, q.pixels...)
-		goals[i] = q.goal
+	for i, e := range batch {
+		pixels = append(pixels, e.question.pixels...)
+		goals[i] = e.question.goal
 	}
+	size := len(pixels) / len(batch)
 	var logits, gradient []float32
 	var err error
 	if k.gradient {
@@ -232,21 +279,20 @@ func (c *Crowd) call(ctx context.Context, batch []*question) error {
 		logits, err = k.classifier.Logits(ctx, pixels)
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	classes := k.classifier.Classes()
 	if len(logits) != len(batch)*classes {
-		return fmt.Errorf("the classifier answered %d images with %d logits, expected %d of each", len(batch), len(logits), classes)
+		return nil, fmt.Errorf("the classifier answered %d images with %d logits, expected %d of each", len(batch), len(logits), classes)
 	}
 	if k.gradient && len(gradient) != len(batch)*size {
-		return fmt.Errorf("the classifier's gradient of %d images has %d values, expected %d of each", len(batch), len(gradient), size)
+		return nil, fmt.Errorf("the classifier's gradient of %d images has %d values, expected %d of each", len(batch), len(gradient), size)
 	}
-	for i, q := range batch {
-		a := answer{logits: logits[i*classes : (i+1)*classes : (i+1)*classes]}
+	for i, e := range batch {
+		e.answer = answer{logits: logits[i*classes : (i+1)*classes : (i+1)*classes]}
 		if k.gradient {
-			a.gradient = gradient[i*size : (i+1)*size : (i+1)*size]
+			e.answer.gradient = gradient[i*size : (i+1)*size : (i+1)*size]
 		}
-		q.image.answer <- a
 	}
 	if c.Called != nil && k.classifier == c.Classifier {
 		if k.gradient {
@@ -255,5 +301,5 @@ func (c *Crowd) call(ctx context.Context, batch []*question) error {
 			c.Called(Cost{Forwards: len(batch)})
 		}
 	}
-	return nil
+	return pixels, nil
 }

@@ -119,7 +119,7 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 		rows.add(at, r)
 	}
 	left := rows.missing()
-	p := &pace{started: time.Now(), full: h.cost().Work(), images: len(left), flight: attack.InFlight * h.batch}
+	p := &pace{last: time.Now(), full: h.cost().Work(), images: len(left), flight: attack.InFlight * h.batch}
 	outside := outsiders{}
 	if !rows.enough {
 		err = h.run(ctx, left, func(at int, r record) error {
@@ -133,7 +133,7 @@ func Run(ctx context.Context, backend compute.Backend, e Evaluation) (*Result, e
 			}
 			return nil
 		}, func(c attack.Cost) {
-			if p.called(c); e.Progress != nil {
+			if p.called(c, time.Now()); e.Progress != nil {
 				e.Progress(Progress{rows.count, e.Set.Len(), time.Since(started), p.remaining()})
 			}
 		})

@@ -16,6 +16,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/backend/vec"
@@ -829,6 +830,40 @@ func TestScorer(t *testing.T) {
 	}
 	if _, err := NewScorer(backend, linear{classes: 3}, set, search, 8, 1); err == nil {
 		t.Error("a network of three classes was taken for a set of two")
+	}
+}
+
+// The time that is left follows the last calls: one that took long because a graph was compiled, or because the machine stood
+// still, hardly matters.
+func TestThePaceForgetsWhatTookLong(t *testing.T) {
+	now := time.Now()
+	p := &pace{last: now, full: 1000, images: 100, flight: 10}
+	call := func(took time.Duration, work int) {
+		now = now.Add(took)
+		p.called(attack.Cost{Forwards: work}, now)
+	}
+	call(time.Minute, 10)
+	if left := p.remaining(); left != 0 {
+		t.Errorf("after one call %v are left, want nothing said", left)
+	}
+	for range recentCalls {
+		call(10*time.Millisecond, 10)
+		if left, want := p.remaining(), time.Duration(100*1000-p.work)*time.Millisecond; left != 0 && left != want {
+			t.Fatalf("%v are left, want %v", left, want)
+		}
+	}
+	call(time.Hour, 10)
+	for range 10 * recentCalls {
+		call(20*time.Millisecond, 10)
+	}
+	if left, want := p.remaining(), time.Duration(100*1000-p.work)*2*time.Millisecond; left != want {
+		t.Errorf("%v are left at half the pace, want %v", left, want)
+	}
+	for range 100 {
+		p.finished(attack.Cost{})
+	}
+	if left := p.remaining(); left != 0 {
+		t.Errorf("%v are left when all is done", left)
 	}
 }
 

@@ -110,7 +110,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			p.bias = other.v
 			return true
 		}
-		if p.residual == nil && other.form() == fullForm {
+		if p.residual == nil && other.form() == fullForm && !(p.sparse() && c.comes(other.v, n)) {
 			p.residual = other.v
 			return true
 		}
@@ -137,6 +137,17 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 		return true
 	}
 	return false
+}
+
+// sparse reports whether most of the result is zero: the gradient of a stride that skips inputs. It had better be added to
+// another convolution's result than that to it.
+func (p *convPlan) sparse() bool {
+	return p.direction == gradInput && (p.shape.KH < p.shape.StrideH || p.shape.KW < p.shape.StrideW)
+}
+
+// comes reports whether v is the result of a convolution behind n that nothing else reads.
+func (c *compiler) comes(v *value, n *node) bool {
+	return v.node != nil && v.node.op == compute.OpTypeConvGeneral && c.position[v.node] > c.position[n] && c.onlyReader(v) != nil
 }
 
 // spatial is one spatial axis of a convolution.

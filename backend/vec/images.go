@@ -98,7 +98,9 @@ func (p *program) byImages() {
 			continue
 		}
 		if !g.takes(in, n) {
+			rest := g.part(in, n, last)
 			g.close(p, images, last)
+			g = rest
 		}
 		g.add(in, n)
 	}
@@ -134,25 +136,70 @@ func (in *instruction) suits(images int) int {
 
 // group is a run of instructions as it grows.
 type group struct {
-	list        []*instruction
-	least, most int // images at once that suit them
-	makes       map[*tensor]bool
+	list  []*instruction
+	suit  []int // how many images at once suit each
+	makes map[*tensor]bool
 }
 
+// least is the fewest images at once that suit one of the instructions.
+func (g *group) least() int { return slices.Min(g.suit) }
+
+// takes reports whether one more instruction goes with the group: what reads weights does so for every few images anew, so
+// they may not be far fewer than suit it.
 func (g *group) takes(in *instruction, n int) bool {
-	return len(g.list) == 0 || max(g.most, n) <= imageSpread*min(g.least, n) &&
-		!slices.ContainsFunc(in.whole, func(t *tensor) bool { return g.makes[t] })
+	if len(g.list) == 0 {
+		return true
+	}
+	most, least := 0, min(g.least(), n)
+	if len(in.whole) > 0 {
+		most = n
+	}
+	for i, x := range g.list {
+		if len(x.whole) > 0 {
+			most = max(most, g.suit[i])
+		}
+	}
+	return most <= imageSpread*least && !slices.ContainsFunc(in.whole, func(t *tensor) bool { return g.makes[t] })
 }
 
 func (g *group) add(in *instruction, n int) {
-	if len(g.list) == 0 {
-		*g = group{least: n, most: n, makes: map[*tensor]bool{}}
+	if g.makes == nil {
+		g.makes = map[*tensor]bool{}
 	}
-	g.list = append(g.list, in)
-	g.least, g.most = min(g.least, n), max(g.most, n)
+	g.list, g.suit = append(g.list, in), append(g.suit, n)
 	for _, t := range in.out {
 		g.makes[t] = true
 	}
+}
+
+// part takes the last instructions out of a group that does not take the next one, and returns those as a group that does:
+// as many as leave the least in memory that is written before and read after.
+func (g *group) part(next *instruction, n int, last map[*tensor]*instruction) (rest group) {
+	alive := func(count int) (bytes int) {
+		for _, in := range g.list[:count] {
+			for _, t := range in.out {
+				if !slices.Contains(g.list[:count], last[t]) {
+					bytes += t.bytes
+				}
+			}
+		}
+		return bytes
+	}
+	at, fewest := len(g.list), alive(len(g.list))
+	for k := len(g.list) - 1; k > 0; k-- {
+		var behind group
+		for i := k; i < len(g.list); i++ {
+			behind.add(g.list[i], g.suit[i])
+		}
+		if !behind.takes(next, n) {
+			break
+		}
+		if bytes := alive(k); bytes < fewest {
+			at, fewest, rest = k, bytes, behind
+		}
+	}
+	g.list, g.suit = g.list[:at], g.suit[:at]
+	return rest
 }
 
 // evenly is how many images to take at once, most or fewer, so that no worker waits long for the last of the others.
@@ -169,8 +216,12 @@ func evenly(images, most, workers int) int {
 
 // close adds the group to the program, as one instruction if that is worth while.
 func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
-	list, count := g.list, evenly(images, g.least, p.backend.pool.workers)
-	g.list = nil
+	list, makes := g.list, g.makes
+	if len(list) == 0 {
+		return
+	}
+	count := evenly(images, g.least(), p.backend.pool.workers)
+	*g = group{}
 	if len(list) < 2 || images/count < p.backend.pool.workers {
 		p.instructions = append(p.instructions, list...)
 		return
@@ -206,7 +257,7 @@ func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
 		for _, t := range x.in {
 			switch {
 			case !t.local:
-				if !g.makes[t] && !slices.Contains(in.in, t) {
+				if !makes[t] && !slices.Contains(in.in, t) {
 					in.in = append(in.in, t)
 				}
 			case last[t] == x && !slices.Contains(x.in[:slices.Index(x.in, t)], t):

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -151,6 +152,15 @@ func TestEvaluateInOtherWays(t *testing.T) {
 	}
 	if err != nil || json.Unmarshal([]byte(out), &comparison) != nil || len(comparison.Models) != 2 || len(comparison.Differ) != 0 {
 		t.Errorf("two equal records compare as %s (%v)", out, err)
+	}
+	others := regexp.MustCompile(`"images_sha256":"\w+`).ReplaceAll(a, []byte(`"images_sha256":"0`))
+	if err := os.WriteFile(records[1], others, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	_, err = adaad(t, t.Context(), "compare", records[0], records[1])
+	want := "cannot stand in one table: their 12 images of shapes are not the same ones, expected the same indices, labels and pixels"
+	if ExitCode(err) != ExitUsage || !strings.HasSuffix(err.Error(), want) {
+		t.Errorf("records of different images compare with %v", err)
 	}
 	out, err = adaad(t, t.Context(), "evaluate", "--model", model, "--attacks", "fgsm", "--until", "12%")
 	if err != nil || strings.Contains(out, " 1000 images") || !strings.Contains(out, "fgsm") {

@@ -196,8 +196,7 @@ func sameConditions(a, b *eval.Result) error {
 	}
 	for _, c := range []struct{ what, a, b string }{
 		{"data", a.Header.Data, b.Header.Data},
-		{"images", fmt.Sprint(a.Header.Images), fmt.Sprint(b.Header.Images)},
-		{"pixels", a.Header.Pixels, b.Header.Pixels},
+		{"number of images", fmt.Sprint(a.Header.Images), fmt.Sprint(b.Header.Images)},
 		{"norm", a.Header.Norm, b.Header.Norm},
 		{"eps", fmt.Sprint(a.Header.Epsilon), fmt.Sprint(b.Header.Epsilon)},
 		{"attacks", attacks(a.Header), attacks(b.Header)},
@@ -205,6 +204,9 @@ func sameConditions(a, b *eval.Result) error {
 		if c.a != c.b {
 			return fmt.Errorf("%s is %s for one and %s for the other", c.what, c.a, c.b)
 		}
+	}
+	if a.Header.Pixels != b.Header.Pixels {
+		return fmt.Errorf("their %d images of %s are not the same ones, expected the same indices, labels and pixels", a.Header.Images, a.Header.Data)
 	}
 	return nil
 }

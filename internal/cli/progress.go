@@ -29,7 +29,7 @@ func (g *globals) attackProgress() (progress func(eval.Progress), end func()) {
 	if bar := g.bar("attacking", -1, progressbar.OptionShowCount(), progressbar.OptionSetPredictTime(false)); bar != nil {
 		return func(p eval.Progress) {
 			bar.ChangeMax(p.Total)
-			bar.Describe("attacking, " + report.Duration(p.Remaining) + " left")
+			bar.Describe("attacking" + left(p))
 			drawn(bar.Set(p.Done))
 		}, func() { drawn(bar.Finish()) }
 	}
@@ -40,9 +40,17 @@ func (g *globals) attackProgress() (progress func(eval.Progress), end func()) {
 	return func(p eval.Progress) {
 		if p.Elapsed >= next {
 			next = p.Elapsed + 10*time.Second
-			fmt.Fprintf(w, "attacking: %d of %d images, %s left\n", p.Done, p.Total, report.Duration(p.Remaining))
+			fmt.Fprintf(w, "attacking: %d of %d images%s\n", p.Done, p.Total, left(p))
 		}
 	}, func() {}
+}
+
+// left says how long an evaluation still takes, once that is known.
+func left(p eval.Progress) string {
+	if p.Remaining == 0 {
+		return ""
+	}
+	return ", " + report.Duration(p.Remaining) + " left"
 }
 
 // drawn drops the error of a progress bar: one that cannot be drawn stops nothing.

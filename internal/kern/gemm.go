@@ -27,6 +27,9 @@ func (t Tiles) ahead(operand []float32) (from *float32, step int) {
 
 func (t Tiles) runs() int { return max(1, t.Runs) }
 
+// jump is how many bytes lie between where one run of a ends and the next starts.
+func (t Tiles) jump() int { return 4 * (t.ARun - t.K*t.ACol) }
+
 // need panics unless the operands reach as far as they are read.
 func (t Tiles) need(a, b []float32, cols int) {
 	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.runs()-1)*t.ARun+(t.K-1)*t.ACol+1)
@@ -56,8 +59,8 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 		accumulate = 1
 	}
 	ahead, aheadStep := t.ahead(a)
-	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.ARun-t.K*t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
-		ahead, aheadStep)
+	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
+		t.BStep, t.CStep, ahead, aheadStep)
 }
 
 // Finishing is what becomes of products: with i = t·Rows + r,
@@ -109,8 +112,8 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 		accumulate = 1
 	}
 	ahead, aheadStep := t.ahead(a)
-	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.ARun-t.K*t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
-		ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
+	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
+		t.BStep, t.CStep, ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
 }
 
 func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {

@@ -8,8 +8,8 @@ package kern
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -18,8 +18,8 @@ func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -28,8 +28,8 @@ func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -38,8 +38,8 @@ func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -48,8 +48,8 @@ func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -58,8 +58,8 @@ func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -68,8 +68,8 @@ func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -78,8 +78,8 @@ func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -88,8 +88,8 @@ func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -98,8 +98,8 @@ func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -108,8 +108,8 @@ func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -118,8 +118,8 @@ func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -128,8 +128,8 @@ func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -138,8 +138,8 @@ func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -148,8 +148,8 @@ func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -158,8 +158,8 @@ func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -168,8 +168,8 @@ func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -178,8 +178,8 @@ func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -188,8 +188,8 @@ func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -198,8 +198,8 @@ func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -208,8 +208,8 @@ func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -218,8 +218,8 @@ func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -228,8 +228,8 @@ func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -238,8 +238,8 @@ func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -248,8 +248,8 @@ func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -258,8 +258,8 @@ func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -268,8 +268,8 @@ func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -278,8 +278,8 @@ func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -288,8 +288,8 @@ func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -298,8 +298,8 @@ func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -308,8 +308,8 @@ func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -318,8 +318,8 @@ func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -328,8 +328,8 @@ func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -338,8 +338,8 @@ func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -348,8 +348,8 @@ func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -358,8 +358,8 @@ func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -368,8 +368,8 @@ func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -378,8 +378,8 @@ func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -388,8 +388,8 @@ func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -398,8 +398,8 @@ func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -408,8 +408,8 @@ func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -418,8 +418,8 @@ func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -428,8 +428,8 @@ func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump 
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -438,8 +438,8 @@ func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -448,8 +448,8 @@ func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -458,8 +458,8 @@ func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -468,8 +468,8 @@ func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -478,8 +478,8 @@ func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -488,8 +488,8 @@ func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -498,8 +498,8 @@ func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -508,8 +508,8 @@ func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -518,8 +518,8 @@ func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -528,8 +528,8 @@ func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -538,8 +538,8 @@ func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -548,8 +548,8 @@ func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -558,8 +558,8 @@ func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -568,8 +568,8 @@ func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -578,8 +578,8 @@ func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -588,8 +588,8 @@ func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -598,8 +598,8 @@ func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -608,8 +608,8 @@ func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -618,8 +618,8 @@ func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -628,8 +628,8 @@ func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -638,8 +638,8 @@ func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -648,8 +648,8 @@ func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -658,8 +658,8 @@ func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -668,8 +668,8 @@ func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -678,8 +678,8 @@ func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -688,8 +688,8 @@ func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -698,8 +698,8 @@ func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
@@ -708,8 +708,8 @@ func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump in
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero. With every l it fetches
-// from ahead into the second-level cache, which then moves by aheadStep bytes.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
 //
 //go:noescape
 func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
@@ -718,8 +718,8 @@ func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
-// with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is
-// not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
 //
 //go:noescape
 func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)

@@ -26,38 +26,37 @@ TEXT ·gemm1x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -87,38 +86,37 @@ TEXT ·gemmFinish1x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z1
@@ -180,17 +178,16 @@ TEXT ·gemm2x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -198,13 +195,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -212,10 +211,8 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -247,17 +244,16 @@ TEXT ·gemmFinish2x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -265,13 +261,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -279,10 +277,8 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z2
@@ -353,18 +349,17 @@ TEXT ·gemm3x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -374,13 +369,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -389,10 +386,8 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -426,18 +421,17 @@ TEXT ·gemmFinish3x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -447,13 +441,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -462,10 +458,8 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z3
@@ -545,21 +539,20 @@ TEXT ·gemm4x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -571,13 +564,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -588,11 +583,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -628,21 +621,20 @@ TEXT ·gemmFinish4x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -654,13 +646,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -671,11 +665,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z4
@@ -764,14 +756,13 @@ TEXT ·gemm5x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -779,7 +770,7 @@ tile:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -793,13 +784,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -811,11 +804,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -853,14 +844,13 @@ TEXT ·gemmFinish5x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -868,7 +858,7 @@ tile:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -882,13 +872,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -900,11 +892,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z5
@@ -1002,14 +992,13 @@ TEXT ·gemm6x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1018,7 +1007,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1034,13 +1023,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1053,11 +1044,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1097,14 +1086,13 @@ TEXT ·gemmFinish6x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1113,7 +1101,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1129,13 +1117,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1148,11 +1138,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z6
@@ -1259,7 +1247,7 @@ TEXT ·gemm7x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1268,7 +1256,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1278,7 +1265,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1296,13 +1283,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1317,12 +1306,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1364,7 +1351,7 @@ TEXT ·gemmFinish7x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1373,7 +1360,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1383,7 +1369,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1401,13 +1387,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1422,12 +1410,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z7
@@ -1543,7 +1529,7 @@ TEXT ·gemm8x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1552,7 +1538,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1563,7 +1548,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1583,13 +1568,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1605,12 +1592,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1654,7 +1639,7 @@ TEXT ·gemmFinish8x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1663,7 +1648,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1674,7 +1658,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1694,13 +1678,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1716,12 +1702,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z8
@@ -1846,7 +1830,7 @@ TEXT ·gemm9x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1855,7 +1839,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1867,7 +1850,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1889,13 +1872,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1912,12 +1897,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1963,7 +1946,7 @@ TEXT ·gemmFinish9x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1972,7 +1955,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1984,7 +1966,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2006,13 +1988,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -2029,12 +2013,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z9
@@ -2168,7 +2150,7 @@ TEXT ·gemm10x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2179,7 +2161,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2192,7 +2173,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2216,13 +2197,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2241,13 +2224,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -2295,7 +2276,7 @@ TEXT ·gemmFinish10x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2306,7 +2287,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2319,7 +2299,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2343,13 +2323,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2368,13 +2350,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z10
@@ -2517,7 +2497,7 @@ TEXT ·gemm11x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2528,7 +2508,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2542,7 +2521,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2568,13 +2547,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2594,13 +2575,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -2650,7 +2629,7 @@ TEXT ·gemmFinish11x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2661,7 +2640,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2675,7 +2653,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2701,13 +2679,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2727,13 +2707,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z11
@@ -2885,7 +2863,7 @@ TEXT ·gemm12x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2896,7 +2874,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2911,7 +2888,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2939,13 +2916,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2966,13 +2945,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -3024,7 +3001,7 @@ TEXT ·gemmFinish12x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -3035,7 +3012,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3050,7 +3026,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3078,13 +3054,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1       (R14)
-	ADDQ             R13, R14
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -3105,13 +3083,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z12
@@ -3272,30 +3248,31 @@ TEXT ·gemm1x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3305,10 +3282,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3339,30 +3314,31 @@ TEXT ·gemmFinish1x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3372,10 +3348,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z2
@@ -3444,19 +3418,18 @@ TEXT ·gemm2x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3466,13 +3439,15 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3485,10 +3460,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3522,19 +3495,18 @@ TEXT ·gemmFinish2x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3544,13 +3516,15 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3563,10 +3537,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z4
@@ -3650,12 +3622,11 @@ TEXT ·gemm3x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3664,7 +3635,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3677,13 +3648,15 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3699,10 +3672,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3739,12 +3710,11 @@ TEXT ·gemmFinish3x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3753,7 +3723,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3766,13 +3736,15 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3788,10 +3760,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z6
@@ -3890,14 +3860,13 @@ TEXT ·gemm4x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3908,7 +3877,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3924,13 +3893,15 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3950,11 +3921,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3994,14 +3963,13 @@ TEXT ·gemmFinish4x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4012,7 +3980,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4028,13 +3996,15 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -4054,11 +4024,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z8
@@ -4172,14 +4140,13 @@ TEXT ·gemm5x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4192,7 +4159,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4211,13 +4178,15 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -4240,11 +4209,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -4287,14 +4254,13 @@ TEXT ·gemmFinish5x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4307,7 +4273,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4326,13 +4292,15 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -4355,11 +4323,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z10
@@ -4488,14 +4454,13 @@ TEXT ·gemm6x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4510,7 +4475,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4532,13 +4497,15 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4564,11 +4531,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -4614,14 +4579,13 @@ TEXT ·gemmFinish6x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4636,7 +4600,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4658,13 +4622,15 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4690,11 +4656,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z12
@@ -4838,7 +4802,7 @@ TEXT ·gemm7x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4847,7 +4811,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4864,7 +4827,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4889,13 +4852,15 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4925,12 +4890,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -4979,7 +4942,7 @@ TEXT ·gemmFinish7x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4988,7 +4951,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5005,7 +4967,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5030,13 +4992,15 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -5066,12 +5030,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z14
@@ -5230,7 +5192,7 @@ TEXT ·gemm8x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5239,7 +5201,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5258,7 +5219,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5286,13 +5247,15 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -5325,12 +5288,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -5382,7 +5343,7 @@ TEXT ·gemmFinish8x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5391,7 +5352,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5410,7 +5370,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5438,13 +5398,15 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -5477,12 +5439,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z16
@@ -5656,7 +5616,7 @@ TEXT ·gemm9x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5665,7 +5625,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5686,7 +5645,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5717,13 +5676,15 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5759,12 +5720,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -5819,7 +5778,7 @@ TEXT ·gemmFinish9x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5828,7 +5787,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5849,7 +5807,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5880,13 +5838,15 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5922,12 +5882,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z18
@@ -6116,7 +6074,7 @@ TEXT ·gemm10x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6127,7 +6085,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6150,7 +6107,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6184,13 +6141,15 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -6230,13 +6189,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -6294,7 +6251,7 @@ TEXT ·gemmFinish10x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6305,7 +6262,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6328,7 +6284,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6362,13 +6318,15 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -6408,13 +6366,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z20
@@ -6618,7 +6574,7 @@ TEXT ·gemm11x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6629,7 +6585,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6654,7 +6609,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6691,13 +6646,15 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6740,13 +6697,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -6807,7 +6762,7 @@ TEXT ·gemmFinish11x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6818,7 +6773,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6843,7 +6797,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6880,13 +6834,15 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6929,13 +6885,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z22
@@ -7154,7 +7108,7 @@ TEXT ·gemm12x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7165,7 +7119,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -7192,7 +7145,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7232,13 +7185,15 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -7284,13 +7239,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -7354,7 +7307,7 @@ TEXT ·gemmFinish12x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7365,7 +7318,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -7392,7 +7344,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7432,13 +7384,15 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -7484,13 +7438,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z24
@@ -7724,28 +7676,29 @@ TEXT ·gemm1x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7753,10 +7706,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -7786,28 +7737,29 @@ TEXT ·gemmFinish1x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7815,10 +7767,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y1
@@ -7882,17 +7832,16 @@ TEXT ·gemm2x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7900,13 +7849,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7916,10 +7867,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -7951,17 +7900,16 @@ TEXT ·gemmFinish2x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7969,13 +7917,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7985,10 +7935,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y2
@@ -8063,18 +8011,17 @@ TEXT ·gemm3x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8084,13 +8031,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -8102,10 +8051,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8139,18 +8086,17 @@ TEXT ·gemmFinish3x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8160,13 +8106,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -8178,10 +8126,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y3
@@ -8267,21 +8213,20 @@ TEXT ·gemm4x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8293,13 +8238,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -8314,11 +8261,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8354,21 +8299,20 @@ TEXT ·gemmFinish4x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8380,13 +8324,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -8401,11 +8347,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y4
@@ -8502,14 +8446,13 @@ TEXT ·gemm5x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8517,7 +8460,7 @@ tile:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8531,13 +8474,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -8554,11 +8499,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8596,14 +8539,13 @@ TEXT ·gemmFinish5x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8611,7 +8553,7 @@ tile:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8625,13 +8567,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -8648,11 +8592,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y5
@@ -8760,14 +8702,13 @@ TEXT ·gemm6x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8776,7 +8717,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8792,13 +8733,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8817,11 +8760,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8861,14 +8802,13 @@ TEXT ·gemmFinish6x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8877,7 +8817,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8893,13 +8833,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8918,11 +8860,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y6
@@ -9041,30 +8981,31 @@ TEXT ·gemm1x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -9074,10 +9015,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9108,30 +9047,31 @@ TEXT ·gemmFinish1x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -9141,10 +9081,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y2
@@ -9217,19 +9155,18 @@ TEXT ·gemm2x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9239,13 +9176,15 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -9258,10 +9197,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9295,19 +9232,18 @@ TEXT ·gemmFinish2x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9317,13 +9253,15 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -9336,10 +9274,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y4
@@ -9431,12 +9367,11 @@ TEXT ·gemm3x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9445,7 +9380,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9458,13 +9393,15 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -9480,10 +9417,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9520,12 +9455,11 @@ TEXT ·gemmFinish3x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9534,7 +9468,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9547,13 +9481,15 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -9569,10 +9505,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y6
@@ -9683,14 +9617,13 @@ TEXT ·gemm4x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9701,7 +9634,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9717,13 +9650,15 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -9743,11 +9678,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9787,14 +9720,13 @@ TEXT ·gemmFinish4x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9805,7 +9737,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9821,13 +9753,15 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -9847,11 +9781,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y8
@@ -9981,14 +9913,13 @@ TEXT ·gemm5x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -10001,7 +9932,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -10020,13 +9951,15 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -10049,11 +9982,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -10096,14 +10027,13 @@ TEXT ·gemmFinish5x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -10116,7 +10046,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -10135,13 +10065,15 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -10164,11 +10096,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y10
@@ -10317,14 +10247,13 @@ TEXT ·gemm6x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -10339,7 +10268,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -10361,13 +10290,15 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -10393,11 +10324,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -10443,14 +10372,13 @@ TEXT ·gemmFinish6x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R14
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -10465,7 +10393,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -10487,13 +10415,15 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
-	MOVQ aheadStep+128(FP), R13
 
 loop:
-	PREFETCHT1   (R14)
-	ADDQ         R13, R14
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -10519,11 +10449,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y12

@@ -2,13 +2,13 @@ package conv
 
 import "github.com/adaad-go/adaad/internal/kern"
 
-// thin is a convolution of few input channels, such as a network's first: vectors hold output channels, and there is so
-// little work for each input that gathering it tap by tap would dominate.
+// thin is a convolution of few input channels, such as a network's first and those of stride 2 in small ones: vectors hold
+// output channels, and there is so little work for each input that gathering it tap by tap would dominate.
 //
 // Forward, every input row is copied once between zeros. The terms of one kernel row are then a contiguous run, and those of
-// the next output a step further on. The gradient by kernel reads the same rows. The gradient by input multiplies first, p[oy,ox,tap,i] = Σ_o dy[oy,ox,o]·w[o,i,tap], for a product whose
-// columns are taps and channels wastes few lanes where one with only the channels would waste most; it then adds up the
-// taps of every input.
+// the next output a step further on. The gradient by kernel reads the same rows. The gradient by input multiplies first,
+// p[oy,ox,tap,i] = Σ_o dy[oy,ox,o]·w[o,i,tap], for a product whose columns are taps and channels wastes few lanes where one
+// with only the channels would waste most; it then adds up the taps of every input.
 type thin struct {
 	g        *gather // forward
 	s        Shape
@@ -21,8 +21,9 @@ type thin struct {
 }
 
 const (
-	thinChannels = 4
-	thinTerms    = 256
+	thinChannels = 4  // most input channels, with a stride of 1
+	thinStrided  = 32 // and with others
+	thinTerms    = 288
 	thinElements = 48 << 10 // of a task's results
 	thinChunks   = 16       // that the gradient by kernel is summed in
 )
@@ -31,7 +32,11 @@ const (
 func newThin(s Shape, forward *gather, input []*gather) *thin {
 	oh, ow := s.Out()
 	terms := s.KH * s.KW * s.Cin
-	if s.Groups != 1 || s.Cin > thinChannels || terms > thinTerms || s.KH*s.KW == 1 || s.KH*s.KW > depthwiseTaps || s.DilW != 1 || oh*ow == 0 || s.H*s.W == 0 {
+	most := thinChannels
+	if s.StrideH > 1 && s.StrideW > 1 {
+		most = thinStrided
+	}
+	if s.Groups != 1 || s.Cin > most || terms > thinTerms || s.KH*s.KW == 1 || s.KH*s.KW > depthwiseTaps || s.DilW != 1 || oh*ow == 0 || s.H*s.W == 0 {
 		return nil
 	}
 	t := &thin{g: forward, s: s, row: ((ow-1)*s.StrideW + s.KW) * s.Cin, product: oddLines(panelCols(forward.set, terms))}

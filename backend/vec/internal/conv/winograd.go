@@ -339,7 +339,7 @@ func (o *output) transform(products []float32, productRow, plane, first, count, 
 // all in memory of its own. The chunks of a gradient are then added in order.
 const (
 	gradChannels = 64
-	gradTiles    = 32
+	gradTiles    = 64 // in a chunk, at least
 	gradTasks    = 16
 )
 
@@ -349,13 +349,13 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	ci := roundUp(divUp(w.cin, divUp(w.cin, gradChannels)), lanes)
 	co := roundUp(divUp(w.cout, divUp(w.cout, gradChannels)), lanes)
 	partsIn, partsOut := divUp(w.cin, ci), divUp(w.cout, co)
-	tiles, group := gradTiles, 1
-	if narrow(ci, co) { // whose sums leave room for more
-		tiles, group = 2*gradTiles, narrowPlanes
-	}
-	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/tiles))
+	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
+	tiles, group := gradTiles/2, 1 // so few that they and the sums of 64 channels stay in a second-level cache
+	if narrow(ci, co) {
+		tiles, group = gradTiles, narrowPlanes
+	}
 	xPlane, dyPlane, sumPlane := oddLines(tiles*ci), oddLines(tiles*co), oddLines(ci*co)
 	piece := 9 * ci * co
 	sc := getScratch(par.Workers())
