@@ -378,6 +378,7 @@ func FuzzGemm(f *testing.F) {
 			}
 		}
 		what := fmt.Sprintf("Gemm on %s: %+v", s.Name(), g)
+		g.Ahead = d.operand(d.in(0, 300), d.any).v // is read by nobody
 		if g.Count > 0 {
 			refuses(t, what, func() { s.Gemm(g, a.v[1:], b.v, c.v) }, c)
 			refuses(t, what, func() { s.Gemm(g, a.v, b.v[1:], c.v) }, c)
@@ -427,10 +428,13 @@ func FuzzWinograd(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
 		vecs := d.in(0, 3)
 		n := vecs * s.Lanes()
-		plane, col := n+d.in(0, 20), n+d.in(0, 20)
+		count := d.in(0, 5)
+		tile, col := n+d.in(0, 20), n+d.in(0, 20)
+		plane := max(1, count)*tile + d.in(0, 20)
 		next := d.noise.next
-		what := fmt.Sprintf("Winograd on %s: %d vectors, planes every %d, columns every %d", s.Name(), vecs, plane, col)
-		fresh := func(planes, every int) guarded { return d.operand((planes-1)*every+n, next) }
+		what := fmt.Sprintf("Winograd on %s: %d vectors of %d tiles every %d, planes every %d, columns every %d", s.Name(), vecs, count, tile, plane, col)
+		fresh := func(planes, every, each int) guarded { return d.operand((planes-1)*every+each, next) }
+		run := max(0, (count-1)*tile+n) // elements of a plane from the first tile's to the last one's
 		// square is the matrix at one place of planes.
 		square := func(x []float32, size, every, l int) matrix {
 			m := make(matrix, size)
@@ -441,16 +445,18 @@ func FuzzWinograd(f *testing.F) {
 			}
 			return m
 		}
-		// transform compares dst, size x size planes, with left·m·leftᵀ.
-		transform := func(name string, left matrix, size, every int, dst guarded, m func(l int) matrix, in ...guarded) {
+		// transform compares dst, size x size planes of count tiles, with left·m·leftᵀ.
+		transform := func(name string, left matrix, size, every, count int, dst guarded, m func(tile, l int) matrix, in ...guarded) {
 			t.Helper()
-			for l := range n {
-				want, mag := sandwich(left, m(l))
-				closeTo(t, what+", "+name, func(i, j int) float32 { return dst.v[(size*i+j)*every+l] }, want, mag)
+			for k := range count {
+				for l := range n {
+					want, mag := sandwich(left, m(k, l))
+					closeTo(t, what+", "+name, func(i, j int) float32 { return dst.v[(size*i+j)*every+k*tile+l] }, want, mag)
+				}
 			}
-			for i := range max(0, len(dst.v)) {
-				if i%every >= n && dst.v[i] != 7 {
-					t.Fatalf("%s, %s: wrote between the planes, at %d", what, name, i)
+			for i, v := range dst.v {
+				if at := i % every; (at >= count*tile || at%tile >= n) && v != 7 {
+					t.Fatalf("%s, %s: wrote between the tiles, at %d", what, name, i)
 				}
 			}
 			for _, g := range append(in, dst) {
@@ -463,25 +469,19 @@ func FuzzWinograd(f *testing.F) {
 			}
 			return x
 		}
-		// A patch's rows begin at its first selected column and end with the last.
-		patch := func(size int) (rows []guarded, off int, mask uint, m func(l int) matrix) {
-			mask = uint(d.in(0, 1<<size-1))
-			first, last := 0, size-1
-			for ; mask != 0 && mask>>first&1 == 0; first++ {
-			}
-			for ; mask != 0 && mask>>last&1 == 0; last-- {
-			}
-			off = d.in(0, 9) - first*col
+		// patches are in rows of an image that the first of them may begin before, or behind, and the last may end behind.
+		patches := func(size int) (rows []guarded, left, width int, m func(tile, l int) matrix) {
+			left, width = d.in(-9, 9), d.in(1, 4*count+9)
 			for range size {
-				rows = append(rows, d.operand(max(1, off+last*col+n), next))
+				rows = append(rows, d.operand((width-1)*col+n, next))
 			}
-			return rows, off, mask, func(l int) matrix {
+			return rows, left, width, func(tile, l int) matrix {
 				m := make(matrix, size)
 				for i := range m {
 					m[i] = make([]float64, size)
 					for j := range m[i] {
-						if mask>>j&1 != 0 {
-							m[i][j] = float64(rows[i].v[off+j*col+l])
+						if x := left + 4*tile + j; x >= 0 && x < width {
+							m[i][j] = float64(rows[i].v[x*col+l])
 						}
 					}
 				}
@@ -489,72 +489,95 @@ func FuzzWinograd(f *testing.F) {
 			}
 		}
 
-		rows, off, mask, m := patch(6)
-		dst := between(fresh(WinogradPlanes, plane))
+		rows, left, width, m := patches(6)
+		dst := between(fresh(WinogradPlanes, plane, run))
 		six := [6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}
-		s.WinogradInput(dst.v, plane, &six, off, col, mask, vecs)
-		transform("input", bt, 6, plane, dst, m, rows...)
-		if n > 0 && mask != 0 {
+		if n > 0 && count > 0 {
 			short := six
 			short[d.in(0, 5)] = six[0][:len(six[0])-1]
-			refuses(t, what, func() { s.WinogradInput(dst.v, plane, &short, off, col, mask, vecs) }, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &short, left, width, col, vecs, count) }, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v[1:], plane, tile, &six, left, width, col, vecs, count) }, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, -1, &six, left, width, col, vecs, count) }, dst)
 		}
-		rows, off, mask, m = patch(4)
-		dst = between(fresh(WinogradPlanes, plane))
-		s.WinogradGradient(dst.v, plane, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, off, col, mask, vecs)
-		transform("gradient", a, 6, plane, dst, m, rows...)
+		s.WinogradInput(dst.v, plane, tile, &six, left, width, col, vecs, count)
+		transform("input", bt, 6, plane, count, dst, m, rows...)
+		rows, left, width, m = patches(4)
+		dst = between(fresh(WinogradPlanes, plane, run))
+		four := [4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}
+		if n > 0 && count > 0 {
+			short := four
+			short[d.in(0, 3)] = four[0][:len(four[0])-1]
+			refuses(t, what, func() { s.WinogradGradient(dst.v, plane, tile, &short, left, width, col, vecs, count) }, dst)
+			refuses(t, what, func() { s.WinogradGradient(dst.v[1:], plane, tile, &four, left, width, col, vecs, count) }, dst)
+		}
+		s.WinogradGradient(dst.v, plane, tile, &four, left, width, col, vecs, count)
+		transform("gradient", a, 6, plane, count, dst, m, rows...)
 
-		w := fresh(9, col)
-		dst = between(fresh(WinogradPlanes, plane))
+		w := fresh(9, col, n)
+		dst = between(fresh(WinogradPlanes, plane, n))
 		s.WinogradWeights(dst.v, plane, w.v, col, vecs)
-		transform("weights", g, 6, plane, dst, func(l int) matrix { return square(w.v, 3, col, l) }, w)
-		src, dw := fresh(WinogradPlanes, plane), between(fresh(9, col))
+		transform("weights", g, 6, plane, 1, dst, func(_, l int) matrix { return square(w.v, 3, col, l) }, w)
+		src, dw := fresh(WinogradPlanes, plane, n), between(fresh(9, col, n))
 		s.WinogradWeightsGrad(dw.v, col, src.v, plane, vecs)
-		transform("weights' gradient", g.t(), 3, col, dw, func(l int) matrix { return square(src.v, 6, plane, l) }, src)
+		transform("weights' gradient", g.t(), 3, col, 1, dw, func(_, l int) matrix { return square(src.v, 6, plane, l) }, src)
 
-		row := 3*col + n + d.in(0, 20)
-		size := 3*row + 3*col + n
+		src = fresh(WinogradPlanes, plane, run)
+		columns := max(0, 4*count-1)
+		row := columns*col + n + d.in(0, 20)
+		size := 3*row + columns*col + n
 		y, extra, bias := d.operand(size, next), d.operand(size, next), d.operand(n, next)
 		first := 16 * d.in(0, 2)
 		maskCol := MaskWords(first+n) + d.in(0, 2)
-		maskRow := 4*maskCol + d.in(0, 3)
-		gate := newMask(3*maskRow+3*maskCol+MaskWords(first+n), next)
+		maskRow := 4*count*maskCol + d.in(0, 3)
+		gate := newMask(3*maskRow+columns*maskCol+MaskWords(first+n), next)
 		old := slices.Clone(y.v)
 		floor := []float32{0, float32(math.Inf(-1))}[d.in(0, 1)]
 		add := [][]float32{nil, extra.v, y.v}[d.in(0, 2)]
 		before := slices.Clone(add)
 		masked := d.in(0, 1) == 1
-		if masked {
-			s.WinogradOutputMask(y.v, row, col, src.v, plane, add, gate, maskRow, maskCol, first, vecs)
-		} else {
-			s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, add, floor, vecs)
-		}
-		written := make([]bool, size)
-		for l := range n {
-			want, mag := sandwich(a.t(), square(src.v, 6, plane, l))
-			plus := func(i, j int, v float32) {
-				want[i][j] += float64(v)
-				mag[i][j] += math.Abs(float64(v))
+		output := func(y, src []float32, gate []uint16) {
+			if masked {
+				s.WinogradOutputMask(y, row, col, src, plane, tile, add, gate, maskRow, maskCol, first, vecs, count)
+			} else {
+				s.WinogradOutput(y, row, col, src, plane, tile, bias.v, add, floor, vecs, count)
 			}
-			for i := range 4 {
-				for j := range 4 {
-					at := i*row + j*col + l
-					written[at] = true
-					if !masked {
-						plus(i, j, bias.v[l])
-					}
-					if before != nil {
-						plus(i, j, before[at])
-					}
-					switch {
-					case !masked:
-						want[i][j] = max(float64(floor), want[i][j])
-					case !bit(gate[i*maskRow+j*maskCol:], first+l):
-						want[i][j] = 0
+		}
+		if n > 0 && count > 0 {
+			refuses(t, what, func() { output(y.v[1:], src.v, gate) }, y)
+			refuses(t, what, func() { output(y.v, src.v[1:], gate) }, y)
+			if masked {
+				refuses(t, what, func() { output(y.v, src.v, gate[1:]) }, y)
+			}
+		}
+		output(y.v, src.v, gate)
+		written := make([]bool, size)
+		for k := range count {
+			for l := range n {
+				want, mag := sandwich(a.t(), square(src.v, 6, plane, k*tile+l))
+				plus := func(i, j int, v float32) {
+					want[i][j] += float64(v)
+					mag[i][j] += math.Abs(float64(v))
+				}
+				for i := range 4 {
+					for j := range 4 {
+						at := i*row + (4*k+j)*col + l
+						written[at] = true
+						if !masked {
+							plus(i, j, bias.v[l])
+						}
+						if before != nil {
+							plus(i, j, before[at])
+						}
+						switch {
+						case !masked:
+							want[i][j] = max(float64(floor), want[i][j])
+						case !bit(gate[i*maskRow+(4*k+j)*maskCol:], first+l):
+							want[i][j] = 0
+						}
 					}
 				}
+				closeTo(t, what+", output", func(i, j int) float32 { return y.v[i*row+(4*k+j)*col+l] }, want, mag)
 			}
-			closeTo(t, what+", output", func(i, j int) float32 { return y.v[i*row+j*col+l] }, want, mag)
 		}
 		for i, w := range written {
 			if !w && y.v[i] != old[i] {

@@ -13,10 +13,22 @@ type Tiles struct {
 	ARow, ACol, AStep    int
 	BRow, BStep          int
 	CRow, CStep          int
-	Accumulate           bool // add to c
+	Accumulate           bool      // add to c
+	Ahead                []float32 // is brought into the processor's second-level cache meanwhile
+}
+
+// ahead is where to fetch from, and by how many bytes to go on with each term. Where there is nothing to fetch it is an operand.
+func (t Tiles) ahead(operand []float32) (from *float32, step int) {
+	if len(t.Ahead) == 0 {
+		return &operand[0], 0
+	}
+	return &t.Ahead[0], 4 * len(t.Ahead) / (t.runs() * t.K * t.Count)
 }
 
 func (t Tiles) runs() int { return max(1, t.Runs) }
+
+// jump is how many bytes lie between where one run of a ends and the next starts.
+func (t Tiles) jump() int { return 4 * (t.ARun - t.K*t.ACol) }
 
 // need panics unless the operands reach as far as they are read.
 func (t Tiles) need(a, b []float32, cols int) {
@@ -46,7 +58,9 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 	if t.Accumulate {
 		accumulate = 1
 	}
-	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.ARun-t.K*t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep)
+	ahead, aheadStep := t.ahead(a)
+	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
+		t.BStep, t.CStep, ahead, aheadStep)
 }
 
 // Finishing is what becomes of products: with i = t·Rows + r,
@@ -97,8 +111,9 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 		need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
 		accumulate = 1
 	}
-	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.ARun-t.K*t.ACol, &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep, t.BStep, t.CStep,
-		&f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
+	ahead, aheadStep := t.ahead(a)
+	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
+		t.BStep, t.CStep, ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
 }
 
 func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {

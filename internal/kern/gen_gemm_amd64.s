@@ -14,9 +14,9 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm1x1AVX512(SB), $0-120
+// func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm1x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -26,34 +26,37 @@ TEXT ·gemm1x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -71,9 +74,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish1x1AVX512(SB), $0-172
+// func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish1x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -83,67 +86,70 @@ TEXT ·gemmFinish1x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z1
 	VADDPS           Z1, Z0, Z0
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z1
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z1
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -160,9 +166,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm2x1AVX512(SB), $0-120
+// func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm2x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -172,16 +178,16 @@ TEXT ·gemm2x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -189,10 +195,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -200,10 +211,8 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -223,9 +232,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish2x1AVX512(SB), $0-172
+// func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish2x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -235,16 +244,16 @@ TEXT ·gemmFinish2x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -252,10 +261,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -263,30 +277,28 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z2
 	VADDPS           Z2, Z0, Z0
 	VADDPS           Z2, Z1, Z1
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
 	VADDPS           (BX), Z1, Z1
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -295,11 +307,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -308,7 +320,7 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -325,9 +337,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm3x1AVX512(SB), $0-120
+// func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm3x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -337,17 +349,17 @@ TEXT ·gemm3x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -357,10 +369,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -369,10 +386,8 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -394,9 +409,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish3x1AVX512(SB), $0-172
+// func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish3x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -406,17 +421,17 @@ TEXT ·gemmFinish3x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -426,10 +441,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -438,19 +458,17 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z3
 	VADDPS           Z3, Z0, Z0
 	VADDPS           Z3, Z1, Z1
 	VADDPS           Z3, Z2, Z2
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -459,12 +477,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z2, Z2
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -476,11 +494,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z3
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z3
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z3, Z0
@@ -492,7 +510,7 @@ maskDone:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      Z2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -509,9 +527,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm4x1AVX512(SB), $0-120
+// func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm4x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -521,20 +539,20 @@ TEXT ·gemm4x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -546,10 +564,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -560,11 +583,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -588,9 +609,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish4x1AVX512(SB), $0-172
+// func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish4x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -600,20 +621,20 @@ TEXT ·gemmFinish4x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -625,10 +646,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -639,21 +665,19 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z4
 	VADDPS           Z4, Z0, Z0
 	VADDPS           Z4, Z1, Z1
 	VADDPS           Z4, Z2, Z2
 	VADDPS           Z4, Z3, Z3
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -664,12 +688,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z3, Z3
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -684,11 +708,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -703,7 +727,7 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -720,9 +744,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm5x1AVX512(SB), $0-120
+// func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm5x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -732,13 +756,13 @@ TEXT ·gemm5x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -746,7 +770,7 @@ tile:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -760,10 +784,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -775,11 +804,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -805,9 +832,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish5x1AVX512(SB), $0-172
+// func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish5x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -817,13 +844,13 @@ TEXT ·gemmFinish5x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -831,7 +858,7 @@ tile:
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -845,10 +872,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -860,22 +892,20 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z5
 	VADDPS           Z5, Z0, Z0
 	VADDPS           Z5, Z1, Z1
 	VADDPS           Z5, Z2, Z2
 	VADDPS           Z5, Z3, Z3
 	VADDPS           Z5, Z4, Z4
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -888,12 +918,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z4, Z4
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -911,11 +941,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z5
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z5
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z5, Z0
@@ -933,7 +963,7 @@ maskDone:
 	VMAXPS       Z4, Z5, Z4
 	VMOVUPS      Z4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -950,9 +980,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm6x1AVX512(SB), $0-120
+// func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm6x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -962,13 +992,13 @@ TEXT ·gemm6x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -977,7 +1007,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -993,10 +1023,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1009,11 +1044,9 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1041,9 +1074,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish6x1AVX512(SB), $0-172
+// func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish6x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1053,13 +1086,13 @@ TEXT ·gemmFinish6x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1068,7 +1101,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1084,10 +1117,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1100,13 +1138,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z6
 	VADDPS           Z6, Z0, Z0
 	VADDPS           Z6, Z1, Z1
@@ -1114,9 +1150,9 @@ loop:
 	VADDPS           Z6, Z3, Z3
 	VADDPS           Z6, Z4, Z4
 	VADDPS           Z6, Z5, Z5
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1131,12 +1167,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z5, Z5
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1157,11 +1193,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -1182,7 +1218,7 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -1199,9 +1235,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm7x1AVX512(SB), $0-120
+// func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm7x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1211,6 +1247,7 @@ TEXT ·gemm7x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1219,7 +1256,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1229,7 +1265,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1247,10 +1283,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1265,12 +1306,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1300,9 +1339,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish7x1AVX512(SB), $0-172
+// func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish7x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1312,6 +1351,7 @@ TEXT ·gemmFinish7x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1320,7 +1360,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1330,7 +1369,7 @@ tile:
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1348,10 +1387,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z6
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1366,14 +1410,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z7
 	VADDPS           Z7, Z0, Z0
 	VADDPS           Z7, Z1, Z1
@@ -1382,9 +1424,9 @@ loop:
 	VADDPS           Z7, Z4, Z4
 	VADDPS           Z7, Z5, Z5
 	VADDPS           Z7, Z6, Z6
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1401,12 +1443,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z6, Z6
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1430,11 +1472,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z7
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z7
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z7, Z0
@@ -1458,7 +1500,7 @@ maskDone:
 	VMAXPS       Z6, Z7, Z6
 	VMOVUPS      Z6, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -1475,9 +1517,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm8x1AVX512(SB), $0-120
+// func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm8x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1487,6 +1529,7 @@ TEXT ·gemm8x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1495,7 +1538,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1506,7 +1548,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1526,10 +1568,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1545,12 +1592,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1582,9 +1627,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish8x1AVX512(SB), $0-172
+// func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish8x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1594,6 +1639,7 @@ TEXT ·gemmFinish8x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1602,7 +1648,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1613,7 +1658,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1633,10 +1678,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1652,14 +1702,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z8
 	VADDPS           Z8, Z0, Z0
 	VADDPS           Z8, Z1, Z1
@@ -1669,9 +1717,9 @@ loop:
 	VADDPS           Z8, Z5, Z5
 	VADDPS           Z8, Z6, Z6
 	VADDPS           Z8, Z7, Z7
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1690,12 +1738,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z7, Z7
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1722,11 +1770,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z8
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z8
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -1753,7 +1801,7 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -1770,9 +1818,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm9x1AVX512(SB), $0-120
+// func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm9x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1782,6 +1830,7 @@ TEXT ·gemm9x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1790,7 +1839,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1802,7 +1850,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1824,10 +1872,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1844,12 +1897,10 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -1883,9 +1934,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish9x1AVX512(SB), $0-172
+// func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish9x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1895,6 +1946,7 @@ TEXT ·gemmFinish9x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1903,7 +1955,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -1915,7 +1966,7 @@ tile:
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -1937,10 +1988,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z8
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1957,14 +2013,12 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z9
 	VADDPS           Z9, Z0, Z0
 	VADDPS           Z9, Z1, Z1
@@ -1975,9 +2029,9 @@ loop:
 	VADDPS           Z9, Z6, Z6
 	VADDPS           Z9, Z7, Z7
 	VADDPS           Z9, Z8, Z8
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1998,12 +2052,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z8, Z8
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2033,11 +2087,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z9
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z9
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z9, Z0
@@ -2067,7 +2121,7 @@ maskDone:
 	VMAXPS       Z8, Z9, Z8
 	VMOVUPS      Z8, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -2084,9 +2138,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm10x1AVX512(SB), $0-120
+// func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm10x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2096,6 +2150,7 @@ TEXT ·gemm10x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2106,7 +2161,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2119,7 +2173,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2143,10 +2197,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2165,13 +2224,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -2207,9 +2264,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish10x1AVX512(SB), $0-172
+// func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish10x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2219,6 +2276,7 @@ TEXT ·gemmFinish10x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2229,7 +2287,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2242,7 +2299,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2266,10 +2323,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2288,15 +2350,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z10
 	VADDPS           Z10, Z0, Z0
 	VADDPS           Z10, Z1, Z1
@@ -2308,9 +2368,9 @@ loop:
 	VADDPS           Z10, Z7, Z7
 	VADDPS           Z10, Z8, Z8
 	VADDPS           Z10, Z9, Z9
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2333,12 +2393,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z9, Z9
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2371,11 +2431,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z10
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z10
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -2408,7 +2468,7 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -2425,9 +2485,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm11x1AVX512(SB), $0-120
+// func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm11x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2437,6 +2497,7 @@ TEXT ·gemm11x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2447,7 +2508,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2461,7 +2521,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2487,10 +2547,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2510,13 +2575,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -2554,9 +2617,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish11x1AVX512(SB), $0-172
+// func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish11x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2566,6 +2629,7 @@ TEXT ·gemmFinish11x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2576,7 +2640,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2590,7 +2653,7 @@ tile:
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2616,10 +2679,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z10
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2639,15 +2707,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z11
 	VADDPS           Z11, Z0, Z0
 	VADDPS           Z11, Z1, Z1
@@ -2660,9 +2726,9 @@ loop:
 	VADDPS           Z11, Z8, Z8
 	VADDPS           Z11, Z9, Z9
 	VADDPS           Z11, Z10, Z10
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2687,12 +2753,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z10, Z10
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2728,11 +2794,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z11
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z11
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z11, Z0
@@ -2768,7 +2834,7 @@ maskDone:
 	VMAXPS       Z10, Z11, Z10
 	VMOVUPS      Z10, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -2785,9 +2851,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm12x1AVX512(SB), $0-120
+// func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm12x1AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2797,6 +2863,7 @@ TEXT ·gemm12x1AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2807,7 +2874,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2822,7 +2888,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2850,10 +2916,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2874,13 +2945,11 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
 	VMOVUPS          Z0, (R13)
@@ -2920,9 +2989,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish12x1AVX512(SB), $0-172
+// func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish12x1AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2932,6 +3001,7 @@ TEXT ·gemmFinish12x1AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2942,7 +3012,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -2957,7 +3026,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -2985,10 +3054,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -3009,15 +3083,13 @@ loop:
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
-	MOVQ             aJump+40(FP), R13
-	SHLQ             $0x02, R13
-	ADDQ             R13, AX
-	ADDQ             R13, BX
-	ADDQ             R13, SI
-	ADDQ             R13, DI
-	DECQ             R15
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	ADDQ             aJump+40(FP), SI
+	ADDQ             aJump+40(FP), DI
+	DECQ             R13
 	JNE              run
-	MOVQ             bias+136(FP), R13
+	MOVQ             bias+152(FP), R13
 	VMOVUPS          (R13), Z12
 	VADDPS           Z12, Z0, Z0
 	VADDPS           Z12, Z1, Z1
@@ -3031,9 +3103,9 @@ loop:
 	VADDPS           Z12, Z9, Z9
 	VADDPS           Z12, Z10, Z10
 	VADDPS           Z12, Z11, Z11
-	MOVQ             yRow+128(FP), DI
+	MOVQ             yRow+144(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+144(FP), BX
+	MOVQ             extra+160(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -3060,12 +3132,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z11, Z11
 	ADDQ             DI, BX
-	MOVQ             BX, extra+144(FP)
+	MOVQ             BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3104,11 +3176,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z12
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z12
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -3147,7 +3219,7 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -3164,9 +3236,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm1x2AVX512(SB), $0-120
+// func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm1x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3176,26 +3248,31 @@ TEXT ·gemm1x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3205,10 +3282,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3227,9 +3302,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish1x2AVX512(SB), $0-172
+// func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish1x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3239,26 +3314,31 @@ TEXT ·gemmFinish1x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Z0
 	VMOVUPS 64(R13), Z1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -3268,30 +3348,28 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z2
 	VMOVUPS      64(R13), Z3
 	VADDPS       Z2, Z0, Z0
 	VADDPS       Z3, Z1, Z1
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
 	VADDPS       64(BX), Z1, Z1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3299,11 +3377,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -3311,7 +3389,7 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -3328,9 +3406,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm2x2AVX512(SB), $0-120
+// func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm2x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3340,18 +3418,18 @@ TEXT ·gemm2x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3361,10 +3439,15 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3377,10 +3460,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3402,9 +3483,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish2x2AVX512(SB), $0-172
+// func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish2x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3414,18 +3495,18 @@ TEXT ·gemmFinish2x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
 	VPXORD Z1, Z1, Z1
 	VPXORD Z2, Z2, Z2
 	VPXORD Z3, Z3, Z3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3435,10 +3516,15 @@ load:
 	VMOVUPS (R13), Z2
 	VMOVUPS 64(R13), Z3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -3451,21 +3537,19 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z4
 	VMOVUPS      64(R13), Z5
 	VADDPS       Z4, Z0, Z0
 	VADDPS       Z5, Z1, Z1
 	VADDPS       Z4, Z2, Z2
 	VADDPS       Z5, Z3, Z3
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3474,12 +3558,12 @@ loop:
 	VADDPS       (BX), Z2, Z2
 	VADDPS       64(BX), Z3, Z3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3492,11 +3576,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -3509,7 +3593,7 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -3526,9 +3610,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm3x2AVX512(SB), $0-120
+// func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm3x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3538,11 +3622,11 @@ TEXT ·gemm3x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3551,7 +3635,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3564,10 +3648,15 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3583,10 +3672,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3611,9 +3698,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish3x2AVX512(SB), $0-172
+// func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish3x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3623,11 +3710,11 @@ TEXT ·gemmFinish3x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3636,7 +3723,7 @@ tile:
 	VPXORD Z3, Z3, Z3
 	VPXORD Z4, Z4, Z4
 	VPXORD Z5, Z5, Z5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3649,10 +3736,15 @@ load:
 	VMOVUPS (R13), Z4
 	VMOVUPS 64(R13), Z5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -3668,12 +3760,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z6
 	VMOVUPS      64(R13), Z7
 	VADDPS       Z6, Z0, Z0
@@ -3682,9 +3772,9 @@ loop:
 	VADDPS       Z7, Z3, Z3
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z7, Z5, Z5
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3696,12 +3786,12 @@ loop:
 	VADDPS       (BX), Z4, Z4
 	VADDPS       64(BX), Z5, Z5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3719,11 +3809,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -3741,7 +3831,7 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -3758,9 +3848,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm4x2AVX512(SB), $0-120
+// func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm4x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3770,13 +3860,13 @@ TEXT ·gemm4x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3787,7 +3877,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3803,10 +3893,15 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3826,11 +3921,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -3858,9 +3951,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish4x2AVX512(SB), $0-172
+// func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish4x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3870,13 +3963,13 @@ TEXT ·gemmFinish4x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -3887,7 +3980,7 @@ tile:
 	VPXORD Z5, Z5, Z5
 	VPXORD Z6, Z6, Z6
 	VPXORD Z7, Z7, Z7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -3903,10 +3996,15 @@ load:
 	VMOVUPS (R13), Z6
 	VMOVUPS 64(R13), Z7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -3926,13 +4024,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z8
 	VMOVUPS      64(R13), Z9
 	VADDPS       Z8, Z0, Z0
@@ -3943,9 +4039,9 @@ loop:
 	VADDPS       Z9, Z5, Z5
 	VADDPS       Z8, Z6, Z6
 	VADDPS       Z9, Z7, Z7
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -3960,12 +4056,12 @@ loop:
 	VADDPS       (BX), Z6, Z6
 	VADDPS       64(BX), Z7, Z7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3988,11 +4084,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z8
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z8
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -4015,7 +4111,7 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -4032,9 +4128,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm5x2AVX512(SB), $0-120
+// func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm5x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4044,13 +4140,13 @@ TEXT ·gemm5x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4063,7 +4159,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4082,10 +4178,15 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -4108,11 +4209,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -4143,9 +4242,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish5x2AVX512(SB), $0-172
+// func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish5x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4155,13 +4254,13 @@ TEXT ·gemmFinish5x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4174,7 +4273,7 @@ tile:
 	VPXORD Z7, Z7, Z7
 	VPXORD Z8, Z8, Z8
 	VPXORD Z9, Z9, Z9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4193,10 +4292,15 @@ load:
 	VMOVUPS (R13), Z8
 	VMOVUPS 64(R13), Z9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -4219,13 +4323,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z10
 	VMOVUPS      64(R13), Z11
 	VADDPS       Z10, Z0, Z0
@@ -4238,9 +4340,9 @@ loop:
 	VADDPS       Z11, Z7, Z7
 	VADDPS       Z10, Z8, Z8
 	VADDPS       Z11, Z9, Z9
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4258,12 +4360,12 @@ loop:
 	VADDPS       (BX), Z8, Z8
 	VADDPS       64(BX), Z9, Z9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4291,11 +4393,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z10
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z10
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -4323,7 +4425,7 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -4340,9 +4442,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm6x2AVX512(SB), $0-120
+// func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm6x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4352,13 +4454,13 @@ TEXT ·gemm6x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4373,7 +4475,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4395,10 +4497,15 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4424,11 +4531,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -4462,9 +4567,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish6x2AVX512(SB), $0-172
+// func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish6x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4474,13 +4579,13 @@ TEXT ·gemmFinish6x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4495,7 +4600,7 @@ tile:
 	VPXORD Z9, Z9, Z9
 	VPXORD Z10, Z10, Z10
 	VPXORD Z11, Z11, Z11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4517,10 +4622,15 @@ load:
 	VMOVUPS (R13), Z10
 	VMOVUPS 64(R13), Z11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -4546,13 +4656,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z12
 	VMOVUPS      64(R13), Z13
 	VADDPS       Z12, Z0, Z0
@@ -4567,9 +4675,9 @@ loop:
 	VADDPS       Z13, Z9, Z9
 	VADDPS       Z12, Z10, Z10
 	VADDPS       Z13, Z11, Z11
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4590,12 +4698,12 @@ loop:
 	VADDPS       (BX), Z10, Z10
 	VADDPS       64(BX), Z11, Z11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4628,11 +4736,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z12
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z12
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -4665,7 +4773,7 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -4682,9 +4790,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm7x2AVX512(SB), $0-120
+// func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm7x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4694,6 +4802,7 @@ TEXT ·gemm7x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4702,7 +4811,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4719,7 +4827,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4744,10 +4852,15 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4777,12 +4890,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -4819,9 +4930,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish7x2AVX512(SB), $0-172
+// func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish7x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4831,6 +4942,7 @@ TEXT ·gemmFinish7x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4839,7 +4951,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -4856,7 +4967,7 @@ tile:
 	VPXORD Z11, Z11, Z11
 	VPXORD Z12, Z12, Z12
 	VPXORD Z13, Z13, Z13
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -4881,10 +4992,15 @@ load:
 	VMOVUPS (R13), Z12
 	VMOVUPS 64(R13), Z13
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -4914,14 +5030,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z14
 	VMOVUPS      64(R13), Z15
 	VADDPS       Z14, Z0, Z0
@@ -4938,9 +5052,9 @@ loop:
 	VADDPS       Z15, Z11, Z11
 	VADDPS       Z14, Z12, Z12
 	VADDPS       Z15, Z13, Z13
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -4964,12 +5078,12 @@ loop:
 	VADDPS       (BX), Z12, Z12
 	VADDPS       64(BX), Z13, Z13
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5007,11 +5121,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z14
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z14
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z14, Z0
@@ -5049,7 +5163,7 @@ maskDone:
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -5066,9 +5180,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm8x2AVX512(SB), $0-120
+// func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm8x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5078,6 +5192,7 @@ TEXT ·gemm8x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5086,7 +5201,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5105,7 +5219,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5133,10 +5247,15 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -5169,12 +5288,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -5214,9 +5331,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish8x2AVX512(SB), $0-172
+// func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish8x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5226,6 +5343,7 @@ TEXT ·gemmFinish8x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5234,7 +5352,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5253,7 +5370,7 @@ tile:
 	VPXORD Z13, Z13, Z13
 	VPXORD Z14, Z14, Z14
 	VPXORD Z15, Z15, Z15
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5281,10 +5398,15 @@ load:
 	VMOVUPS (R13), Z14
 	VMOVUPS 64(R13), Z15
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -5317,14 +5439,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z16
 	VMOVUPS      64(R13), Z17
 	VADDPS       Z16, Z0, Z0
@@ -5343,9 +5463,9 @@ loop:
 	VADDPS       Z17, Z13, Z13
 	VADDPS       Z16, Z14, Z14
 	VADDPS       Z17, Z15, Z15
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5372,12 +5492,12 @@ loop:
 	VADDPS       (BX), Z14, Z14
 	VADDPS       64(BX), Z15, Z15
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5420,11 +5540,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z16
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z16
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z16, Z0
@@ -5467,7 +5587,7 @@ maskDone:
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -5484,9 +5604,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm9x2AVX512(SB), $0-120
+// func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm9x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5496,6 +5616,7 @@ TEXT ·gemm9x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5504,7 +5625,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5525,7 +5645,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5556,10 +5676,15 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5595,12 +5720,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -5643,9 +5766,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish9x2AVX512(SB), $0-172
+// func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish9x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5655,6 +5778,7 @@ TEXT ·gemmFinish9x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5663,7 +5787,6 @@ tile:
 	LEAQ   (BX)(R8*2), SI
 	ADDQ   R8, SI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5684,7 +5807,7 @@ tile:
 	VPXORD Z15, Z15, Z15
 	VPXORD Z16, Z16, Z16
 	VPXORD Z17, Z17, Z17
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -5715,10 +5838,15 @@ load:
 	VMOVUPS (R13), Z16
 	VMOVUPS 64(R13), Z17
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -5754,14 +5882,12 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z18
 	VMOVUPS      64(R13), Z19
 	VADDPS       Z18, Z0, Z0
@@ -5782,9 +5908,9 @@ loop:
 	VADDPS       Z19, Z15, Z15
 	VADDPS       Z18, Z16, Z16
 	VADDPS       Z19, Z17, Z17
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5814,12 +5940,12 @@ loop:
 	VADDPS       (BX), Z16, Z16
 	VADDPS       64(BX), Z17, Z17
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5867,11 +5993,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z18
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z18
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z18, Z0
@@ -5919,7 +6045,7 @@ maskDone:
 	VMAXPS       Z17, Z18, Z17
 	VMOVUPS      Z17, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -5936,9 +6062,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm10x2AVX512(SB), $0-120
+// func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm10x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5948,6 +6074,7 @@ TEXT ·gemm10x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5958,7 +6085,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -5981,7 +6107,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6015,10 +6141,15 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -6058,13 +6189,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -6110,9 +6239,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish10x2AVX512(SB), $0-172
+// func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish10x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6122,6 +6251,7 @@ TEXT ·gemmFinish10x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6132,7 +6262,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6155,7 +6284,7 @@ tile:
 	VPXORD Z17, Z17, Z17
 	VPXORD Z18, Z18, Z18
 	VPXORD Z19, Z19, Z19
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6189,10 +6318,15 @@ load:
 	VMOVUPS (R13), Z18
 	VMOVUPS 64(R13), Z19
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -6232,15 +6366,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z20
 	VMOVUPS      64(R13), Z21
 	VADDPS       Z20, Z0, Z0
@@ -6263,9 +6395,9 @@ loop:
 	VADDPS       Z21, Z17, Z17
 	VADDPS       Z20, Z18, Z18
 	VADDPS       Z21, Z19, Z19
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6298,12 +6430,12 @@ loop:
 	VADDPS       (BX), Z18, Z18
 	VADDPS       64(BX), Z19, Z19
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6356,11 +6488,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z20
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z20
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z20, Z0
@@ -6413,7 +6545,7 @@ maskDone:
 	VMAXPS       Z19, Z20, Z19
 	VMOVUPS      Z19, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -6430,9 +6562,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm11x2AVX512(SB), $0-120
+// func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm11x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6442,6 +6574,7 @@ TEXT ·gemm11x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6452,7 +6585,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6477,7 +6609,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6514,10 +6646,15 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6560,13 +6697,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -6615,9 +6750,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish11x2AVX512(SB), $0-172
+// func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish11x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6627,6 +6762,7 @@ TEXT ·gemmFinish11x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6637,7 +6773,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -6662,7 +6797,7 @@ tile:
 	VPXORD Z19, Z19, Z19
 	VPXORD Z20, Z20, Z20
 	VPXORD Z21, Z21, Z21
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -6699,10 +6834,15 @@ load:
 	VMOVUPS (R13), Z20
 	VMOVUPS 64(R13), Z21
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -6745,15 +6885,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z22
 	VMOVUPS      64(R13), Z23
 	VADDPS       Z22, Z0, Z0
@@ -6778,9 +6916,9 @@ loop:
 	VADDPS       Z23, Z19, Z19
 	VADDPS       Z22, Z20, Z20
 	VADDPS       Z23, Z21, Z21
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6816,12 +6954,12 @@ loop:
 	VADDPS       (BX), Z20, Z20
 	VADDPS       64(BX), Z21, Z21
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6879,11 +7017,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z22
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z22
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z22, Z0
@@ -6941,7 +7079,7 @@ maskDone:
 	VMAXPS       Z21, Z22, Z21
 	VMOVUPS      Z21, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -6958,9 +7096,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, AVX512F
-TEXT ·gemm12x2AVX512(SB), $0-120
+// func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm12x2AVX512(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6970,6 +7108,7 @@ TEXT ·gemm12x2AVX512(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6980,7 +7119,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -7007,7 +7145,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7047,10 +7185,15 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -7096,13 +7239,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Z0, (R13)
@@ -7154,9 +7295,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX512F
-TEXT ·gemmFinish12x2AVX512(SB), $0-172
+// func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish12x2AVX512(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7166,6 +7307,7 @@ TEXT ·gemmFinish12x2AVX512(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7176,7 +7318,6 @@ tile:
 	LEAQ   (SI)(R8*2), DI
 	ADDQ   R8, DI
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VPXORD Z0, Z0, Z0
@@ -7203,7 +7344,7 @@ tile:
 	VPXORD Z21, Z21, Z21
 	VPXORD Z22, Z22, Z22
 	VPXORD Z23, Z23, Z23
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7243,10 +7384,15 @@ load:
 	VMOVUPS (R13), Z22
 	VMOVUPS 64(R13), Z23
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -7292,15 +7438,13 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	ADDQ         R13, SI
-	ADDQ         R13, DI
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	ADDQ         aJump+40(FP), SI
+	ADDQ         aJump+40(FP), DI
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
 	VADDPS       Z24, Z0, Z0
@@ -7327,9 +7471,9 @@ loop:
 	VADDPS       Z25, Z21, Z21
 	VADDPS       Z24, Z22, Z22
 	VADDPS       Z25, Z23, Z23
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -7368,12 +7512,12 @@ loop:
 	VADDPS       (BX), Z22, Z22
 	VADDPS       64(BX), Z23, Z23
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ      maskRow+160(FP), CX
+	MOVQ      maskRow+176(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+152(FP), SI
+	MOVQ      mask+168(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -7436,11 +7580,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z23, K2, Z23
 	ADDQ      CX, SI
-	MOVQ      SI, mask+152(FP)
+	MOVQ      SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Z24
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Z24
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z24, Z0
@@ -7503,7 +7647,7 @@ maskDone:
 	VMAXPS       Z23, Z24, Z23
 	VMOVUPS      Z23, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -7520,9 +7664,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm1x1AVX2(SB), $0-120
+// func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm1x1AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7532,24 +7676,29 @@ TEXT ·gemm1x1AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7557,10 +7706,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -7578,9 +7725,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish1x1AVX2(SB), $0-172
+// func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish1x1AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7590,24 +7737,29 @@ TEXT ·gemmFinish1x1AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -7615,27 +7767,25 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y1
 	VADDPS       Y1, Y0, Y0
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y1
@@ -7643,17 +7793,17 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y1, Y1
 	VANDPS       Y1, Y0, Y0
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y1
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y1
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -7670,9 +7820,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm2x1AVX2(SB), $0-120
+// func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm2x1AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7682,16 +7832,16 @@ TEXT ·gemm2x1AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7699,10 +7849,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7712,10 +7867,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -7735,9 +7888,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish2x1AVX2(SB), $0-172
+// func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish2x1AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7747,16 +7900,16 @@ TEXT ·gemmFinish2x1AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7764,10 +7917,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -7777,30 +7935,28 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y2
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y2, Y1, Y1
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
 	VADDPS       (BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -7813,11 +7969,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -7826,7 +7982,7 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -7843,9 +7999,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm3x1AVX2(SB), $0-120
+// func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm3x1AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7855,17 +8011,17 @@ TEXT ·gemm3x1AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7875,10 +8031,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -7890,10 +8051,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -7915,9 +8074,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish3x1AVX2(SB), $0-172
+// func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish3x1AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7927,17 +8086,17 @@ TEXT ·gemmFinish3x1AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -7947,10 +8106,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y2
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -7962,19 +8126,17 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y3
 	VADDPS       Y3, Y0, Y0
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y3, Y2, Y2
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -7983,12 +8145,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y2, Y2
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y3
@@ -8006,11 +8168,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
 	VANDPS       Y3, Y2, Y2
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y3
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y3
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y3, Y0
@@ -8022,7 +8184,7 @@ maskDone:
 	VMAXPS       Y2, Y3, Y2
 	VMOVUPS      Y2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -8039,9 +8201,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm4x1AVX2(SB), $0-120
+// func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm4x1AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8051,20 +8213,20 @@ TEXT ·gemm4x1AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8076,10 +8238,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -8094,11 +8261,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8122,9 +8287,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish4x1AVX2(SB), $0-172
+// func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish4x1AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8134,20 +8299,20 @@ TEXT ·gemmFinish4x1AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8159,10 +8324,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -8177,21 +8347,19 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y4
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y4, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y4, Y3, Y3
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8202,12 +8370,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -8230,11 +8398,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -8249,7 +8417,7 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -8266,9 +8434,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm5x1AVX2(SB), $0-120
+// func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm5x1AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8278,13 +8446,13 @@ TEXT ·gemm5x1AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8292,7 +8460,7 @@ tile:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8306,10 +8474,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -8326,11 +8499,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8356,9 +8527,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish5x1AVX2(SB), $0-172
+// func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish5x1AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8368,13 +8539,13 @@ TEXT ·gemmFinish5x1AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8382,7 +8553,7 @@ tile:
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8396,10 +8567,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y4
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -8416,22 +8592,20 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y5
 	VADDPS       Y5, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y5, Y2, Y2
 	VADDPS       Y5, Y3, Y3
 	VADDPS       Y5, Y4, Y4
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8444,12 +8618,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y4, Y4
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y5
@@ -8477,11 +8651,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y5
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y5
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y5, Y0
@@ -8499,7 +8673,7 @@ maskDone:
 	VMAXPS       Y4, Y5, Y4
 	VMOVUPS      Y4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -8516,9 +8690,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm6x1AVX2(SB), $0-120
+// func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm6x1AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8528,13 +8702,13 @@ TEXT ·gemm6x1AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8543,7 +8717,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8559,10 +8733,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8581,11 +8760,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8613,9 +8790,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish6x1AVX2(SB), $0-172
+// func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish6x1AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8625,13 +8802,13 @@ TEXT ·gemmFinish6x1AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -8640,7 +8817,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8656,10 +8833,15 @@ load:
 	ADDQ    R12, R13
 	VMOVUPS (R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -8678,13 +8860,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y6
 	VADDPS       Y6, Y0, Y0
 	VADDPS       Y6, Y1, Y1
@@ -8692,9 +8872,9 @@ loop:
 	VADDPS       Y6, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -8709,12 +8889,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -8747,11 +8927,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -8772,7 +8952,7 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -8789,9 +8969,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm1x2AVX2(SB), $0-120
+// func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm1x2AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8801,26 +8981,31 @@ TEXT ·gemm1x2AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -8830,10 +9015,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -8852,9 +9035,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish1x2AVX2(SB), $0-172
+// func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish1x2AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8864,26 +9047,31 @@ TEXT ·gemmFinish1x2AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
 	VMOVUPS (R13), Y0
 	VMOVUPS 32(R13), Y1
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -8893,30 +9081,28 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y2
 	VMOVUPS      32(R13), Y3
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y3, Y1, Y1
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	VADDPS       32(BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -8928,11 +9114,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y2
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y2
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -8940,7 +9126,7 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -8957,9 +9143,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm2x2AVX2(SB), $0-120
+// func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm2x2AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8969,18 +9155,18 @@ TEXT ·gemm2x2AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -8990,10 +9176,15 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -9006,10 +9197,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9031,9 +9220,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish2x2AVX2(SB), $0-172
+// func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish2x2AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9043,18 +9232,18 @@ TEXT ·gemmFinish2x2AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
 	VXORPS Y1, Y1, Y1
 	VXORPS Y2, Y2, Y2
 	VXORPS Y3, Y3, Y3
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9064,10 +9253,15 @@ load:
 	VMOVUPS (R13), Y2
 	VMOVUPS 32(R13), Y3
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -9080,21 +9274,19 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y4
 	VMOVUPS      32(R13), Y5
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y3, Y3
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9103,12 +9295,12 @@ loop:
 	VADDPS       (BX), Y2, Y2
 	VADDPS       32(BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -9129,11 +9321,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y4
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y4
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -9146,7 +9338,7 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -9163,9 +9355,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm3x2AVX2(SB), $0-120
+// func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm3x2AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9175,11 +9367,11 @@ TEXT ·gemm3x2AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9188,7 +9380,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9201,10 +9393,15 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -9220,10 +9417,8 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9248,9 +9443,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish3x2AVX2(SB), $0-172
+// func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish3x2AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9260,11 +9455,11 @@ TEXT ·gemmFinish3x2AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9273,7 +9468,7 @@ tile:
 	VXORPS Y3, Y3, Y3
 	VXORPS Y4, Y4, Y4
 	VXORPS Y5, Y5, Y5
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9286,10 +9481,15 @@ load:
 	VMOVUPS (R13), Y4
 	VMOVUPS 32(R13), Y5
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -9305,12 +9505,10 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y6
 	VMOVUPS      32(R13), Y7
 	VADDPS       Y6, Y0, Y0
@@ -9319,9 +9517,9 @@ loop:
 	VADDPS       Y7, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y7, Y5, Y5
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9333,12 +9531,12 @@ loop:
 	VADDPS       (BX), Y4, Y4
 	VADDPS       32(BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -9368,11 +9566,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y6
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y6
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -9390,7 +9588,7 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -9407,9 +9605,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm4x2AVX2(SB), $0-120
+// func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm4x2AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9419,13 +9617,13 @@ TEXT ·gemm4x2AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9436,7 +9634,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9452,10 +9650,15 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -9475,11 +9678,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9507,9 +9708,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish4x2AVX2(SB), $0-172
+// func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish4x2AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9519,13 +9720,13 @@ TEXT ·gemmFinish4x2AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9536,7 +9737,7 @@ tile:
 	VXORPS Y5, Y5, Y5
 	VXORPS Y6, Y6, Y6
 	VXORPS Y7, Y7, Y7
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9552,10 +9753,15 @@ load:
 	VMOVUPS (R13), Y6
 	VMOVUPS 32(R13), Y7
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -9575,13 +9781,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y8
 	VMOVUPS      32(R13), Y9
 	VADDPS       Y8, Y0, Y0
@@ -9592,9 +9796,9 @@ loop:
 	VADDPS       Y9, Y5, Y5
 	VADDPS       Y8, Y6, Y6
 	VADDPS       Y9, Y7, Y7
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9609,12 +9813,12 @@ loop:
 	VADDPS       (BX), Y6, Y6
 	VADDPS       32(BX), Y7, Y7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y8
@@ -9653,11 +9857,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
 	VANDPS       Y8, Y7, Y7
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y8
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y8
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y8, Y0
@@ -9680,7 +9884,7 @@ maskDone:
 	VMAXPS       Y7, Y8, Y7
 	VMOVUPS      Y7, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -9697,9 +9901,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm5x2AVX2(SB), $0-120
+// func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm5x2AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9709,13 +9913,13 @@ TEXT ·gemm5x2AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9728,7 +9932,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9747,10 +9951,15 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -9773,11 +9982,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -9808,9 +10015,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish5x2AVX2(SB), $0-172
+// func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish5x2AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9820,13 +10027,13 @@ TEXT ·gemmFinish5x2AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -9839,7 +10046,7 @@ tile:
 	VXORPS Y7, Y7, Y7
 	VXORPS Y8, Y8, Y8
 	VXORPS Y9, Y9, Y9
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -9858,10 +10065,15 @@ load:
 	VMOVUPS (R13), Y8
 	VMOVUPS 32(R13), Y9
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -9884,13 +10096,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y10
 	VMOVUPS      32(R13), Y11
 	VADDPS       Y10, Y0, Y0
@@ -9903,9 +10113,9 @@ loop:
 	VADDPS       Y11, Y7, Y7
 	VADDPS       Y10, Y8, Y8
 	VADDPS       Y11, Y9, Y9
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9923,12 +10133,12 @@ loop:
 	VADDPS       (BX), Y8, Y8
 	VADDPS       32(BX), Y9, Y9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y10
@@ -9976,11 +10186,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
 	VANDPS       Y10, Y9, Y9
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y10
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y10
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y10, Y0
@@ -10008,7 +10218,7 @@ maskDone:
 	VMAXPS       Y9, Y10, Y9
 	VMOVUPS      Y9, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13
@@ -10025,9 +10235,9 @@ yDone:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int)
-// Requires: AVX, FMA3
-TEXT ·gemm6x2AVX2(SB), $0-120
+// func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·gemm6x2AVX2(SB), $0-136
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10037,13 +10247,13 @@ TEXT ·gemm6x2AVX2(SB), $0-120
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -10058,7 +10268,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -10080,10 +10290,15 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -10109,11 +10324,9 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
 	VMOVUPS      Y0, (R13)
@@ -10147,9 +10360,9 @@ loop:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
-// Requires: AVX, AVX2, FMA3
-TEXT ·gemmFinish6x2AVX2(SB), $0-172
+// func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX2, FMA3, MMX+
+TEXT ·gemmFinish6x2AVX2(SB), $0-188
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10159,13 +10372,13 @@ TEXT ·gemmFinish6x2AVX2(SB), $0-172
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
 
 tile:
 	MOVQ   a+16(FP), AX
 	LEAQ   (AX)(R8*2), BX
 	ADDQ   R8, BX
 	MOVQ   b+48(FP), R10
-	MOVQ   runs+8(FP), R15
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
 	VXORPS Y0, Y0, Y0
@@ -10180,7 +10393,7 @@ tile:
 	VXORPS Y9, Y9, Y9
 	VXORPS Y10, Y10, Y10
 	VXORPS Y11, Y11, Y11
-	JMP    run
+	JMP    start
 
 load:
 	MOVQ    DX, R13
@@ -10202,10 +10415,15 @@ load:
 	VMOVUPS (R13), Y10
 	VMOVUPS 32(R13), Y11
 
+start:
+	MOVQ runs+8(FP), R13
+
 run:
 	MOVQ k+0(FP), CX
 
 loop:
+	PREFETCHT1   (R15)
+	ADDQ         aheadStep+128(FP), R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -10231,13 +10449,11 @@ loop:
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
-	MOVQ         aJump+40(FP), R13
-	SHLQ         $0x02, R13
-	ADDQ         R13, AX
-	ADDQ         R13, BX
-	DECQ         R15
+	ADDQ         aJump+40(FP), AX
+	ADDQ         aJump+40(FP), BX
+	DECQ         R13
 	JNE          run
-	MOVQ         bias+136(FP), R13
+	MOVQ         bias+152(FP), R13
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
 	VADDPS       Y12, Y0, Y0
@@ -10252,9 +10468,9 @@ loop:
 	VADDPS       Y13, Y9, Y9
 	VADDPS       Y12, Y10, Y10
 	VADDPS       Y13, Y11, Y11
-	MOVQ         yRow+128(FP), DI
+	MOVQ         yRow+144(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+144(FP), BX
+	MOVQ         extra+160(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -10275,12 +10491,12 @@ loop:
 	VADDPS       (BX), Y10, Y10
 	VADDPS       32(BX), Y11, Y11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+144(FP)
+	MOVQ         BX, extra+160(FP)
 
 extraDone:
-	MOVQ         maskRow+160(FP), CX
+	MOVQ         maskRow+176(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+152(FP), SI
+	MOVQ         mask+168(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y12
@@ -10337,11 +10553,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	ADDQ         CX, SI
-	MOVQ         SI, mask+152(FP)
+	MOVQ         SI, mask+168(FP)
 
 maskDone:
-	VBROADCASTSS floor+168(FP), Y12
-	MOVQ         y+120(FP), AX
+	VBROADCASTSS floor+184(FP), Y12
+	MOVQ         y+136(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y12, Y0
@@ -10374,7 +10590,7 @@ maskDone:
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+120(FP)
+	MOVQ         AX, y+136(FP)
 
 yDone:
 	MOVQ aStep+96(FP), R13

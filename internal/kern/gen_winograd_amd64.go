@@ -4,47 +4,52 @@
 
 package kern
 
-// winogradInputAVX512 transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+// winogradInputAVX512 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where masks[j] is 0:
 //
-//	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]
+//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradInputAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
-// winogradGradientAVX512 transforms vecs vectors of a 4x4 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+// winogradGradientAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where
+// masks[j] is 0:
 //
-//	dst[(6*i+j)*plane + lane] = (A·d·Aᵀ)[i][j]
+//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
 //
 //go:noescape
-func winogradGradientAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
-// winogradOutputAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane])
+//	y[i*row + (4*t+j)*col + lane] = max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane])
 //
 //go:noescape
-func winogradOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+func winogradOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, floor float32, vecs int, count int)
 
-// winogradOutputAddAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputAddAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])
+//	y[i*row + (4*t+j)*col + lane] = max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane] + extra[i*row + (4*t+j)*col + lane])
 //
 //go:noescape
-func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, extra *float32, floor float32, vecs int)
+func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, extra *float32, floor float32, vecs int, count int)
 
-// winogradOutputMaskAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputMaskAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
+//	y[i*row + (4*t+j)*col + lane] = (Aᵀ·s[t]·A)[i][j] if bit lane%16 of mask[i*maskRow + (4*t+j)*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
+func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
-// winogradOutputAddMaskAVX512 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputAddMaskAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
+//	y[i*row + (4*t+j)*col + lane] = (Aᵀ·s[t]·A)[i][j] + extra[i*row + (4*t+j)*col + lane] if bit lane%16 of mask[i*maskRow + (4*t+j)*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
+func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
 // winogradWeightsAVX512 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //
@@ -60,54 +65,59 @@ func winogradWeightsAVX512(dst *float32, plane int, src *float32, srcPlane int, 
 //go:noescape
 func winogradWeightsGradAVX512(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
-// winogradInputAVX2 transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+// winogradInputAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where masks[j] is 0:
 //
-//	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]
+//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradInputAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
-// winogradInputWholeAVX2 transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane]:
+// winogradInputWholeAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]:
 //
-//	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]
+//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradInputWholeAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int)
+func winogradInputWholeAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int, count int)
 
-// winogradGradientAVX2 transforms vecs vectors of a 4x4 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:
+// winogradGradientAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where
+// masks[j] is 0:
 //
-//	dst[(6*i+j)*plane + lane] = (A·d·Aᵀ)[i][j]
+//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
 //
 //go:noescape
-func winogradGradientAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
-// winogradOutputAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane])
+//	y[i*row + (4*t+j)*col + lane] = max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane])
 //
 //go:noescape
-func winogradOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+func winogradOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, floor float32, vecs int, count int)
 
-// winogradOutputAddAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputAddAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])
+//	y[i*row + (4*t+j)*col + lane] = max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane] + extra[i*row + (4*t+j)*col + lane])
 //
 //go:noescape
-func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, extra *float32, floor float32, vecs int)
+func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, extra *float32, floor float32, vecs int, count int)
 
-// winogradOutputMaskAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputMaskAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
+//	y[i*row + (4*t+j)*col + lane] = (Aᵀ·s[t]·A)[i][j] if bit lane%16 of mask[i*maskRow + (4*t+j)*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
+func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
-// winogradOutputAddMaskAVX2 transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):
+// winogradOutputAddMaskAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
+// i, j in [0,4):
 //
-//	y[i*row + j*col + lane] = (Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set, else 0
+//	y[i*row + (4*t+j)*col + lane] = (Aᵀ·s[t]·A)[i][j] + extra[i*row + (4*t+j)*col + lane] if bit lane%16 of mask[i*maskRow + (4*t+j)*maskCol + lane/16] is set, else 0
 //
 //go:noescape
-func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
+func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
 // winogradWeightsAVX2 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //

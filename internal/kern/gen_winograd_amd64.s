@@ -50,20 +50,17 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func winogradInputAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+// func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 // Requires: AVX, AVX512F
-TEXT ·winogradInputAVX512(SB), $0-96
-	MOVQ         r0+16(FP), AX
-	MOVQ         r1+24(FP), BX
-	MOVQ         r2+32(FP), CX
-	MOVQ         r3+40(FP), DX
-	MOVQ         r4+48(FP), SI
-	MOVQ         r5+56(FP), DI
-	MOVQ         off+64(FP), R8
-	SHLQ         $0x02, R8
-	MOVQ         col+72(FP), R9
+TEXT ·winogradInputAVX512(SB), $16-112
+	MOVQ         r0+24(FP), AX
+	MOVQ         r1+32(FP), BX
+	MOVQ         r2+40(FP), CX
+	MOVQ         r3+48(FP), DX
+	MOVQ         r4+56(FP), SI
+	MOVQ         r5+64(FP), DI
+	MOVQ         col+80(FP), R9
 	SHLQ         $0x02, R9
-	MOVQ         dst+0(FP), R10
 	MOVQ         plane+8(FP), R11
 	SHLQ         $0x02, R11
 	LEAQ         (R11)(R11*2), R12
@@ -74,8 +71,8 @@ TEXT ·winogradInputAVX512(SB), $0-96
 	MOVQ         R13, plane+8(FP)
 	LEAQ         (R9)(R9*2), R13
 	SHLQ         $0x01, R13
-	MOVQ         R13, col+72(FP)
-	MOVQ         masks+80(FP), R15
+	MOVQ         R13, (SP)
+	MOVQ         masks+88(FP), R15
 	KMOVW        (R15), K1
 	KMOVW        32(R15), K2
 	KMOVW        64(R15), K3
@@ -87,6 +84,15 @@ TEXT ·winogradInputAVX512(SB), $0-96
 	VBROADCASTSS half<>+0(SB), Z25
 	VBROADCASTSS p<>+0(SB), Z24
 	VBROADCASTSS q<>+0(SB), Z23
+	SHLQ         $0x02, tile+16(FP)
+	SHLQ         $0x02, off+72(FP)
+	SHLQ         $0x04, col+80(FP)
+
+tile:
+	MOVQ vecs+96(FP), R10
+	MOVQ R10, 8(SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+72(FP), R8
 
 vector:
 	VMOVUPS.Z    (AX)(R8*1), K1, Z18
@@ -185,7 +191,7 @@ vector:
 	VFMADD231PS  Z29, Z24, Z11
 	VFNMADD231PS Z29, Z24, Z17
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Z0, Z30
 	VADDPS       Z4, Z30, Z30
 	VFNMADD231PS Z2, Z27, Z30
@@ -366,7 +372,7 @@ vector:
 	VADDPS       Z22, Z17, Z17
 	VFNMADD231PS Z20, Z27, Z17
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Z0, Z30
 	VADDPS       Z4, Z30, Z30
 	VFNMADD231PS Z2, Z27, Z30
@@ -453,23 +459,26 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x40, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         vecs+88(FP)
+	DECQ         8(SP)
 	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+80(FP), R8
+	ADDQ         R8, off+72(FP)
+	DECQ         count+104(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradGradientAVX512(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+// func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 // Requires: AVX, AVX512F
-TEXT ·winogradGradientAVX512(SB), $0-80
-	MOVQ         r0+16(FP), AX
-	MOVQ         r1+24(FP), BX
-	MOVQ         r2+32(FP), CX
-	MOVQ         r3+40(FP), DX
-	MOVQ         off+48(FP), R8
-	SHLQ         $0x02, R8
-	MOVQ         col+56(FP), R9
+TEXT ·winogradGradientAVX512(SB), $8-96
+	MOVQ         r0+24(FP), AX
+	MOVQ         r1+32(FP), BX
+	MOVQ         r2+40(FP), CX
+	MOVQ         r3+48(FP), DX
+	MOVQ         col+64(FP), R9
 	SHLQ         $0x02, R9
-	MOVQ         dst+0(FP), R10
 	MOVQ         plane+8(FP), R11
 	SHLQ         $0x02, R11
 	LEAQ         (R11)(R11*2), R12
@@ -478,10 +487,7 @@ TEXT ·winogradGradientAVX512(SB), $0-80
 	LEAQ         (R13)(R13*2), R13
 	SUBQ         $0x40, R13
 	MOVQ         R13, plane+8(FP)
-	MOVQ         R9, R13
-	SHLQ         $0x02, R13
-	MOVQ         R13, col+56(FP)
-	MOVQ         masks+64(FP), R15
+	MOVQ         masks+72(FP), R15
 	KMOVW        (R15), K1
 	KMOVW        32(R15), K2
 	KMOVW        64(R15), K3
@@ -490,6 +496,15 @@ TEXT ·winogradGradientAVX512(SB), $0-80
 	VBROADCASTSS half<>+0(SB), Z26
 	VBROADCASTSS p<>+0(SB), Z25
 	VBROADCASTSS q<>+0(SB), Z24
+	SHLQ         $0x02, tile+16(FP)
+	SHLQ         $0x02, off+56(FP)
+	SHLQ         $0x04, col+64(FP)
+
+tile:
+	MOVQ vecs+80(FP), R10
+	MOVQ R10, (SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+56(FP), R8
 
 vector:
 	VMOVUPS.Z    (AX)(R8*1), K1, Z18
@@ -544,7 +559,7 @@ vector:
 	VFMADD231PS  Z29, Z25, Z7
 	VFNMADD231PS Z29, Z25, Z11
 	ADDQ         R9, R8
-	SUBQ         col+56(FP), R8
+	SUBQ         col+64(FP), R8
 	VMOVUPS      Z0, Z30
 	VMOVUPS      Z30, (R10)
 	VMOVUPS      Z3, Z30
@@ -669,7 +684,7 @@ vector:
 	VFNMADD231PS Z29, Z24, Z7
 	VMOVUPS      Z21, Z11
 	ADDQ         R9, R8
-	SUBQ         col+56(FP), R8
+	SUBQ         col+64(FP), R8
 	VMOVUPS      Z0, Z30
 	VMOVUPS      Z30, (R10)
 	VMOVUPS      Z3, Z30
@@ -744,37 +759,49 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x40, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         vecs+72(FP)
+	DECQ         (SP)
 	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+64(FP), R8
+	ADDQ         R8, off+56(FP)
+	DECQ         count+88(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+// func winogradOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, floor float32, vecs int, count int)
 // Requires: AVX, AVX512F
-TEXT ·winogradOutputAVX512(SB), $0-64
-	MOVQ         src+24(FP), SI
+TEXT ·winogradOutputAVX512(SB), $8-80
 	MOVQ         srcPlane+32(FP), R8
 	SHLQ         $0x02, R8
 	LEAQ         (R8)(R8*2), R9
 	SHLQ         $0x01, R9
 	LEAQ         (R9)(R9*2), R10
 	LEAQ         (R9)(R9*4), R11
-	MOVQ         y+0(FP), DI
 	MOVQ         row+8(FP), R12
 	SHLQ         $0x02, R12
 	MOVQ         col+16(FP), R13
 	SHLQ         $0x02, R13
 	LEAQ         (R13)(R13*2), R15
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
 	VBROADCASTSS half<>+0(SB), Z27
 	VBROADCASTSS two<>+0(SB), Z26
 	VBROADCASTSS p<>+0(SB), Z25
 	VBROADCASTSS q<>+0(SB), Z24
 	VBROADCASTSS halfP<>+0(SB), Z23
 	VBROADCASTSS twoQ<>+0(SB), Z22
-	MOVQ         bias+40(FP), BX
+
+tile:
+	MOVQ vecs+64(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+48(FP), BX
 
 vector:
-	VBROADCASTSS floor+48(FP), Z31
+	VBROADCASTSS floor+56(FP), Z31
 	VMOVUPS      (SI)(R9*1), Z29
 	VMOVUPS      (SI)(R10*1), Z30
 	VADDPS       (SI)(R9*2), Z29, Z29
@@ -1001,38 +1028,50 @@ vector:
 	ADDQ         $0x40, SI
 	ADDQ         $0x40, DI
 	ADDQ         $0x40, BX
-	DECQ         vecs+56(FP)
+	DECQ         (SP)
 	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	DECQ         count+72(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, extra *float32, floor float32, vecs int)
+// func winogradOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, extra *float32, floor float32, vecs int, count int)
 // Requires: AVX, AVX512F
-TEXT ·winogradOutputAddAVX512(SB), $0-72
-	MOVQ         src+24(FP), SI
+TEXT ·winogradOutputAddAVX512(SB), $8-88
 	MOVQ         srcPlane+32(FP), R8
 	SHLQ         $0x02, R8
 	LEAQ         (R8)(R8*2), R9
 	SHLQ         $0x01, R9
 	LEAQ         (R9)(R9*2), R10
 	LEAQ         (R9)(R9*4), R11
-	MOVQ         y+0(FP), DI
 	MOVQ         row+8(FP), R12
 	SHLQ         $0x02, R12
 	MOVQ         col+16(FP), R13
 	SHLQ         $0x02, R13
 	LEAQ         (R13)(R13*2), R15
-	MOVQ         extra+48(FP), DX
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
 	VBROADCASTSS half<>+0(SB), Z27
 	VBROADCASTSS two<>+0(SB), Z26
 	VBROADCASTSS p<>+0(SB), Z25
 	VBROADCASTSS q<>+0(SB), Z24
 	VBROADCASTSS halfP<>+0(SB), Z23
 	VBROADCASTSS twoQ<>+0(SB), Z22
-	MOVQ         bias+40(FP), BX
+
+tile:
+	MOVQ vecs+72(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+48(FP), BX
+	MOVQ extra+56(FP), DX
 
 vector:
-	VBROADCASTSS floor+56(FP), Z31
+	VBROADCASTSS floor+64(FP), Z31
 	VMOVUPS      (SI)(R9*1), Z29
 	VMOVUPS      (SI)(R10*1), Z30
 	VADDPS       (SI)(R9*2), Z29, Z29
@@ -1286,308 +1325,35 @@ vector:
 	ADDQ         $0x40, DI
 	ADDQ         $0x40, BX
 	ADDQ         $0x40, DX
-	DECQ         vecs+64(FP)
+	DECQ         (SP)
 	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         col+16(FP), DX
+	ADDQ         DX, extra+56(FP)
+	DECQ         count+80(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
+// func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 // Requires: AVX, AVX512F
-TEXT ·winogradOutputMaskAVX512(SB), $0-72
-	MOVQ         src+24(FP), SI
+TEXT ·winogradOutputMaskAVX512(SB), $16-88
 	MOVQ         srcPlane+32(FP), R8
 	SHLQ         $0x02, R8
 	LEAQ         (R8)(R8*2), R9
 	SHLQ         $0x01, R9
 	LEAQ         (R9)(R9*2), R10
 	LEAQ         (R9)(R9*4), R11
-	MOVQ         y+0(FP), DI
 	MOVQ         row+8(FP), R12
 	SHLQ         $0x02, R12
 	MOVQ         col+16(FP), R13
 	SHLQ         $0x02, R13
 	LEAQ         (R13)(R13*2), R15
-	MOVQ         mask+40(FP), DX
-	VBROADCASTSS half<>+0(SB), Z27
-	VBROADCASTSS two<>+0(SB), Z26
-	VBROADCASTSS p<>+0(SB), Z25
-	VBROADCASTSS q<>+0(SB), Z24
-	VBROADCASTSS halfP<>+0(SB), Z23
-	VBROADCASTSS twoQ<>+0(SB), Z22
-	SHLQ         $0x01, maskRow+48(FP)
-	SHLQ         $0x01, maskCol+56(FP)
-
-vector:
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VADDPS      (SI)(R9*2), Z29, Z29
-	VADDPS      (SI)(R9*4), Z30, Z30
-	VMOVUPS     (SI), Z0
-	VADDPS      Z29, Z0, Z0
-	VADDPS      Z30, Z0, Z0
-	VMULPS      Z27, Z29, Z6
-	VFMADD231PS Z30, Z26, Z6
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VADDPS      (SI)(R9*2), Z29, Z29
-	VADDPS      (SI)(R9*4), Z30, Z30
-	VMOVUPS     (SI), Z1
-	VADDPS      Z29, Z1, Z1
-	VADDPS      Z30, Z1, Z1
-	VMULPS      Z27, Z29, Z7
-	VFMADD231PS Z30, Z26, Z7
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VADDPS      (SI)(R9*2), Z29, Z29
-	VADDPS      (SI)(R9*4), Z30, Z30
-	VMOVUPS     (SI), Z2
-	VADDPS      Z29, Z2, Z2
-	VADDPS      Z30, Z2, Z2
-	VMULPS      Z27, Z29, Z8
-	VFMADD231PS Z30, Z26, Z8
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VADDPS      (SI)(R9*2), Z29, Z29
-	VADDPS      (SI)(R9*4), Z30, Z30
-	VMOVUPS     (SI), Z3
-	VADDPS      Z29, Z3, Z3
-	VADDPS      Z30, Z3, Z3
-	VMULPS      Z27, Z29, Z9
-	VFMADD231PS Z30, Z26, Z9
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VADDPS      (SI)(R9*2), Z29, Z29
-	VADDPS      (SI)(R9*4), Z30, Z30
-	VMOVUPS     (SI), Z4
-	VADDPS      Z29, Z4, Z4
-	VADDPS      Z30, Z4, Z4
-	VMULPS      Z27, Z29, Z10
-	VFMADD231PS Z30, Z26, Z10
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VADDPS      (SI)(R9*2), Z29, Z29
-	VADDPS      (SI)(R9*4), Z30, Z30
-	VMOVUPS     (SI), Z5
-	VADDPS      Z29, Z5, Z5
-	VADDPS      Z30, Z5, Z5
-	VMULPS      Z27, Z29, Z11
-	VFMADD231PS Z30, Z26, Z11
-	SUBQ        R9, SI
-	ADDQ        R8, SI
-	MOVQ        DI, CX
-	MOVQ        DX, AX
-	VADDPS      Z2, Z1, Z29
-	VSUBPS      Z2, Z1, Z1
-	VADDPS      Z4, Z3, Z30
-	VSUBPS      Z4, Z3, Z3
-	VADDPS      Z29, Z0, Z0
-	VADDPS      Z30, Z0, Z0
-	VMULPS      Z27, Z29, Z29
-	VFMADD231PS Z30, Z26, Z29
-	VMULPS      Z25, Z1, Z30
-	VFMADD231PS Z3, Z24, Z30
-	VFMADD231PS Z1, Z23, Z5
-	VFMADD231PS Z3, Z22, Z5
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z0, K2, Z0
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z0, (CX)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z30, K2, Z30
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z30, (CX)(R13*1)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z29, K2, Z29
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z29, (CX)(R13*2)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z5, K2, Z5
-	VMOVUPS     Z5, (CX)(R15*1)
-	LEAQ        (CX)(R12*2), CX
-	MOVQ        DX, AX
-	ADDQ        maskRow+48(FP), AX
-	ADDQ        maskRow+48(FP), AX
-	VADDPS      Z8, Z7, Z29
-	VSUBPS      Z8, Z7, Z7
-	VADDPS      Z10, Z9, Z30
-	VSUBPS      Z10, Z9, Z9
-	VADDPS      Z29, Z6, Z6
-	VADDPS      Z30, Z6, Z6
-	VMULPS      Z27, Z29, Z29
-	VFMADD231PS Z30, Z26, Z29
-	VMULPS      Z25, Z7, Z30
-	VFMADD231PS Z9, Z24, Z30
-	VFMADD231PS Z7, Z23, Z11
-	VFMADD231PS Z9, Z22, Z11
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z6, K2, Z6
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z6, (CX)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z30, K2, Z30
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z30, (CX)(R13*1)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z29, K2, Z29
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z29, (CX)(R13*2)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z11, K2, Z11
-	VMOVUPS     Z11, (CX)(R15*1)
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VSUBPS      (SI)(R9*2), Z29, Z29
-	VSUBPS      (SI)(R9*4), Z30, Z30
-	VMULPS      Z25, Z29, Z0
-	VFMADD231PS Z30, Z24, Z0
-	VMOVUPS     (SI)(R11*1), Z6
-	VFMADD231PS Z29, Z23, Z6
-	VFMADD231PS Z30, Z22, Z6
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VSUBPS      (SI)(R9*2), Z29, Z29
-	VSUBPS      (SI)(R9*4), Z30, Z30
-	VMULPS      Z25, Z29, Z1
-	VFMADD231PS Z30, Z24, Z1
-	VMOVUPS     (SI)(R11*1), Z7
-	VFMADD231PS Z29, Z23, Z7
-	VFMADD231PS Z30, Z22, Z7
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VSUBPS      (SI)(R9*2), Z29, Z29
-	VSUBPS      (SI)(R9*4), Z30, Z30
-	VMULPS      Z25, Z29, Z2
-	VFMADD231PS Z30, Z24, Z2
-	VMOVUPS     (SI)(R11*1), Z8
-	VFMADD231PS Z29, Z23, Z8
-	VFMADD231PS Z30, Z22, Z8
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VSUBPS      (SI)(R9*2), Z29, Z29
-	VSUBPS      (SI)(R9*4), Z30, Z30
-	VMULPS      Z25, Z29, Z3
-	VFMADD231PS Z30, Z24, Z3
-	VMOVUPS     (SI)(R11*1), Z9
-	VFMADD231PS Z29, Z23, Z9
-	VFMADD231PS Z30, Z22, Z9
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VSUBPS      (SI)(R9*2), Z29, Z29
-	VSUBPS      (SI)(R9*4), Z30, Z30
-	VMULPS      Z25, Z29, Z4
-	VFMADD231PS Z30, Z24, Z4
-	VMOVUPS     (SI)(R11*1), Z10
-	VFMADD231PS Z29, Z23, Z10
-	VFMADD231PS Z30, Z22, Z10
-	ADDQ        R8, SI
-	VMOVUPS     (SI)(R9*1), Z29
-	VMOVUPS     (SI)(R10*1), Z30
-	VSUBPS      (SI)(R9*2), Z29, Z29
-	VSUBPS      (SI)(R9*4), Z30, Z30
-	VMULPS      Z25, Z29, Z5
-	VFMADD231PS Z30, Z24, Z5
-	VMOVUPS     (SI)(R11*1), Z11
-	VFMADD231PS Z29, Z23, Z11
-	VFMADD231PS Z30, Z22, Z11
-	SUBQ        R9, SI
-	ADDQ        R8, SI
-	MOVQ        DI, CX
-	ADDQ        R12, CX
-	MOVQ        DX, AX
-	ADDQ        maskRow+48(FP), AX
-	VADDPS      Z2, Z1, Z29
-	VSUBPS      Z2, Z1, Z1
-	VADDPS      Z4, Z3, Z30
-	VSUBPS      Z4, Z3, Z3
-	VADDPS      Z29, Z0, Z0
-	VADDPS      Z30, Z0, Z0
-	VMULPS      Z27, Z29, Z29
-	VFMADD231PS Z30, Z26, Z29
-	VMULPS      Z25, Z1, Z30
-	VFMADD231PS Z3, Z24, Z30
-	VFMADD231PS Z1, Z23, Z5
-	VFMADD231PS Z3, Z22, Z5
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z0, K2, Z0
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z0, (CX)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z30, K2, Z30
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z30, (CX)(R13*1)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z29, K2, Z29
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z29, (CX)(R13*2)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z5, K2, Z5
-	VMOVUPS     Z5, (CX)(R15*1)
-	LEAQ        (CX)(R12*2), CX
-	MOVQ        DX, AX
-	ADDQ        maskRow+48(FP), AX
-	ADDQ        maskRow+48(FP), AX
-	ADDQ        maskRow+48(FP), AX
-	VADDPS      Z8, Z7, Z29
-	VSUBPS      Z8, Z7, Z7
-	VADDPS      Z10, Z9, Z30
-	VSUBPS      Z10, Z9, Z9
-	VADDPS      Z29, Z6, Z6
-	VADDPS      Z30, Z6, Z6
-	VMULPS      Z27, Z29, Z29
-	VFMADD231PS Z30, Z26, Z29
-	VMULPS      Z25, Z7, Z30
-	VFMADD231PS Z9, Z24, Z30
-	VFMADD231PS Z7, Z23, Z11
-	VFMADD231PS Z9, Z22, Z11
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z6, K2, Z6
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z6, (CX)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z30, K2, Z30
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z30, (CX)(R13*1)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z29, K2, Z29
-	ADDQ        maskCol+56(FP), AX
-	VMOVUPS     Z29, (CX)(R13*2)
-	KMOVW       (AX), K2
-	VMOVAPS.Z   Z11, K2, Z11
-	VMOVUPS     Z11, (CX)(R15*1)
-	ADDQ        $0x40, SI
-	ADDQ        $0x40, DI
-	ADDQ        $0x02, DX
-	DECQ        vecs+64(FP)
-	JNE         vector
-	VZEROUPPER
-	RET
-
-// func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
-// Requires: AVX, AVX512F
-TEXT ·winogradOutputAddMaskAVX512(SB), $0-80
-	MOVQ         src+24(FP), SI
-	MOVQ         srcPlane+32(FP), R8
-	SHLQ         $0x02, R8
-	LEAQ         (R8)(R8*2), R9
-	SHLQ         $0x01, R9
-	LEAQ         (R9)(R9*2), R10
-	LEAQ         (R9)(R9*4), R11
-	MOVQ         y+0(FP), DI
-	MOVQ         row+8(FP), R12
-	SHLQ         $0x02, R12
-	MOVQ         col+16(FP), R13
-	SHLQ         $0x02, R13
-	LEAQ         (R13)(R13*2), R15
-	MOVQ         mask+48(FP), DX
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
 	VBROADCASTSS half<>+0(SB), Z27
 	VBROADCASTSS two<>+0(SB), Z26
 	VBROADCASTSS p<>+0(SB), Z25
@@ -1595,9 +1361,17 @@ TEXT ·winogradOutputAddMaskAVX512(SB), $0-80
 	VBROADCASTSS halfP<>+0(SB), Z23
 	VBROADCASTSS twoQ<>+0(SB), Z22
 	SHLQ         $0x01, maskRow+56(FP)
+	MOVQ         maskCol+64(FP), AX
+	SHLQ         $0x03, AX
+	MOVQ         AX, (SP)
 	SHLQ         $0x01, maskCol+64(FP)
-	MOVQ         extra+40(FP), BX
-	SUBQ         DI, BX
+
+tile:
+	MOVQ vecs+72(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+48(FP), DX
 
 vector:
 	VMOVUPS     (SI)(R9*1), Z29
@@ -1675,12 +1449,6 @@ vector:
 	VFMADD231PS Z3, Z24, Z30
 	VFMADD231PS Z1, Z23, Z5
 	VFMADD231PS Z3, Z22, Z5
-	ADDQ        BX, CX
-	VADDPS      (CX), Z0, Z0
-	VADDPS      (CX)(R13*1), Z30, Z30
-	VADDPS      (CX)(R13*2), Z29, Z29
-	VADDPS      (CX)(R15*1), Z5, Z5
-	SUBQ        BX, CX
 	KMOVW       (AX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	ADDQ        maskCol+64(FP), AX
@@ -1712,12 +1480,6 @@ vector:
 	VFMADD231PS Z9, Z24, Z30
 	VFMADD231PS Z7, Z23, Z11
 	VFMADD231PS Z9, Z22, Z11
-	ADDQ        BX, CX
-	VADDPS      (CX), Z6, Z6
-	VADDPS      (CX)(R13*1), Z30, Z30
-	VADDPS      (CX)(R13*2), Z29, Z29
-	VADDPS      (CX)(R15*1), Z11, Z11
-	SUBQ        BX, CX
 	KMOVW       (AX), K2
 	VMOVAPS.Z   Z6, K2, Z6
 	ADDQ        maskCol+64(FP), AX
@@ -1810,12 +1572,6 @@ vector:
 	VFMADD231PS Z3, Z24, Z30
 	VFMADD231PS Z1, Z23, Z5
 	VFMADD231PS Z3, Z22, Z5
-	ADDQ        BX, CX
-	VADDPS      (CX), Z0, Z0
-	VADDPS      (CX)(R13*1), Z30, Z30
-	VADDPS      (CX)(R13*2), Z29, Z29
-	VADDPS      (CX)(R15*1), Z5, Z5
-	SUBQ        BX, CX
 	KMOVW       (AX), K2
 	VMOVAPS.Z   Z0, K2, Z0
 	ADDQ        maskCol+64(FP), AX
@@ -1848,12 +1604,6 @@ vector:
 	VFMADD231PS Z9, Z24, Z30
 	VFMADD231PS Z7, Z23, Z11
 	VFMADD231PS Z9, Z22, Z11
-	ADDQ        BX, CX
-	VADDPS      (CX), Z6, Z6
-	VADDPS      (CX)(R13*1), Z30, Z30
-	VADDPS      (CX)(R13*2), Z29, Z29
-	VADDPS      (CX)(R15*1), Z11, Z11
-	SUBQ        BX, CX
 	KMOVW       (AX), K2
 	VMOVAPS.Z   Z6, K2, Z6
 	ADDQ        maskCol+64(FP), AX
@@ -1872,8 +1622,339 @@ vector:
 	ADDQ        $0x40, SI
 	ADDQ        $0x40, DI
 	ADDQ        $0x02, DX
-	DECQ        vecs+72(FP)
+	DECQ        8(SP)
 	JNE         vector
+	MOVQ        tile+40(FP), SI
+	ADDQ        SI, src+24(FP)
+	MOVQ        col+16(FP), DI
+	ADDQ        DI, y+0(FP)
+	MOVQ        (SP), DX
+	ADDQ        DX, mask+48(FP)
+	DECQ        count+80(FP)
+	JNE         tile
+	VZEROUPPER
+	RET
+
+// func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradOutputAddMaskAVX512(SB), $16-96
+	MOVQ         srcPlane+32(FP), R8
+	SHLQ         $0x02, R8
+	LEAQ         (R8)(R8*2), R9
+	SHLQ         $0x01, R9
+	LEAQ         (R9)(R9*2), R10
+	LEAQ         (R9)(R9*4), R11
+	MOVQ         row+8(FP), R12
+	SHLQ         $0x02, R12
+	MOVQ         col+16(FP), R13
+	SHLQ         $0x02, R13
+	LEAQ         (R13)(R13*2), R15
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
+	VBROADCASTSS half<>+0(SB), Z27
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS p<>+0(SB), Z25
+	VBROADCASTSS q<>+0(SB), Z24
+	VBROADCASTSS halfP<>+0(SB), Z23
+	VBROADCASTSS twoQ<>+0(SB), Z22
+	SHLQ         $0x01, maskRow+64(FP)
+	MOVQ         maskCol+72(FP), AX
+	SHLQ         $0x03, AX
+	MOVQ         AX, (SP)
+	SHLQ         $0x01, maskCol+72(FP)
+	MOVQ         extra+48(FP), BX
+	SUBQ         y+0(FP), BX
+
+tile:
+	MOVQ vecs+80(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+56(FP), DX
+
+vector:
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VMOVUPS     (SI), Z0
+	VADDPS      Z29, Z0, Z0
+	VADDPS      Z30, Z0, Z0
+	VMULPS      Z27, Z29, Z6
+	VFMADD231PS Z30, Z26, Z6
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VMOVUPS     (SI), Z1
+	VADDPS      Z29, Z1, Z1
+	VADDPS      Z30, Z1, Z1
+	VMULPS      Z27, Z29, Z7
+	VFMADD231PS Z30, Z26, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VMOVUPS     (SI), Z2
+	VADDPS      Z29, Z2, Z2
+	VADDPS      Z30, Z2, Z2
+	VMULPS      Z27, Z29, Z8
+	VFMADD231PS Z30, Z26, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VMOVUPS     (SI), Z3
+	VADDPS      Z29, Z3, Z3
+	VADDPS      Z30, Z3, Z3
+	VMULPS      Z27, Z29, Z9
+	VFMADD231PS Z30, Z26, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VMOVUPS     (SI), Z4
+	VADDPS      Z29, Z4, Z4
+	VADDPS      Z30, Z4, Z4
+	VMULPS      Z27, Z29, Z10
+	VFMADD231PS Z30, Z26, Z10
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VMOVUPS     (SI), Z5
+	VADDPS      Z29, Z5, Z5
+	VADDPS      Z30, Z5, Z5
+	VMULPS      Z27, Z29, Z11
+	VFMADD231PS Z30, Z26, Z11
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	MOVQ        DX, AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z29, Z0, Z0
+	VADDPS      Z30, Z0, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	ADDQ        BX, CX
+	VADDPS      (CX), Z0, Z0
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z5, Z5
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z0, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+64(FP), AX
+	ADDQ        maskRow+64(FP), AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z29, Z6, Z6
+	VADDPS      Z30, Z6, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	ADDQ        BX, CX
+	VADDPS      (CX), Z6, Z6
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z11, Z11
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z6, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z11, K2, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z0
+	VFMADD231PS Z30, Z24, Z0
+	VMOVUPS     (SI)(R11*1), Z6
+	VFMADD231PS Z29, Z23, Z6
+	VFMADD231PS Z30, Z22, Z6
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z1
+	VFMADD231PS Z30, Z24, Z1
+	VMOVUPS     (SI)(R11*1), Z7
+	VFMADD231PS Z29, Z23, Z7
+	VFMADD231PS Z30, Z22, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z2
+	VFMADD231PS Z30, Z24, Z2
+	VMOVUPS     (SI)(R11*1), Z8
+	VFMADD231PS Z29, Z23, Z8
+	VFMADD231PS Z30, Z22, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z3
+	VFMADD231PS Z30, Z24, Z3
+	VMOVUPS     (SI)(R11*1), Z9
+	VFMADD231PS Z29, Z23, Z9
+	VFMADD231PS Z30, Z22, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z4
+	VFMADD231PS Z30, Z24, Z4
+	VMOVUPS     (SI)(R11*1), Z10
+	VFMADD231PS Z29, Z23, Z10
+	VFMADD231PS Z30, Z22, Z10
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z5
+	VFMADD231PS Z30, Z24, Z5
+	VMOVUPS     (SI)(R11*1), Z11
+	VFMADD231PS Z29, Z23, Z11
+	VFMADD231PS Z30, Z22, Z11
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	ADDQ        R12, CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+64(FP), AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z29, Z0, Z0
+	VADDPS      Z30, Z0, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	ADDQ        BX, CX
+	VADDPS      (CX), Z0, Z0
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z5, Z5
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z0, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+64(FP), AX
+	ADDQ        maskRow+64(FP), AX
+	ADDQ        maskRow+64(FP), AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z29, Z6, Z6
+	VADDPS      Z30, Z6, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	ADDQ        BX, CX
+	VADDPS      (CX), Z6, Z6
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z11, Z11
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z6, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+72(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z11, K2, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	ADDQ        $0x02, DX
+	DECQ        8(SP)
+	JNE         vector
+	MOVQ        tile+40(FP), SI
+	ADDQ        SI, src+24(FP)
+	MOVQ        col+16(FP), DI
+	ADDQ        DI, y+0(FP)
+	MOVQ        (SP), DX
+	ADDQ        DX, mask+56(FP)
+	DECQ        count+88(FP)
+	JNE         tile
 	VZEROUPPER
 	RET
 
@@ -1884,7 +1965,6 @@ TEXT ·winogradWeightsAVX512(SB), $0-40
 	MOVQ         srcPlane+24(FP), R8
 	SHLQ         $0x02, R8
 	LEAQ         (R8)(R8*2), R9
-	MOVQ         dst+0(FP), R10
 	MOVQ         plane+8(FP), R11
 	SHLQ         $0x02, R11
 	LEAQ         (R11)(R11*2), R12
@@ -1893,6 +1973,7 @@ TEXT ·winogradWeightsAVX512(SB), $0-40
 	LEAQ         (R13)(R13*2), R13
 	SUBQ         $0x40, R13
 	MOVQ         R13, plane+8(FP)
+	MOVQ         dst+0(FP), R10
 	VBROADCASTSS half<>+0(SB), Z27
 	VBROADCASTSS two<>+0(SB), Z26
 	VBROADCASTSS p<>+0(SB), Z25
@@ -2129,13 +2210,13 @@ vector:
 // func winogradWeightsGradAVX512(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 // Requires: AVX, AVX512F
 TEXT ·winogradWeightsGradAVX512(SB), $0-40
-	MOVQ         src+16(FP), SI
 	MOVQ         srcPlane+24(FP), R8
 	SHLQ         $0x02, R8
 	LEAQ         (R8)(R8*2), R9
 	SHLQ         $0x01, R9
 	LEAQ         (R9)(R9*2), R10
 	LEAQ         (R9)(R9*4), R11
+	MOVQ         src+16(FP), SI
 	MOVQ         dst+0(FP), DI
 	MOVQ         plane+8(FP), R12
 	SHLQ         $0x02, R12
@@ -2307,20 +2388,17 @@ vector:
 	VZEROUPPER
 	RET
 
-// func winogradInputAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+// func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 // Requires: AVX, FMA3
-TEXT ·winogradInputAVX2(SB), $0-96
-	MOVQ r0+16(FP), AX
-	MOVQ r1+24(FP), BX
-	MOVQ r2+32(FP), CX
-	MOVQ r3+40(FP), DX
-	MOVQ r4+48(FP), SI
-	MOVQ r5+56(FP), DI
-	MOVQ off+64(FP), R8
-	SHLQ $0x02, R8
-	MOVQ col+72(FP), R9
+TEXT ·winogradInputAVX2(SB), $16-112
+	MOVQ r0+24(FP), AX
+	MOVQ r1+32(FP), BX
+	MOVQ r2+40(FP), CX
+	MOVQ r3+48(FP), DX
+	MOVQ r4+56(FP), SI
+	MOVQ r5+64(FP), DI
+	MOVQ col+80(FP), R9
 	SHLQ $0x02, R9
-	MOVQ dst+0(FP), R10
 	MOVQ plane+8(FP), R11
 	SHLQ $0x02, R11
 	LEAQ (R11)(R11*2), R12
@@ -2331,8 +2409,17 @@ TEXT ·winogradInputAVX2(SB), $0-96
 	MOVQ R13, plane+8(FP)
 	LEAQ (R9)(R9*2), R13
 	SHLQ $0x01, R13
-	MOVQ R13, col+72(FP)
-	MOVQ masks+80(FP), R15
+	MOVQ R13, (SP)
+	MOVQ masks+88(FP), R15
+	SHLQ $0x02, tile+16(FP)
+	SHLQ $0x02, off+72(FP)
+	SHLQ $0x04, col+80(FP)
+
+tile:
+	MOVQ vecs+96(FP), R10
+	MOVQ R10, 8(SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+72(FP), R8
 
 vector:
 	VMOVUPS      (R15), Y15
@@ -2401,7 +2488,7 @@ vector:
 	VMASKMOVPS   (CX)(R8*1), Y15, Y15
 	VFNMADD231PS Y15, Y12, Y5
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -2544,7 +2631,7 @@ vector:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -2721,7 +2808,7 @@ vector:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -2856,7 +2943,7 @@ vector:
 	VMASKMOVPS   (DX)(R8*1), Y15, Y15
 	VFNMADD231PS Y15, Y12, Y5
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -2893,25 +2980,28 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         vecs+88(FP)
+	DECQ         8(SP)
 	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+80(FP), R8
+	ADDQ         R8, off+72(FP)
+	DECQ         count+104(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradInputWholeAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int)
+// func winogradInputWholeAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int, count int)
 // Requires: AVX, FMA3
-TEXT ·winogradInputWholeAVX2(SB), $0-88
-	MOVQ r0+16(FP), AX
-	MOVQ r1+24(FP), BX
-	MOVQ r2+32(FP), CX
-	MOVQ r3+40(FP), DX
-	MOVQ r4+48(FP), SI
-	MOVQ r5+56(FP), DI
-	MOVQ off+64(FP), R8
-	SHLQ $0x02, R8
-	MOVQ col+72(FP), R9
+TEXT ·winogradInputWholeAVX2(SB), $16-104
+	MOVQ r0+24(FP), AX
+	MOVQ r1+32(FP), BX
+	MOVQ r2+40(FP), CX
+	MOVQ r3+48(FP), DX
+	MOVQ r4+56(FP), SI
+	MOVQ r5+64(FP), DI
+	MOVQ col+80(FP), R9
 	SHLQ $0x02, R9
-	MOVQ dst+0(FP), R10
 	MOVQ plane+8(FP), R11
 	SHLQ $0x02, R11
 	LEAQ (R11)(R11*2), R12
@@ -2922,7 +3012,16 @@ TEXT ·winogradInputWholeAVX2(SB), $0-88
 	MOVQ R13, plane+8(FP)
 	LEAQ (R9)(R9*2), R13
 	SHLQ $0x01, R13
-	MOVQ R13, col+72(FP)
+	MOVQ R13, (SP)
+	SHLQ $0x02, tile+16(FP)
+	SHLQ $0x02, off+72(FP)
+	SHLQ $0x04, col+80(FP)
+
+tile:
+	MOVQ vecs+88(FP), R10
+	MOVQ R10, 8(SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+72(FP), R8
 
 vector:
 	VMOVUPS      (AX)(R8*1), Y0
@@ -2955,7 +3054,7 @@ vector:
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
 	VFNMADD231PS (CX)(R8*1), Y12, Y5
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -3050,7 +3149,7 @@ vector:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -3179,7 +3278,7 @@ vector:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -3278,7 +3377,7 @@ vector:
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
 	VFNMADD231PS (DX)(R8*1), Y12, Y5
 	ADDQ         R9, R8
-	SUBQ         col+72(FP), R8
+	SUBQ         (SP), R8
 	VMOVUPS      Y0, Y14
 	VADDPS       Y4, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -3315,23 +3414,26 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         vecs+80(FP)
+	DECQ         8(SP)
 	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+80(FP), R8
+	ADDQ         R8, off+72(FP)
+	DECQ         count+96(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradGradientAVX2(dst *float32, plane int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int)
+// func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 // Requires: AVX, FMA3
-TEXT ·winogradGradientAVX2(SB), $0-80
-	MOVQ r0+16(FP), AX
-	MOVQ r1+24(FP), BX
-	MOVQ r2+32(FP), CX
-	MOVQ r3+40(FP), DX
-	MOVQ off+48(FP), R8
-	SHLQ $0x02, R8
-	MOVQ col+56(FP), R9
+TEXT ·winogradGradientAVX2(SB), $8-96
+	MOVQ r0+24(FP), AX
+	MOVQ r1+32(FP), BX
+	MOVQ r2+40(FP), CX
+	MOVQ r3+48(FP), DX
+	MOVQ col+64(FP), R9
 	SHLQ $0x02, R9
-	MOVQ dst+0(FP), R10
 	MOVQ plane+8(FP), R11
 	SHLQ $0x02, R11
 	LEAQ (R11)(R11*2), R12
@@ -3340,10 +3442,16 @@ TEXT ·winogradGradientAVX2(SB), $0-80
 	LEAQ (R13)(R13*2), R13
 	SUBQ $0x20, R13
 	MOVQ R13, plane+8(FP)
-	MOVQ R9, R13
-	SHLQ $0x02, R13
-	MOVQ R13, col+56(FP)
-	MOVQ masks+64(FP), R15
+	MOVQ masks+72(FP), R15
+	SHLQ $0x02, tile+16(FP)
+	SHLQ $0x02, off+56(FP)
+	SHLQ $0x04, col+64(FP)
+
+tile:
+	MOVQ vecs+80(FP), R10
+	MOVQ R10, (SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+56(FP), R8
 
 vector:
 	VMOVUPS      (R15), Y15
@@ -3430,7 +3538,7 @@ vector:
 	VFMADD231PS  Y13, Y12, Y7
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+56(FP), R8
+	SUBQ         col+64(FP), R8
 	VMOVUPS      Y0, Y14
 	VMOVUPS      Y14, (R10)
 	VMOVUPS      Y3, Y14
@@ -3599,7 +3707,7 @@ vector:
 	VMASKMOVPS   (DX)(R8*1), Y15, Y15
 	VMOVUPS      Y15, Y11
 	ADDQ         R9, R8
-	SUBQ         col+56(FP), R8
+	SUBQ         col+64(FP), R8
 	VMOVUPS      Y0, Y14
 	VMOVUPS      Y14, (R10)
 	VMOVUPS      Y3, Y14
@@ -3686,31 +3794,43 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         vecs+72(FP)
+	DECQ         (SP)
 	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+64(FP), R8
+	ADDQ         R8, off+56(FP)
+	DECQ         count+88(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
+// func winogradOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, floor float32, vecs int, count int)
 // Requires: AVX, FMA3
-TEXT ·winogradOutputAVX2(SB), $0-64
-	MOVQ src+24(FP), SI
+TEXT ·winogradOutputAVX2(SB), $8-80
 	MOVQ srcPlane+32(FP), R8
 	SHLQ $0x02, R8
 	LEAQ (R8)(R8*2), R9
 	SHLQ $0x01, R9
 	LEAQ (R9)(R9*2), R10
 	LEAQ (R9)(R9*4), R11
-	MOVQ y+0(FP), DI
 	MOVQ row+8(FP), R12
 	SHLQ $0x02, R12
 	MOVQ col+16(FP), R13
 	SHLQ $0x02, R13
 	LEAQ (R13)(R13*2), R15
-	MOVQ bias+40(FP), BX
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+
+tile:
+	MOVQ vecs+64(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+48(FP), BX
 
 vector:
-	VBROADCASTSS floor+48(FP), Y15
+	VBROADCASTSS floor+56(FP), Y15
 	VMOVUPS      (SI)(R9*1), Y13
 	VMOVUPS      (SI)(R10*1), Y14
 	VADDPS       (SI)(R9*2), Y13, Y13
@@ -3997,32 +4117,44 @@ vector:
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
 	ADDQ         $0x20, BX
-	DECQ         vecs+56(FP)
+	DECQ         (SP)
 	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	DECQ         count+72(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane int, bias *float32, extra *float32, floor float32, vecs int)
+// func winogradOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, extra *float32, floor float32, vecs int, count int)
 // Requires: AVX, FMA3
-TEXT ·winogradOutputAddAVX2(SB), $0-72
-	MOVQ src+24(FP), SI
+TEXT ·winogradOutputAddAVX2(SB), $8-88
 	MOVQ srcPlane+32(FP), R8
 	SHLQ $0x02, R8
 	LEAQ (R8)(R8*2), R9
 	SHLQ $0x01, R9
 	LEAQ (R9)(R9*2), R10
 	LEAQ (R9)(R9*4), R11
-	MOVQ y+0(FP), DI
 	MOVQ row+8(FP), R12
 	SHLQ $0x02, R12
 	MOVQ col+16(FP), R13
 	SHLQ $0x02, R13
 	LEAQ (R13)(R13*2), R15
-	MOVQ extra+48(FP), DX
-	MOVQ bias+40(FP), BX
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+
+tile:
+	MOVQ vecs+72(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+48(FP), BX
+	MOVQ extra+56(FP), DX
 
 vector:
-	VBROADCASTSS floor+56(FP), Y15
+	VBROADCASTSS floor+64(FP), Y15
 	VMOVUPS      (SI)(R9*1), Y13
 	VMOVUPS      (SI)(R10*1), Y14
 	VADDPS       (SI)(R9*2), Y13, Y13
@@ -4336,398 +4468,47 @@ vector:
 	ADDQ         $0x20, DI
 	ADDQ         $0x20, BX
 	ADDQ         $0x20, DX
-	DECQ         vecs+64(FP)
+	DECQ         (SP)
 	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         col+16(FP), DX
+	ADDQ         DX, extra+56(FP)
+	DECQ         count+80(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
-// func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, mask *uint16, maskRow int, maskCol int, vecs int)
+// func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·winogradOutputMaskAVX2(SB), $0-72
-	MOVQ src+24(FP), SI
+TEXT ·winogradOutputMaskAVX2(SB), $16-88
 	MOVQ srcPlane+32(FP), R8
 	SHLQ $0x02, R8
 	LEAQ (R8)(R8*2), R9
 	SHLQ $0x01, R9
 	LEAQ (R9)(R9*2), R10
 	LEAQ (R9)(R9*4), R11
-	MOVQ y+0(FP), DI
 	MOVQ row+8(FP), R12
 	SHLQ $0x02, R12
 	MOVQ col+16(FP), R13
 	SHLQ $0x02, R13
 	LEAQ (R13)(R13*2), R15
-	MOVQ mask+40(FP), DX
-	SHLQ $0x01, maskRow+48(FP)
-	SHLQ $0x01, maskCol+56(FP)
-
-vector:
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VADDPS       (SI)(R9*2), Y13, Y13
-	VADDPS       (SI)(R9*4), Y14, Y14
-	VMOVUPS      (SI), Y0
-	VADDPS       Y13, Y0, Y0
-	VADDPS       Y14, Y0, Y0
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y6
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y6
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VADDPS       (SI)(R9*2), Y13, Y13
-	VADDPS       (SI)(R9*4), Y14, Y14
-	VMOVUPS      (SI), Y1
-	VADDPS       Y13, Y1, Y1
-	VADDPS       Y14, Y1, Y1
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y7
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y7
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VADDPS       (SI)(R9*2), Y13, Y13
-	VADDPS       (SI)(R9*4), Y14, Y14
-	VMOVUPS      (SI), Y2
-	VADDPS       Y13, Y2, Y2
-	VADDPS       Y14, Y2, Y2
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y8
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y8
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VADDPS       (SI)(R9*2), Y13, Y13
-	VADDPS       (SI)(R9*4), Y14, Y14
-	VMOVUPS      (SI), Y3
-	VADDPS       Y13, Y3, Y3
-	VADDPS       Y14, Y3, Y3
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y9
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y9
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VADDPS       (SI)(R9*2), Y13, Y13
-	VADDPS       (SI)(R9*4), Y14, Y14
-	VMOVUPS      (SI), Y4
-	VADDPS       Y13, Y4, Y4
-	VADDPS       Y14, Y4, Y4
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y10
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y10
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VADDPS       (SI)(R9*2), Y13, Y13
-	VADDPS       (SI)(R9*4), Y14, Y14
-	VMOVUPS      (SI), Y5
-	VADDPS       Y13, Y5, Y5
-	VADDPS       Y14, Y5, Y5
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y11
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y11
-	SUBQ         R9, SI
-	ADDQ         R8, SI
-	MOVQ         DI, CX
-	MOVQ         DX, AX
-	VADDPS       Y2, Y1, Y13
-	VSUBPS       Y2, Y1, Y1
-	VADDPS       Y4, Y3, Y14
-	VSUBPS       Y4, Y3, Y3
-	VADDPS       Y13, Y0, Y0
-	VADDPS       Y14, Y0, Y0
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y1, Y14
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y3, Y12, Y14
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y1, Y12, Y5
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y3, Y12, Y5
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y0, Y0
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y0, (CX)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y14, Y14
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y14, (CX)(R13*1)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y13, Y13
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y13, (CX)(R13*2)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y5, Y5
-	VMOVUPS      Y5, (CX)(R15*1)
-	LEAQ         (CX)(R12*2), CX
-	MOVQ         DX, AX
-	ADDQ         maskRow+48(FP), AX
-	ADDQ         maskRow+48(FP), AX
-	VADDPS       Y8, Y7, Y13
-	VSUBPS       Y8, Y7, Y7
-	VADDPS       Y10, Y9, Y14
-	VSUBPS       Y10, Y9, Y9
-	VADDPS       Y13, Y6, Y6
-	VADDPS       Y14, Y6, Y6
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y7, Y14
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y9, Y12, Y14
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y7, Y12, Y11
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y9, Y12, Y11
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y6, Y6
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y6, (CX)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y14, Y14
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y14, (CX)(R13*1)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y13, Y13
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y13, (CX)(R13*2)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y11, Y11
-	VMOVUPS      Y11, (CX)(R15*1)
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VSUBPS       (SI)(R9*2), Y13, Y13
-	VSUBPS       (SI)(R9*4), Y14, Y14
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y0
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y0
-	VMOVUPS      (SI)(R11*1), Y6
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y13, Y12, Y6
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y6
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VSUBPS       (SI)(R9*2), Y13, Y13
-	VSUBPS       (SI)(R9*4), Y14, Y14
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y1
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y1
-	VMOVUPS      (SI)(R11*1), Y7
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y13, Y12, Y7
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y7
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VSUBPS       (SI)(R9*2), Y13, Y13
-	VSUBPS       (SI)(R9*4), Y14, Y14
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y2
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y2
-	VMOVUPS      (SI)(R11*1), Y8
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y13, Y12, Y8
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y8
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VSUBPS       (SI)(R9*2), Y13, Y13
-	VSUBPS       (SI)(R9*4), Y14, Y14
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y3
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y3
-	VMOVUPS      (SI)(R11*1), Y9
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y13, Y12, Y9
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y9
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VSUBPS       (SI)(R9*2), Y13, Y13
-	VSUBPS       (SI)(R9*4), Y14, Y14
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y4
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y4
-	VMOVUPS      (SI)(R11*1), Y10
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y13, Y12, Y10
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y10
-	ADDQ         R8, SI
-	VMOVUPS      (SI)(R9*1), Y13
-	VMOVUPS      (SI)(R10*1), Y14
-	VSUBPS       (SI)(R9*2), Y13, Y13
-	VSUBPS       (SI)(R9*4), Y14, Y14
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y5
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y5
-	VMOVUPS      (SI)(R11*1), Y11
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y13, Y12, Y11
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y11
-	SUBQ         R9, SI
-	ADDQ         R8, SI
-	MOVQ         DI, CX
-	ADDQ         R12, CX
-	MOVQ         DX, AX
-	ADDQ         maskRow+48(FP), AX
-	VADDPS       Y2, Y1, Y13
-	VSUBPS       Y2, Y1, Y1
-	VADDPS       Y4, Y3, Y14
-	VSUBPS       Y4, Y3, Y3
-	VADDPS       Y13, Y0, Y0
-	VADDPS       Y14, Y0, Y0
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y1, Y14
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y3, Y12, Y14
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y1, Y12, Y5
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y3, Y12, Y5
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y0, Y0
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y0, (CX)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y14, Y14
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y14, (CX)(R13*1)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y13, Y13
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y13, (CX)(R13*2)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y5, Y5
-	VMOVUPS      Y5, (CX)(R15*1)
-	LEAQ         (CX)(R12*2), CX
-	MOVQ         DX, AX
-	ADDQ         maskRow+48(FP), AX
-	ADDQ         maskRow+48(FP), AX
-	ADDQ         maskRow+48(FP), AX
-	VADDPS       Y8, Y7, Y13
-	VSUBPS       Y8, Y7, Y7
-	VADDPS       Y10, Y9, Y14
-	VSUBPS       Y10, Y9, Y9
-	VADDPS       Y13, Y6, Y6
-	VADDPS       Y14, Y6, Y6
-	VBROADCASTSS half<>+0(SB), Y12
-	VMULPS       Y12, Y13, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y14, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMULPS       Y12, Y7, Y14
-	VBROADCASTSS q<>+0(SB), Y12
-	VFMADD231PS  Y9, Y12, Y14
-	VBROADCASTSS halfP<>+0(SB), Y12
-	VFMADD231PS  Y7, Y12, Y11
-	VBROADCASTSS twoQ<>+0(SB), Y12
-	VFMADD231PS  Y9, Y12, Y11
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y6, Y6
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y6, (CX)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y14, Y14
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y14, (CX)(R13*1)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y13, Y13
-	ADDQ         maskCol+56(FP), AX
-	VMOVUPS      Y13, (CX)(R13*2)
-	VPBROADCASTB (AX), Y12
-	VPAND        laneBits<>+0(SB), Y12, Y12
-	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
-	VANDPS       Y12, Y11, Y11
-	VMOVUPS      Y11, (CX)(R15*1)
-	ADDQ         $0x20, SI
-	ADDQ         $0x20, DI
-	ADDQ         $0x01, DX
-	DECQ         vecs+64(FP)
-	JNE          vector
-	VZEROUPPER
-	RET
-
-// func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int)
-// Requires: AVX, AVX2, FMA3
-TEXT ·winogradOutputAddMaskAVX2(SB), $0-80
-	MOVQ src+24(FP), SI
-	MOVQ srcPlane+32(FP), R8
-	SHLQ $0x02, R8
-	LEAQ (R8)(R8*2), R9
-	SHLQ $0x01, R9
-	LEAQ (R9)(R9*2), R10
-	LEAQ (R9)(R9*4), R11
-	MOVQ y+0(FP), DI
-	MOVQ row+8(FP), R12
-	SHLQ $0x02, R12
-	MOVQ col+16(FP), R13
-	SHLQ $0x02, R13
-	LEAQ (R13)(R13*2), R15
-	MOVQ mask+48(FP), DX
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
 	SHLQ $0x01, maskRow+56(FP)
+	MOVQ maskCol+64(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, (SP)
 	SHLQ $0x01, maskCol+64(FP)
-	MOVQ extra+40(FP), BX
-	SUBQ DI, BX
+
+tile:
+	MOVQ vecs+72(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+48(FP), DX
 
 vector:
 	VMOVUPS      (SI)(R9*1), Y13
@@ -4823,12 +4604,6 @@ vector:
 	VFMADD231PS  Y1, Y12, Y5
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y3, Y12, Y5
-	ADDQ         BX, CX
-	VADDPS       (CX), Y0, Y0
-	VADDPS       (CX)(R13*1), Y14, Y14
-	VADDPS       (CX)(R13*2), Y13, Y13
-	VADDPS       (CX)(R15*1), Y5, Y5
-	SUBQ         BX, CX
 	VPBROADCASTB (AX), Y12
 	VPAND        laneBits<>+0(SB), Y12, Y12
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
@@ -4874,12 +4649,6 @@ vector:
 	VFMADD231PS  Y7, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y9, Y12, Y11
-	ADDQ         BX, CX
-	VADDPS       (CX), Y6, Y6
-	VADDPS       (CX)(R13*1), Y14, Y14
-	VADDPS       (CX)(R13*2), Y13, Y13
-	VADDPS       (CX)(R15*1), Y11, Y11
-	SUBQ         BX, CX
 	VPBROADCASTB (AX), Y12
 	VPAND        laneBits<>+0(SB), Y12, Y12
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
@@ -5010,12 +4779,6 @@ vector:
 	VFMADD231PS  Y1, Y12, Y5
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y3, Y12, Y5
-	ADDQ         BX, CX
-	VADDPS       (CX), Y0, Y0
-	VADDPS       (CX)(R13*1), Y14, Y14
-	VADDPS       (CX)(R13*2), Y13, Y13
-	VADDPS       (CX)(R15*1), Y5, Y5
-	SUBQ         BX, CX
 	VPBROADCASTB (AX), Y12
 	VPAND        laneBits<>+0(SB), Y12, Y12
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
@@ -5062,12 +4825,6 @@ vector:
 	VFMADD231PS  Y7, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
 	VFMADD231PS  Y9, Y12, Y11
-	ADDQ         BX, CX
-	VADDPS       (CX), Y6, Y6
-	VADDPS       (CX)(R13*1), Y14, Y14
-	VADDPS       (CX)(R13*2), Y13, Y13
-	VADDPS       (CX)(R15*1), Y11, Y11
-	SUBQ         BX, CX
 	VPBROADCASTB (AX), Y12
 	VPAND        laneBits<>+0(SB), Y12, Y12
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
@@ -5094,8 +4851,425 @@ vector:
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
 	ADDQ         $0x01, DX
-	DECQ         vecs+72(FP)
+	DECQ         8(SP)
 	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         (SP), DX
+	ADDQ         DX, mask+48(FP)
+	DECQ         count+80(FP)
+	JNE          tile
+	VZEROUPPER
+	RET
+
+// func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·winogradOutputAddMaskAVX2(SB), $16-96
+	MOVQ srcPlane+32(FP), R8
+	SHLQ $0x02, R8
+	LEAQ (R8)(R8*2), R9
+	SHLQ $0x01, R9
+	LEAQ (R9)(R9*2), R10
+	LEAQ (R9)(R9*4), R11
+	MOVQ row+8(FP), R12
+	SHLQ $0x02, R12
+	MOVQ col+16(FP), R13
+	SHLQ $0x02, R13
+	LEAQ (R13)(R13*2), R15
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+	SHLQ $0x01, maskRow+64(FP)
+	MOVQ maskCol+72(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, (SP)
+	SHLQ $0x01, maskCol+72(FP)
+	MOVQ extra+48(FP), BX
+	SUBQ y+0(FP), BX
+
+tile:
+	MOVQ vecs+80(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+56(FP), DX
+
+vector:
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VMOVUPS      (SI), Y0
+	VADDPS       Y13, Y0, Y0
+	VADDPS       Y14, Y0, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y6
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y6
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VMOVUPS      (SI), Y1
+	VADDPS       Y13, Y1, Y1
+	VADDPS       Y14, Y1, Y1
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y7
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VMOVUPS      (SI), Y2
+	VADDPS       Y13, Y2, Y2
+	VADDPS       Y14, Y2, Y2
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y8
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VMOVUPS      (SI), Y3
+	VADDPS       Y13, Y3, Y3
+	VADDPS       Y14, Y3, Y3
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y9
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VMOVUPS      (SI), Y4
+	VADDPS       Y13, Y4, Y4
+	VADDPS       Y14, Y4, Y4
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y10
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VMOVUPS      (SI), Y5
+	VADDPS       Y13, Y5, Y5
+	VADDPS       Y14, Y5, Y5
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y11
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	MOVQ         DX, AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y13, Y0, Y0
+	VADDPS       Y14, Y0, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	ADDQ         BX, CX
+	VADDPS       (CX), Y0, Y0
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y5, Y5
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y0, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+64(FP), AX
+	ADDQ         maskRow+64(FP), AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y14, Y6, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	ADDQ         BX, CX
+	VADDPS       (CX), Y6, Y6
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y11, Y11
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y6, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y0
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y0
+	VMOVUPS      (SI)(R11*1), Y6
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y6
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y6
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y1
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y1
+	VMOVUPS      (SI)(R11*1), Y7
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y7
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y2
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y2
+	VMOVUPS      (SI)(R11*1), Y8
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y3
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y3
+	VMOVUPS      (SI)(R11*1), Y9
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y9
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y4
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y4
+	VMOVUPS      (SI)(R11*1), Y10
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y5
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y5
+	VMOVUPS      (SI)(R11*1), Y11
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	ADDQ         R12, CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+64(FP), AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y13, Y0, Y0
+	VADDPS       Y14, Y0, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	ADDQ         BX, CX
+	VADDPS       (CX), Y0, Y0
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y5, Y5
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y0, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+64(FP), AX
+	ADDQ         maskRow+64(FP), AX
+	ADDQ         maskRow+64(FP), AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y13, Y6, Y6
+	VADDPS       Y14, Y6, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	ADDQ         BX, CX
+	VADDPS       (CX), Y6, Y6
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y11, Y11
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y6, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+72(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         $0x01, DX
+	DECQ         8(SP)
+	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         (SP), DX
+	ADDQ         DX, mask+56(FP)
+	DECQ         count+88(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
@@ -5106,7 +5280,6 @@ TEXT ·winogradWeightsAVX2(SB), $0-40
 	MOVQ srcPlane+24(FP), R8
 	SHLQ $0x02, R8
 	LEAQ (R8)(R8*2), R9
-	MOVQ dst+0(FP), R10
 	MOVQ plane+8(FP), R11
 	SHLQ $0x02, R11
 	LEAQ (R11)(R11*2), R12
@@ -5115,6 +5288,7 @@ TEXT ·winogradWeightsAVX2(SB), $0-40
 	LEAQ (R13)(R13*2), R13
 	SUBQ $0x20, R13
 	MOVQ R13, plane+8(FP)
+	MOVQ dst+0(FP), R10
 
 vector:
 	VMOVUPS      (SI), Y0
@@ -5399,13 +5573,13 @@ vector:
 // func winogradWeightsGradAVX2(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 // Requires: AVX, FMA3
 TEXT ·winogradWeightsGradAVX2(SB), $0-40
-	MOVQ src+16(FP), SI
 	MOVQ srcPlane+24(FP), R8
 	SHLQ $0x02, R8
 	LEAQ (R8)(R8*2), R9
 	SHLQ $0x01, R9
 	LEAQ (R9)(R9*2), R10
 	LEAQ (R9)(R9*4), R11
+	MOVQ src+16(FP), SI
 	MOVQ dst+0(FP), DI
 	MOVQ plane+8(FP), R12
 	SHLQ $0x02, R12

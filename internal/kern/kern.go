@@ -66,13 +66,13 @@ type assembly struct {
 	clamp      func(dst, a, b, c *float32, n int)
 	sumColumns func(y, x *float32, rows, cols int)
 
-	winogradInput         func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs int)
-	winogradInputWhole    func(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs int) // or nil
-	winogradGradient      func(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)
-	winogradOutput        func(y *float32, row, col int, src *float32, srcPlane int, bias *float32, floor float32, vecs int)
-	winogradOutputAdd     func(y *float32, row, col int, src *float32, srcPlane int, bias, extra *float32, floor float32, vecs int)
-	winogradOutputMask    func(y *float32, row, col int, src *float32, srcPlane int, mask *uint16, maskRow, maskCol int, vecs int)
-	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane int, extra *float32, mask *uint16, maskRow, maskCol int, vecs int)
+	winogradInput         func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
+	winogradInputWhole    func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs, count int) // or nil
+	winogradGradient      func(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
+	winogradOutput        func(y *float32, row, col int, src *float32, srcPlane, tile int, bias *float32, floor float32, vecs, count int)
+	winogradOutputAdd     func(y *float32, row, col int, src *float32, srcPlane, tile int, bias, extra *float32, floor float32, vecs, count int)
+	winogradOutputMask    func(y *float32, row, col int, src *float32, srcPlane, tile int, mask *uint16, maskRow, maskCol int, vecs, count int)
+	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane, tile int, extra *float32, mask *uint16, maskRow, maskCol int, vecs, count int)
 	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
@@ -81,14 +81,23 @@ type assembly struct {
 	peak func(n int)
 }
 
-type gemmFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int)
+type gemmFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
+	ahead *float32, aheadStep int)
 
 type gemmFinishFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
-	y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
+	ahead *float32, aheadStep int, y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.
 func need(what string, x []float32, rows, stride, cols int) {
 	if rows > 0 && cols > 0 && (stride < 0 || len(x) < (rows-1)*stride+cols) {
 		panic(fmt.Sprintf("kern: %s has %d elements, %d rows of %d every %d need %d", what, len(x), rows, cols, stride, (rows-1)*stride+cols))
 	}
+}
+
+// needRuns is need for rows that are count runs of n elements, one every step.
+func needRuns(what string, x []float32, rows, stride, count, step, n int) {
+	if step < 0 {
+		panic(fmt.Sprintf("kern: what %s holds is %d elements apart", what, step))
+	}
+	need(what, x, rows, stride, (count-1)*step+n)
 }

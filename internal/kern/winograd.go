@@ -3,7 +3,6 @@ package kern
 import (
 	"fmt"
 	"math"
-	"math/bits"
 )
 
 // Winograd's F(4x4,3x3) computes 4x4 outputs of a 3x3 correlation from a 6x6 patch d and weights g with 36 products
@@ -36,45 +35,65 @@ var columnMasks = func() (m [64][6][8]uint32) {
 	return m
 }()
 
-// checkPatch panics unless the columns of a patch that the mask selects lie inside its rows.
-func checkPatch(rows [][]float32, off, col int, mask uint, n int) {
-	if mask == 0 {
+// columnMask has bit j set where column first+j, for j < n, is one of width.
+func columnMask(first, n, width int) uint {
+	lo, hi := min(max(0, -first), n), min(max(0, width-first), n)
+	if lo >= hi {
+		return 0
+	}
+	return 1<<hi - 1<<lo
+}
+
+// patchRun is how many of count patches of size columns, the first at column first of width and each four on from the one
+// before, have the same columns inside, and the mask of these: those that reach over an edge are alone.
+func patchRun(first, size, width, count int) (run int, mask uint) {
+	mask = columnMask(first, size, width)
+	if mask == 1<<size-1 {
+		return min(count, (width-size-first)/4+1), mask
+	}
+	return 1, mask
+}
+
+// WinogradInput transforms vecs vectors of count 6x6 patches that are four columns apart, the first from column left on:
+//
+//	dst[(6·i+j)·plane + t·tile + l] = (Bᵀ·d·B)[i][j]   where   d[i][j] = rows[i][(left + 4·t + j)·col + l]
+//
+// and d[i][j] is 0 where column left+4·t+j is not in [0,width). width is positive.
+func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, left, width, col, vecs, count int) {
+	n := vecs * s.lanes
+	if n == 0 || count == 0 {
 		return
 	}
-	lo := off + bits.TrailingZeros(mask)*col
-	hi := off + (bits.Len(mask)-1)*col + n
-	for i, r := range rows {
-		if lo < 0 || hi > len(r) || len(r) == 0 {
-			panic(fmt.Sprintf("kern: row %d of a patch has %d elements, [%d,%d) is asked for", i, len(r), lo, hi))
+	needRuns("dst", dst, WinogradPlanes, plane, count, tile, n)
+	for _, r := range rows {
+		need("a patch's row", r, width, col, n)
+	}
+	for t := 0; t < count; {
+		first := left + 4*t
+		run, mask := patchRun(first, 6, width, count-t)
+		d := dst[t*tile:]
+		switch {
+		case s.asm == nil:
+			winogradInputGeneric(d, plane, tile, rows, first*col, col, mask, n, run)
+		case mask == 63 && s.asm.winogradInputWhole != nil:
+			s.asm.winogradInputWhole(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
+				first*col, col, vecs, run)
+		default:
+			s.asm.winogradInput(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
+				first*col, col, &columnMasks[mask], vecs, run)
 		}
+		t += run
 	}
 }
 
-// WinogradInput transforms vecs vectors of a 6x6 patch:
-//
-//	dst[(6·i+j)·plane + l] = (Bᵀ·d·B)[i][j]   where   d[i][j] = rows[i][off + j·col + l]
-//
-// and d[i][j] is 0 where bit j of mask is not set. off may be negative if the columns selected are inside the rows, none
-// of which may be empty.
-func (s *Set) WinogradInput(dst []float32, plane int, rows *[6][]float32, off, col int, mask uint, vecs int) {
-	n := vecs * s.lanes
-	if n == 0 {
-		return
-	}
-	need("dst", dst, WinogradPlanes, plane, n)
-	checkPatch(rows[:], off, col, mask, n)
-	switch {
-	case s.asm != nil && mask == 63 && s.asm.winogradInputWhole != nil:
-		s.asm.winogradInputWhole(&dst[0], plane, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0], off, col, vecs)
-	case s.asm != nil:
-		s.asm.winogradInput(&dst[0], plane, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0], off, col, &columnMasks[mask], vecs)
-	default:
+func winogradInputGeneric(dst []float32, plane, tile int, rows *[6][]float32, off, col int, mask uint, n, count int) {
+	for t := range count {
 		for l := range n {
 			var d [6][6]float32
 			for i := range 6 {
 				for j := range 6 {
 					if mask>>j&1 != 0 {
-						d[i][j] = rows[i][off+j*col+l]
+						d[i][j] = rows[i][off+(4*t+j)*col+l]
 					}
 				}
 			}
@@ -82,7 +101,7 @@ func (s *Set) WinogradInput(dst []float32, plane int, rows *[6][]float32, off, c
 				d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradBT(d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j])
 			}
 			for i := range 6 {
-				o := dst[6*i*plane+l:]
+				o := dst[6*i*plane+t*tile+l:]
 				o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradBT(d[i][0], d[i][1], d[i][2], d[i][3], d[i][4], d[i][5])
 			}
 		}
@@ -95,35 +114,50 @@ func winogradBT(d0, d1, d2, d3, d4, d5 float32) (_, _, _, _, _, _ float32) {
 	return d0 + d4 - 2.5*d2, e + u, e - u, f + v, f - v, d1 + d5 - 2.5*d3
 }
 
-// WinogradGradient transforms vecs vectors of a 4x4 patch of an output's gradient, given like WinogradInput's:
+// WinogradGradient transforms vecs vectors of count 4x4 patches of an output's gradient, given like WinogradInput's:
 //
-//	dst[(6·i+j)·plane + l] = (A·d·Aᵀ)[i][j]
-func (s *Set) WinogradGradient(dst []float32, plane int, rows *[4][]float32, off, col int, mask uint, vecs int) {
+//	dst[(6·i+j)·plane + t·tile + l] = (A·d·Aᵀ)[i][j]
+func (s *Set) WinogradGradient(dst []float32, plane, tile int, rows *[4][]float32, left, width, col, vecs, count int) {
 	n := vecs * s.lanes
-	if n == 0 {
+	if n == 0 || count == 0 {
 		return
 	}
-	need("dst", dst, WinogradPlanes, plane, n)
-	checkPatch(rows[:], off, col, mask, n)
-	if s.asm != nil {
-		s.asm.winogradGradient(&dst[0], plane, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], off, col, &columnMasks[mask], vecs)
-		return
+	needRuns("dst", dst, WinogradPlanes, plane, count, tile, n)
+	for _, r := range rows {
+		need("a patch's row", r, width, col, n)
 	}
-	for l := range n {
-		var d [6][4]float32
-		for i := range 4 {
-			for j := range 4 {
-				if mask>>j&1 != 0 {
-					d[i][j] = rows[i][off+j*col+l]
+	for t := 0; t < count; {
+		first := left + 4*t
+		run, mask := patchRun(first, 4, width, count-t)
+		d := dst[t*tile:]
+		if s.asm == nil {
+			winogradGradientGeneric(d, plane, tile, rows, first*col, col, mask, n, run)
+		} else {
+			s.asm.winogradGradient(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0],
+				first*col, col, &columnMasks[mask], vecs, run)
+		}
+		t += run
+	}
+}
+
+func winogradGradientGeneric(dst []float32, plane, tile int, rows *[4][]float32, off, col int, mask uint, n, count int) {
+	for t := range count {
+		for l := range n {
+			var d [6][4]float32
+			for i := range 4 {
+				for j := range 4 {
+					if mask>>j&1 != 0 {
+						d[i][j] = rows[i][off+(4*t+j)*col+l]
+					}
 				}
 			}
-		}
-		for j := range 4 {
-			d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradA(d[0][j], d[1][j], d[2][j], d[3][j])
-		}
-		for i := range 6 {
-			o := dst[6*i*plane+l:]
-			o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradA(d[i][0], d[i][1], d[i][2], d[i][3])
+			for j := range 4 {
+				d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradA(d[0][j], d[1][j], d[2][j], d[3][j])
+			}
+			for i := range 6 {
+				o := dst[6*i*plane+t*tile+l:]
+				o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradA(d[i][0], d[i][1], d[i][2], d[i][3])
+			}
 		}
 	}
 }
@@ -134,29 +168,30 @@ func winogradA(d0, d1, d2, d3 float32) (_, _, _, _, _, _ float32) {
 	return d0, e + u, e - u, f + v, f - v, d3
 }
 
-// WinogradOutput transforms vecs vectors of products s[i][j] = src[(6·i+j)·plane + l] into a 4x4 patch:
+// WinogradOutput transforms vecs vectors of the products of count tiles, s[i][j] = src[(6·i+j)·plane + t·tile + l], into 4x4
+// patches beside each other:
 //
-//	y[i·row + j·col + l] = max(floor, (Aᵀ·s·A)[i][j] + bias[l] + extra[i·row + j·col + l])
+//	y[i·row + (4·t+j)·col + l] = max(floor, (Aᵀ·s·A)[i][j] + bias[l] + extra[i·row + (4·t+j)·col + l])
 //
 // extra may be nil or y itself. NaN stays NaN; a floor of -Inf is no floor.
-func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane int, bias, extra []float32, floor float32, vecs int) {
+func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane, tile int, bias, extra []float32, floor float32, vecs, count int) {
 	n := vecs * s.lanes
-	if n == 0 {
+	if n == 0 || count == 0 {
 		return
 	}
-	need("y", y, 4, row, 3*col+n)
-	need("src", src, WinogradPlanes, plane, n)
+	needRuns("y", y, 4, row, 4*count, col, n)
+	needRuns("src", src, WinogradPlanes, plane, count, tile, n)
 	need("bias", bias, 1, 0, n)
 	if extra != nil {
-		need("extra", extra, 4, row, 3*col+n)
+		needRuns("extra", extra, 4, row, 4*count, col, n)
 	}
 	switch {
 	case s.asm != nil && extra != nil:
-		s.asm.winogradOutputAdd(&y[0], row, col, &src[0], plane, &bias[0], &extra[0], floor, vecs)
+		s.asm.winogradOutputAdd(&y[0], row, col, &src[0], plane, tile, &bias[0], &extra[0], floor, vecs, count)
 	case s.asm != nil:
-		s.asm.winogradOutput(&y[0], row, col, &src[0], plane, &bias[0], floor, vecs)
+		s.asm.winogradOutput(&y[0], row, col, &src[0], plane, tile, &bias[0], floor, vecs, count)
 	default:
-		winogradOutputGeneric(src, plane, n, func(i, j, l int, v float32) {
+		winogradOutputGeneric(src, plane, tile, n, count, func(i, j, l int, v float32) {
 			at := i*row + j*col + l
 			v += bias[l]
 			if extra != nil {
@@ -173,27 +208,27 @@ func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane int
 // WinogradOutputMask transforms like WinogradOutput, to Aᵀ·s·A + extra where the mask has a bit and to 0 elsewhere; extra
 // is laid out like y, and may be nil or y itself. Column first of the mask is the first of y; the mask of the pixel in row i
 // and column j starts at word i·maskRow + j·maskCol. first is a multiple of 16 but for the pure Go set.
-func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane int, extra []float32, mask []uint16, maskRow, maskCol, first, vecs int) {
+func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane, tile int, extra []float32, mask []uint16, maskRow, maskCol, first, vecs, count int) {
 	n := vecs * s.lanes
-	if n == 0 {
+	if n == 0 || count == 0 {
 		return
 	}
-	need("y", y, 4, row, 3*col+n)
-	need("src", src, WinogradPlanes, plane, n)
-	needMask(mask, 4, maskRow, 48*maskCol+first+n)
+	needRuns("y", y, 4, row, 4*count, col, n)
+	needRuns("src", src, WinogradPlanes, plane, count, tile, n)
+	needMask(mask, 4, maskRow, 16*(4*count-1)*maskCol+first+n)
 	if s.asm != nil && first%16 != 0 {
 		panic(fmt.Sprintf("kern: the mask's first column is %d, which starts no word", first))
 	}
 	if extra != nil {
-		need("extra", extra, 4, row, 3*col+n)
+		needRuns("extra", extra, 4, row, 4*count, col, n)
 	}
 	switch {
 	case s.asm != nil && extra != nil:
-		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, &extra[0], &mask[first/16], maskRow, maskCol, vecs)
+		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, tile, &extra[0], &mask[first/16], maskRow, maskCol, vecs, count)
 	case s.asm != nil:
-		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, &mask[first/16], maskRow, maskCol, vecs)
+		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, tile, &mask[first/16], maskRow, maskCol, vecs, count)
 	default:
-		winogradOutputGeneric(src, plane, n, func(i, j, l int, v float32) {
+		winogradOutputGeneric(src, plane, tile, n, count, func(i, j, l int, v float32) {
 			at := i*row + j*col + l
 			if extra != nil {
 				v += extra[at]
@@ -206,19 +241,21 @@ func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane
 	}
 }
 
-func winogradOutputGeneric(src []float32, plane, n int, store func(i, j, l int, v float32)) {
-	for l := range n {
-		var t [4][6]float32
-		for j := range 6 {
-			m := src[j*plane+l:]
-			t[0][j], t[1][j], t[2][j], t[3][j] = winogradAT(m[0], m[6*plane], m[12*plane], m[18*plane], m[24*plane], m[30*plane])
-		}
-		for i := range 4 {
-			a, b, c, d := winogradAT(t[i][0], t[i][1], t[i][2], t[i][3], t[i][4], t[i][5])
-			store(i, 0, l, a)
-			store(i, 1, l, b)
-			store(i, 2, l, c)
-			store(i, 3, l, d)
+func winogradOutputGeneric(src []float32, plane, tile, n, count int, store func(i, j, l int, v float32)) {
+	for k := range count {
+		for l := range n {
+			var t [4][6]float32
+			for j := range 6 {
+				m := src[j*plane+k*tile+l:]
+				t[0][j], t[1][j], t[2][j], t[3][j] = winogradAT(m[0], m[6*plane], m[12*plane], m[18*plane], m[24*plane], m[30*plane])
+			}
+			for i := range 4 {
+				a, b, c, d := winogradAT(t[i][0], t[i][1], t[i][2], t[i][3], t[i][4], t[i][5])
+				store(i, 4*k, l, a)
+				store(i, 4*k+1, l, b)
+				store(i, 4*k+2, l, c)
+				store(i, 4*k+3, l, d)
+			}
 		}
 	}
 }

@@ -133,49 +133,51 @@ func TestWinogradTransforms(t *testing.T) {
 		rnd := noise(11)
 		for vecs := 1; vecs <= 3; vecs++ {
 			n := vecs * s.Lanes()
-			for trial, mask := range []uint{63, 62, 31, 7, 1, 60, 14, 32, 0} {
-				plane, col := n+trial, n+3
-				// Rows start in the first column selected, as an image's do.
-				first := 0
-				for mask != 0 && mask>>first&1 == 0 {
-					first++
-				}
-				off := -first * col
-				patch := func(size int) (rows []guarded, d func(l int) matrix) {
+			// Where the first patch begins, and how wide the image is, in columns.
+			for trial, c := range []struct{ left, width, count int }{
+				{0, 6, 1}, {-1, 6, 1}, {0, 5, 1}, {-3, 4, 1}, {-5, 1, 1}, {-7, 1, 1}, {2, 4, 1}, {5, 6, 1}, {9, 3, 1},
+				{0, 18, 4}, {-1, 32, 8}, {-2, 15, 5}, {-6, 3, 4}, {1, 9, 3}, {-4, 6, 2},
+			} {
+				tile, col := n+trial%3, n+3
+				plane := c.count*tile + trial
+				patch := func(size int) (rows []guarded, d func(tile, l int) matrix) {
 					for range size {
-						rows = append(rows, newGuarded(6*col+n, rnd.next))
+						rows = append(rows, newGuarded((c.width-1)*col+n, rnd.next))
 					}
-					return rows, func(l int) matrix {
+					return rows, func(tile, l int) matrix {
 						m := make(matrix, size)
 						for i := range m {
 							m[i] = make([]float64, size)
 							for j := range m[i] {
-								if mask>>j&1 != 0 {
-									m[i][j] = float64(rows[i].v[off+j*col+l])
+								if x := c.left + 4*tile + j; x >= 0 && x < c.width {
+									m[i][j] = float64(rows[i].v[x*col+l])
 								}
 							}
 						}
 						return m
 					}
 				}
-				dst := newGuarded(35*plane+n, rnd.next)
-				at := func(l int) func(i, j int) float32 {
-					return func(i, j int) float32 { return dst.v[(6*i+j)*plane+l] }
+				dst := newGuarded(35*plane+(c.count-1)*tile+n, rnd.next)
+				at := func(k, l int) func(i, j int) float32 {
+					return func(i, j int) float32 { return dst.v[(6*i+j)*plane+k*tile+l] }
 				}
 				rows, d := patch(6)
-				s.WinogradInput(dst.v, plane, &[6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}, off, col, mask, vecs)
+				s.WinogradInput(dst.v, plane, tile, &[6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}, c.left, c.width, col, vecs, c.count)
 				dst.check(t, "WinogradInput")
-				for l := range n {
-					want, mag := sandwich(bt, d(l))
-					closeTo(t, "input", at(l), want, mag)
+				for k := range c.count {
+					for l := range n {
+						want, mag := sandwich(bt, d(k, l))
+						closeTo(t, "input", at(k, l), want, mag)
+					}
 				}
-				mask &= 15
 				rows, d = patch(4)
-				s.WinogradGradient(dst.v, plane, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, off, col, mask, vecs)
+				s.WinogradGradient(dst.v, plane, tile, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, c.left, c.width, col, vecs, c.count)
 				dst.check(t, "WinogradGradient")
-				for l := range n {
-					want, mag := sandwich(a, d(l))
-					closeTo(t, "gradient", at(l), want, mag)
+				for k := range c.count {
+					for l := range n {
+						want, mag := sandwich(a, d(k, l))
+						closeTo(t, "gradient", at(k, l), want, mag)
+					}
 				}
 
 				w := newGuarded(8*col+n, rnd.next)
@@ -192,9 +194,9 @@ func TestWinogradTransforms(t *testing.T) {
 				}
 				for l := range n {
 					want, mag := sandwich(g, square(w.v, 3, col, l))
-					closeTo(t, "weights", at(l), want, mag)
+					closeTo(t, "weights", at(0, l), want, mag)
 				}
-				src := newGuarded(35*plane+n, rnd.next)
+				src := newGuarded(35*plane+(c.count-1)*tile+n, rnd.next)
 				s.WinogradWeightsGrad(w.v, col, src.v, plane, vecs)
 				w.check(t, "WinogradWeightsGrad")
 				for l := range n {
@@ -202,59 +204,61 @@ func TestWinogradTransforms(t *testing.T) {
 					closeTo(t, "weights' gradient", func(i, j int) float32 { return w.v[(3*i+j)*col+l] }, want, mag)
 				}
 
-				row := 4*col + trial
+				row := 4*c.count*col + trial
 				bias := newGuarded(n, rnd.next)
 				for mode := range 5 {
-					y := newGuarded(3*row+3*col+n, rnd.next)
+					y := newGuarded(3*row+(4*c.count-1)*col+n, rnd.next)
 					extra := newGuarded(len(y.v), rnd.next)
 					old := append([]float32(nil), y.v...)
 					floor, add := float32(math.Inf(-1)), extra.v
 					maskCol := MaskWords(16+n) + trial%2
-					maskRow := 4*maskCol + trial%3
+					maskRow := 4*c.count*maskCol + trial%3
 					first := 16 * (trial % 2)
-					gate := newMask(3*maskRow+3*maskCol+MaskWords(first+n), rnd.next)
+					gate := newMask(3*maskRow+(4*c.count-1)*maskCol+MaskWords(first+n), rnd.next)
 					switch mode {
 					case 0:
-						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, nil, floor, vecs)
+						s.WinogradOutput(y.v, row, col, src.v, plane, tile, bias.v, nil, floor, vecs, c.count)
 					case 1:
 						floor = 0
-						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, extra.v, floor, vecs)
+						s.WinogradOutput(y.v, row, col, src.v, plane, tile, bias.v, extra.v, floor, vecs, c.count)
 					case 2:
 						add = old
-						s.WinogradOutput(y.v, row, col, src.v, plane, bias.v, y.v, floor, vecs)
+						s.WinogradOutput(y.v, row, col, src.v, plane, tile, bias.v, y.v, floor, vecs, c.count)
 					case 3:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, nil, gate, maskRow, maskCol, first, vecs)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, tile, nil, gate, maskRow, maskCol, first, vecs, c.count)
 					case 4:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, y.v, gate, maskRow, maskCol, first, vecs)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, tile, y.v, gate, maskRow, maskCol, first, vecs, c.count)
 					}
 					y.check(t, "WinogradOutput")
 					written := map[int]bool{}
-					for l := range n {
-						want, mag := sandwich(a.t(), square(src.v, 6, plane, l))
-						for i := range 4 {
-							for j := range 4 {
-								at := i*row + j*col + l
-								written[at] = true
-								if mode >= 3 {
-									if mode == 4 {
-										want[i][j] += float64(old[at])
-										mag[i][j] += math.Abs(float64(old[at]))
+					for k := range c.count {
+						for l := range n {
+							want, mag := sandwich(a.t(), square(src.v, 6, plane, k*tile+l))
+							for i := range 4 {
+								for j := range 4 {
+									at := i*row + (4*k+j)*col + l
+									written[at] = true
+									if mode >= 3 {
+										if mode == 4 {
+											want[i][j] += float64(old[at])
+											mag[i][j] += math.Abs(float64(old[at]))
+										}
+										if !bit(gate[i*maskRow+(4*k+j)*maskCol:], first+l) {
+											want[i][j] = 0
+										}
+										continue
 									}
-									if !bit(gate[i*maskRow+j*maskCol:], first+l) {
-										want[i][j] = 0
+									want[i][j] += float64(bias.v[l])
+									mag[i][j] += math.Abs(float64(bias.v[l]))
+									if mode > 0 {
+										want[i][j] += float64(add[at])
+										mag[i][j] += math.Abs(float64(add[at]))
 									}
-									continue
+									want[i][j] = max(float64(floor), want[i][j])
 								}
-								want[i][j] += float64(bias.v[l])
-								mag[i][j] += math.Abs(float64(bias.v[l]))
-								if mode > 0 {
-									want[i][j] += float64(add[at])
-									mag[i][j] += math.Abs(float64(add[at]))
-								}
-								want[i][j] = max(float64(floor), want[i][j])
 							}
+							closeTo(t, "output", func(i, j int) float32 { return y.v[i*row+(4*k+j)*col+l] }, want, mag)
 						}
-						closeTo(t, "output", func(i, j int) float32 { return y.v[i*row+j*col+l] }, want, mag)
 					}
 					for i, v := range y.v {
 						if !written[i] && v != old[i] {
@@ -267,29 +271,31 @@ func TestWinogradTransforms(t *testing.T) {
 	})
 }
 
-// BenchmarkWinograd times the transforms by vector of a tile.
+// BenchmarkWinograd times the transforms by vector of a tile, for a row of tiles.
 func BenchmarkWinograd(b *testing.B) {
 	for _, s := range Sets() {
-		const vecs = 4
+		const vecs, count = 1, 8
 		n := vecs * s.Lanes()
-		planes, image := make([]float32, 36*(n+16)), make([]float32, 6*6*n)
+		plane := count*n + 16
+		width := 4*count + 2
+		planes, image := make([]float32, 36*plane), make([]float32, 6*width*n)
 		var rows [6][]float32
 		for i := range rows {
-			rows[i] = image[i*6*n : (i+1)*6*n]
+			rows[i] = image[i*width*n : (i+1)*width*n]
 		}
 		out := [4][]float32(rows[:4])
 		for name, f := range map[string]func(){
-			"input":        func() { s.WinogradInput(planes, n+16, &rows, 0, n, 63, vecs) },
-			"gradient":     func() { s.WinogradGradient(planes, n+16, &out, 0, n, 15, vecs) },
-			"output":       func() { s.WinogradOutput(image, 4*n, n, planes, n+16, rows[5], nil, 0, vecs) },
-			"weights":      func() { s.WinogradWeights(planes, n+16, image, n, vecs) },
-			"weights-grad": func() { s.WinogradWeightsGrad(image, n, planes, n+16, vecs) },
+			"input":        func() { s.WinogradInput(planes, plane, n, &rows, 0, width, n, vecs, count) },
+			"gradient":     func() { s.WinogradGradient(planes, plane, n, &out, 0, width, n, vecs, count) },
+			"output":       func() { s.WinogradOutput(image, width*n, n, planes, plane, n, rows[5], nil, 0, vecs, count) },
+			"weights":      func() { s.WinogradWeights(planes, plane, image, count*n, count*vecs) },
+			"weights-grad": func() { s.WinogradWeightsGrad(image, count*n, planes, plane, count*vecs) },
 		} {
 			b.Run(s.Name()+"/"+name, func(b *testing.B) {
 				for b.Loop() {
 					f()
 				}
-				b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)/vecs*1e9, "ns/vector")
+				b.ReportMetric(b.Elapsed().Seconds()/float64(b.N)/vecs/count*1e9, "ns/vector")
 			})
 		}
 	}

@@ -38,19 +38,21 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		"",
 		"	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]",
 		"",
-		"with u in [0,runs) and aJump = aRun - k*aCol, and adds it to what is there if accumulate is not zero."}
+		"with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it",
+		"fetches from ahead into the second-level cache, which then moves by aheadStep bytes."}
 	if bits != nil {
 		name, finishing = "gemmFinish", ", y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32"
 		doc = []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k, runs and count positive and i = t*%d + r,", rows, vecs*g.lanes, rows),
 			"",
 			"	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])",
 			"",
-			"with u in [0,runs) and aJump = aRun - k*aCol, and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts at c[t*cStep + r*cRow + j] if accumulate is",
-			"not zero; extra and mask may be nil."}
+			"with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts",
+			"at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does."}
 	}
 	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
 	doc[0] = full + g.name + " " + doc[0]
-	g.fn(full, "(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int"+finishing+")", doc...)
+	g.fn(full, "(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int, "+
+		"ahead *float32, aheadStep int"+finishing+")", doc...)
 	acc := func(r, v int) reg.VecPhysical { return g.v(r*vecs + v) }
 	bv := func(v int) reg.VecPhysical { return g.v(rows*vecs + v) }
 	scratch := rows*vecs + vecs
@@ -59,7 +61,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 	bases := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RSI, reg.RDI}[:(rows+2)/3]
 	aRow, aCol := g.floats("aRow", reg.R8), g.floats("aCol", reg.R9)
 	bRow, cRow := g.floats("bRow", reg.R11), g.floats("cRow", reg.R12)
-	k, b, c, tmp, runs := reg.RCX, reg.R10, reg.RDX, reg.R13, reg.R15
+	k, b, c, tmp := reg.RCX, reg.R10, reg.RDX, reg.R13
 	a := func(r int) operand.Mem {
 		if r%3 == 0 {
 			return deref(bases[r/3])
@@ -67,6 +69,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		return at(bases[r/3], aRow, uint8(r%3))
 	}
 	g.arg("c", c)
+	ahead := g.arg("ahead", reg.R15)
 
 	g.Label("tile")
 	g.arg("a", bases[0])
@@ -75,7 +78,6 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		g.ADDQ(aRow, bases[i])
 	}
 	g.arg("b", b)
-	g.arg("runs", runs)
 	g.CMPQ(g.slot("accumulate"), operand.Imm(0))
 	g.JNE(operand.LabelRef("load"))
 	for r := range rows {
@@ -83,7 +85,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 			g.zero(acc(r, v))
 		}
 	}
-	g.JMP(operand.LabelRef("run"))
+	g.JMP(operand.LabelRef("start"))
 	g.Label("load")
 	g.MOVQ(c, tmp)
 	for r := range rows {
@@ -95,9 +97,14 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		}
 	}
 
+	g.Label("start")
+	runs := tmp
+	g.arg("runs", runs)
 	g.Label("run")
 	g.arg("k", k)
 	g.Label("loop")
+	g.PREFETCHT1(deref(ahead))
+	g.ADDQ(g.slot("aheadStep"), ahead)
 	for v := range vecs {
 		g.VMOVUPS(operand.Mem{Base: b, Disp: v * g.bytes()}, bv(v))
 	}
@@ -118,9 +125,8 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 	g.ADDQ(bRow, b)
 	g.DECQ(k)
 	g.JNE(operand.LabelRef("loop"))
-	g.floats("aJump", tmp)
 	for _, p := range bases {
-		g.ADDQ(tmp, p)
+		g.ADDQ(g.slot("aJump"), p)
 	}
 	g.DECQ(runs)
 	g.JNE(operand.LabelRef("run"))

@@ -196,7 +196,6 @@ type planeStores struct{ d, plane, plane3, tmp reg.GPPhysical }
 
 func (w *winograd) startPlanes(d reg.GPPhysical) planeStores {
 	s := planeStores{d, reg.R11, reg.R12, reg.R13}
-	w.arg("dst", d)
 	w.floats("plane", s.plane)
 	w.LEAQ(at(s.plane, s.plane, 2), s.plane3)
 	w.MOVQ(s.plane3, s.tmp) // 36 planes less one vector, to step from the end of one vector to the next
@@ -223,13 +222,56 @@ func (w *winograd) store(s planeStores, x reg.VecPhysical, column int) {
 
 func (w *winograd) nextRow(s planeStores) { w.LEAQ(at(s.d, s.plane3, 2), s.d) }
 
-// nextVector goes back to the first plane, one vector on, and repeats from the label while there are vectors.
-func (w *winograd) nextVector(s planeStores, label string) {
-	w.SUBQ(w.slot("plane"), s.d)
-	w.DECQ(w.slot("vecs"))
-	w.JNE(operand.LabelRef(label))
+// nextVector goes back to the first plane, one vector on.
+func (w *winograd) nextVector(s planeStores) { w.SUBQ(w.slot("plane"), s.d) }
+
+// walk is the destination's and the sources' way through tiles that are four columns apart, for which off and col are turned
+// into bytes: off where the first tile starts, col four columns.
+func (s planeStores) walk(w *winograd, off reg.GPPhysical) []operandOf {
+	w.SHLQ(operand.Imm(2), w.slot("tile"))
+	w.SHLQ(operand.Imm(2), w.slot("off"))
+	w.SHLQ(operand.Imm(4), w.slot("col"))
+	return []operandOf{{"dst", s.d, w.slot("tile")}, {"off", off, w.slot("col")}}
+}
+
+// operandOf is a register that walks through a tile. It starts where its parameter says, which moves by step, in bytes, from
+// one tile to the next, or stays if that is nil.
+type operandOf struct {
+	param string
+	r     reg.GPPhysical
+	step  operand.Op
+}
+
+// tiles repeats the code of one vector for all vectors of all tiles, and returns.
+func (w *winograd) tiles(operands []operandOf, vector func()) {
+	left := w.AllocLocal(8) // vectors of the tile
+	w.Label("tile")
+	w.arg("vecs", operands[0].r)
+	w.MOVQ(operands[0].r, left)
+	for _, o := range operands {
+		w.arg(o.param, o.r)
+	}
+	w.Label("vector")
+	vector()
+	w.DECQ(left)
+	w.JNE(operand.LabelRef("vector"))
+	for _, o := range operands {
+		if o.step != nil {
+			w.MOVQ(o.step, o.r)
+			w.ADDQ(o.r, w.slot(o.param))
+		}
+	}
+	w.DECQ(w.slot("count"))
+	w.JNE(operand.LabelRef("tile"))
 	w.VZEROUPPER()
 	w.RET()
+}
+
+// local keeps a number in the function's frame.
+func (w *winograd) local(r reg.GPPhysical) operand.Mem {
+	m := w.AllocLocal(8)
+	w.MOVQ(r, m)
+	return m
 }
 
 // spread runs a map over one row of temporaries and stores the six results.
@@ -287,19 +329,19 @@ func (w *winograd) input(masked bool) {
 	if !masked {
 		name, masksParam, doc = "winogradInputWhole", "", ""
 	}
-	w.fn(name, "(dst *float32, plane int, r0, r1, r2, r3, r4, r5 *float32, off, col int, "+masksParam+"vecs int)",
-		name+w.name+" transforms vecs vectors of a 6x6 patch, d[i][j] = ri[off + j*col + lane]"+doc+":",
+	w.fn(name, "(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, "+masksParam+"vecs, count int)",
+		name+w.name+" transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]"+doc+":",
 		"",
-		"	dst[(6*i+j)*plane + lane] = (Bᵀ·d·B)[i][j]")
+		"	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]")
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
 	for i, r := range rows {
 		w.arg([]string{"r0", "r1", "r2", "r3", "r4", "r5"}[i], r)
 	}
-	off, col := w.floats("off", reg.R8), w.floats("col", reg.R9)
+	off, col := reg.R8, w.floats("col", reg.R9)
 	s := w.startPlanes(reg.R10)
 	w.LEAQ(at(col, col, 2), s.tmp)
 	w.SHLQ(operand.Imm(1), s.tmp)
-	w.MOVQ(s.tmp, w.slot("col")) // six columns
+	six := w.local(s.tmp)
 	var masks *reg.GPPhysical
 	if masked {
 		m := w.arg("masks", reg.R15)
@@ -311,73 +353,73 @@ func (w *winograd) input(masked bool) {
 	if w.wide() {
 		groups = []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}}
 	}
-	w.Label("vector")
-	for _, g := range groups {
-		temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
-		used := []int{0, 1, 2, 3, 4}
-		if g.rows[0] >= 3 {
-			used = []int{1, 2, 3, 4, 5}
-		}
-		if !w.wide() {
-			used = []int{0, 1, 2, 3, 4, 5}
-		}
-		for j := range 6 {
-			src := w.maskedColumns(rows, off, masks, j, used)
-			for _, m := range g.maps {
-				w.inputMap(m, [6]source(src), func(n int) reg.VecPhysical { return temp(n, j) })
+	w.tiles(s.walk(w, off), func() {
+		for _, g := range groups {
+			temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
+			used := []int{0, 1, 2, 3, 4}
+			if g.rows[0] >= 3 {
+				used = []int{1, 2, 3, 4, 5}
 			}
-			w.ADDQ(col, off)
-		}
-		w.SUBQ(w.slot("col"), off)
-		for _, r := range g.rows {
-			var src [6]source
+			if !w.wide() {
+				used = []int{0, 1, 2, 3, 4, 5}
+			}
 			for j := range 6 {
-				src[j] = w.register((r-g.rows[0])*6 + j)
+				src := w.maskedColumns(rows, off, masks, j, used)
+				for _, m := range g.maps {
+					w.inputMap(m, [6]source(src), func(n int) reg.VecPhysical { return temp(n, j) })
+				}
+				w.ADDQ(col, off)
 			}
-			w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.inputMap(n, src, out) })
+			w.SUBQ(six, off)
+			for _, r := range g.rows {
+				var src [6]source
+				for j := range 6 {
+					src[j] = w.register((r-g.rows[0])*6 + j)
+				}
+				w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.inputMap(n, src, out) })
+			}
 		}
-	}
-	w.ADDQ(operand.Imm(uint64(w.bytes())), off)
-	w.nextVector(s, "vector")
+		w.ADDQ(operand.Imm(uint64(w.bytes())), off)
+		w.nextVector(s)
+	})
 }
 
 func (w *winograd) gradient() {
-	w.fn("winogradGradient", "(dst *float32, plane int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs int)",
-		"winogradGradient"+w.name+" transforms vecs vectors of a 4x4 patch, d[i][j] = ri[off + j*col + lane] and 0 where masks[j] is 0:",
+	w.fn("winogradGradient", "(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs, count int)",
+		"winogradGradient"+w.name+" transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where",
+		"masks[j] is 0:",
 		"",
-		"	dst[(6*i+j)*plane + lane] = (A·d·Aᵀ)[i][j]")
+		"	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]")
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX}
 	for i, r := range rows {
 		w.arg([]string{"r0", "r1", "r2", "r3"}[i], r)
 	}
-	off, col := w.floats("off", reg.R8), w.floats("col", reg.R9)
+	off, col := reg.R8, w.floats("col", reg.R9)
 	s := w.startPlanes(reg.R10)
-	w.MOVQ(col, s.tmp)
-	w.SHLQ(operand.Imm(2), s.tmp)
-	w.MOVQ(s.tmp, w.slot("col")) // four columns
 	masks := w.arg("masks", reg.R15)
 	w.columnMasks(masks, 4)
 	w.hold("two", "half", "p", "q")
-	w.Label("vector")
-	for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
-		for j := range 4 {
-			src := w.maskedColumns(rows, off, &masks, j, []int{0, 1, 2, 3})
-			for _, m := range g.maps {
-				w.gradientMap(m, [4]source(src), func(n int) reg.VecPhysical { return w.v((n-g.rows[0])*4 + j) })
-			}
-			w.ADDQ(col, off)
-		}
-		w.SUBQ(w.slot("col"), off)
-		for _, r := range g.rows {
-			var src [4]source
+	w.tiles(s.walk(w, off), func() {
+		for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
 			for j := range 4 {
-				src[j] = w.register((r-g.rows[0])*4 + j)
+				src := w.maskedColumns(rows, off, &masks, j, []int{0, 1, 2, 3})
+				for _, m := range g.maps {
+					w.gradientMap(m, [4]source(src), func(n int) reg.VecPhysical { return w.v((n-g.rows[0])*4 + j) })
+				}
+				w.ADDQ(col, off)
 			}
-			w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.gradientMap(n, src, out) })
+			w.SUBQ(w.slot("col"), off)
+			for _, r := range g.rows {
+				var src [4]source
+				for j := range 4 {
+					src[j] = w.register((r-g.rows[0])*4 + j)
+				}
+				w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.gradientMap(n, src, out) })
+			}
 		}
-	}
-	w.ADDQ(operand.Imm(uint64(w.bytes())), off)
-	w.nextVector(s, "vector")
+		w.ADDQ(operand.Imm(uint64(w.bytes())), off)
+		w.nextVector(s)
+	})
 }
 
 // planeLoads addresses six planes that are six planes apart, from S on.
@@ -385,7 +427,6 @@ type planeLoads struct{ s, plane, plane6, plane18, plane30 reg.GPPhysical }
 
 func (w *winograd) startLoads() planeLoads {
 	l := planeLoads{reg.RSI, reg.R8, reg.R9, reg.R10, reg.R11}
-	w.arg("src", l.s)
 	w.floats("srcPlane", l.plane)
 	w.LEAQ(at(l.plane, l.plane, 2), l.plane6)
 	w.SHLQ(operand.Imm(1), l.plane6)
@@ -423,48 +464,56 @@ func (w *winograd) sums(l planeLoads, minus bool) (a, b reg.VecPhysical) {
 
 // output has four forms: plain, with an array that is added, with one that masks, and with both.
 func (w *winograd) output(extra string) {
-	const maskBit = "bit lane%16 of mask[i*maskRow + j*maskCol + lane/16] is set"
-	name, params, sum := "winogradOutput", "bias *float32, ", "max(floor, (Aᵀ·s·A)[i][j] + bias[lane])"
+	const maskBit = "bit lane%16 of mask[i*maskRow + (4*t+j)*maskCol + lane/16] is set"
+	name, params, sum := "winogradOutput", "bias *float32, ", "max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane])"
 	switch extra {
 	case "extra":
 		name, params = "winogradOutputAdd", "bias, extra *float32, "
-		sum = "max(floor, (Aᵀ·s·A)[i][j] + bias[lane] + extra[i*row + j*col + lane])"
+		sum = "max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane] + extra[i*row + (4*t+j)*col + lane])"
 	case "mask":
 		name, params = "winogradOutputMask", "mask *uint16, maskRow, maskCol int, "
-		sum = "(Aᵀ·s·A)[i][j] if " + maskBit + ", else 0"
+		sum = "(Aᵀ·s[t]·A)[i][j] if " + maskBit + ", else 0"
 	}
 	both := extra == "extra, mask"
 	if both {
 		name, params = "winogradOutputAddMask", "extra *float32, mask *uint16, maskRow, maskCol int, "
-		sum = "(Aᵀ·s·A)[i][j] + extra[i*row + j*col + lane] if " + maskBit + ", else 0"
+		sum = "(Aᵀ·s[t]·A)[i][j] + extra[i*row + (4*t+j)*col + lane] if " + maskBit + ", else 0"
 		extra = "mask"
 	}
 	if extra != "mask" {
 		params += "floor float32, "
 	}
-	w.fn(name, "(y *float32, row, col int, src *float32, srcPlane int, "+params+"vecs int)",
-		name+w.name+" transforms vecs vectors of products s[i][j] = src[(6*i+j)*srcPlane + lane], for i, j in [0,4):",
+	w.fn(name, "(y *float32, row, col int, src *float32, srcPlane, tile int, "+params+"vecs, count int)",
+		name+w.name+" transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for",
+		"i, j in [0,4):",
 		"",
-		"	y[i*row + j*col + lane] = "+sum)
+		"	y[i*row + (4*t+j)*col + lane] = "+sum)
 	l := w.startLoads()
-	y, bias, other := w.arg("y", reg.RDI), reg.RBX, reg.RDX
+	y, bias, other := reg.RDI, reg.RBX, reg.RDX
 	row, col := w.floats("row", reg.R12), w.floats("col", reg.R13)
 	w.LEAQ(at(col, col, 2), reg.R15)
-	if extra != "" {
-		w.arg(extra, other)
-	}
 	yRow, otherRow := reg.RCX, reg.RAX
+	w.SHLQ(operand.Imm(2), w.slot("tile"))
+	w.SHLQ(operand.Imm(4), w.slot("col")) // four columns
+	walk := []operandOf{{"src", l.s, w.slot("tile")}, {"y", y, w.slot("col")}}
 	w.hold("half", "two", "p", "q", "halfP", "twoQ")
 	floor := w.work(3)
-	if extra == "mask" {
+	if extra != "mask" {
+		walk = append(walk, operandOf{"bias", bias, nil})
+	}
+	switch extra {
+	case "extra":
+		walk = append(walk, operandOf{extra, other, w.slot("col")})
+	case "mask":
 		w.SHLQ(operand.Imm(1), w.slot("maskRow"))
+		w.arg("maskCol", otherRow)
+		w.SHLQ(operand.Imm(3), otherRow)
+		walk = append(walk, operandOf{extra, other, w.local(otherRow)}) // four columns
 		w.SHLQ(operand.Imm(1), w.slot("maskCol"))
-	} else {
-		w.arg("bias", bias)
 	}
 	if both { // as its distance from y
 		w.arg("extra", bias)
-		w.SUBQ(y, bias)
+		w.SUBQ(w.slot("y"), bias)
 	}
 	column := func(base reg.GPPhysical, j int) operand.Mem {
 		switch j {
@@ -505,86 +554,83 @@ func (w *winograd) output(extra string) {
 			}
 		}
 	}
-	w.Label("vector")
-	if extra != "mask" {
-		w.VBROADCASTSS(w.slot("floor"), floor)
-	}
-	for _, odd := range []int{0, 1} {
-		for j := range 6 {
-			a, b := w.sums(l, odd == 1)
-			t0, t1 := w.v(j), w.v(6+j)
-			if odd == 0 {
-				w.VMOVUPS(l.row(0), t0)
-				w.VADDPS(a, t0, t0)
-				w.VADDPS(b, t0, t0)
-				w.VMULPS(w.k("half"), a, t1)
-				w.VFMADD231PS(b, w.k("two"), t1)
-			} else {
-				w.VMULPS(w.k("p"), a, t0)
-				w.VFMADD231PS(b, w.k("q"), t0)
-				w.VMOVUPS(l.row(5), t1)
-				w.VFMADD231PS(a, w.k("halfP"), t1)
-				w.VFMADD231PS(b, w.k("twoQ"), t1)
-			}
-			if j < 5 {
-				w.ADDQ(l.plane, l.s)
-			}
+	w.tiles(walk, func() {
+		if extra != "mask" {
+			w.VBROADCASTSS(w.slot("floor"), floor)
 		}
-		w.SUBQ(l.plane6, l.s)
-		w.ADDQ(l.plane, l.s)
-		w.MOVQ(y, yRow)
-		if odd == 1 {
-			w.ADDQ(row, yRow)
-		}
-		otherStart(odd)
-		for r := range 2 {
-			t := func(n int) reg.VecPhysical { return w.v(6*r + n) }
-			a, b := w.work(1), w.work(2)
-			w.VADDPS(t(2), t(1), a)
-			w.VSUBPS(t(2), t(1), t(1))
-			w.VADDPS(t(4), t(3), b)
-			w.VSUBPS(t(4), t(3), t(3))
-			w.VADDPS(a, t(0), t(0))
-			w.VADDPS(b, t(0), t(0))
-			w.VMULPS(w.k("half"), a, a)
-			w.VFMADD231PS(b, w.k("two"), a)
-			w.VMULPS(w.k("p"), t(1), b)
-			w.VFMADD231PS(t(3), w.k("q"), b)
-			w.VFMADD231PS(t(1), w.k("halfP"), t(5))
-			w.VFMADD231PS(t(3), w.k("twoQ"), t(5))
-			if both {
-				w.ADDQ(bias, yRow)
-				for j, x := range []reg.VecPhysical{t(0), b, a, t(5)} {
-					w.VADDPS(column(yRow, j), x, x)
+		for _, odd := range []int{0, 1} {
+			for j := range 6 {
+				a, b := w.sums(l, odd == 1)
+				t0, t1 := w.v(j), w.v(6+j)
+				if odd == 0 {
+					w.VMOVUPS(l.row(0), t0)
+					w.VADDPS(a, t0, t0)
+					w.VADDPS(b, t0, t0)
+					w.VMULPS(w.k("half"), a, t1)
+					w.VFMADD231PS(b, w.k("two"), t1)
+				} else {
+					w.VMULPS(w.k("p"), a, t0)
+					w.VFMADD231PS(b, w.k("q"), t0)
+					w.VMOVUPS(l.row(5), t1)
+					w.VFMADD231PS(a, w.k("halfP"), t1)
+					w.VFMADD231PS(b, w.k("twoQ"), t1)
 				}
-				w.SUBQ(bias, yRow)
+				if j < 5 {
+					w.ADDQ(l.plane, l.s)
+				}
 			}
-			finish(t(0), 0)
-			finish(b, 1)
-			finish(a, 2)
-			finish(t(5), 3)
-			if r == 0 {
-				w.LEAQ(at(yRow, row, 2), yRow)
-				otherStart(odd + 2)
+			w.SUBQ(l.plane6, l.s)
+			w.ADDQ(l.plane, l.s)
+			w.MOVQ(y, yRow)
+			if odd == 1 {
+				w.ADDQ(row, yRow)
+			}
+			otherStart(odd)
+			for r := range 2 {
+				t := func(n int) reg.VecPhysical { return w.v(6*r + n) }
+				a, b := w.work(1), w.work(2)
+				w.VADDPS(t(2), t(1), a)
+				w.VSUBPS(t(2), t(1), t(1))
+				w.VADDPS(t(4), t(3), b)
+				w.VSUBPS(t(4), t(3), t(3))
+				w.VADDPS(a, t(0), t(0))
+				w.VADDPS(b, t(0), t(0))
+				w.VMULPS(w.k("half"), a, a)
+				w.VFMADD231PS(b, w.k("two"), a)
+				w.VMULPS(w.k("p"), t(1), b)
+				w.VFMADD231PS(t(3), w.k("q"), b)
+				w.VFMADD231PS(t(1), w.k("halfP"), t(5))
+				w.VFMADD231PS(t(3), w.k("twoQ"), t(5))
+				if both {
+					w.ADDQ(bias, yRow)
+					for j, x := range []reg.VecPhysical{t(0), b, a, t(5)} {
+						w.VADDPS(column(yRow, j), x, x)
+					}
+					w.SUBQ(bias, yRow)
+				}
+				finish(t(0), 0)
+				finish(b, 1)
+				finish(a, 2)
+				finish(t(5), 3)
+				if r == 0 {
+					w.LEAQ(at(yRow, row, 2), yRow)
+					otherStart(odd + 2)
+				}
 			}
 		}
-	}
-	step := operand.Imm(uint64(w.bytes()))
-	w.ADDQ(step, l.s)
-	w.ADDQ(step, y)
-	if extra != "mask" {
-		w.ADDQ(step, bias)
-	}
-	switch extra {
-	case "extra":
-		w.ADDQ(step, other)
-	case "mask":
-		w.ADDQ(operand.Imm(uint64(w.lanes/8)), other)
-	}
-	w.DECQ(w.slot("vecs"))
-	w.JNE(operand.LabelRef("vector"))
-	w.VZEROUPPER()
-	w.RET()
+		step := operand.Imm(uint64(w.bytes()))
+		w.ADDQ(step, l.s)
+		w.ADDQ(step, y)
+		if extra != "mask" {
+			w.ADDQ(step, bias)
+		}
+		switch extra {
+		case "extra":
+			w.ADDQ(step, other)
+		case "mask":
+			w.ADDQ(operand.Imm(uint64(w.lanes/8)), other)
+		}
+	})
 }
 
 func (w *winograd) weights() {
@@ -597,6 +643,7 @@ func (w *winograd) weights() {
 	three := reg.R9
 	w.LEAQ(at(one, one, 2), three)
 	s := w.startPlanes(reg.R10)
+	w.arg("dst", s.d)
 	w.hold("half", "two", "p", "q", "minusTwoThirds", "sixth")
 	w.Label("vector")
 	for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
@@ -624,7 +671,11 @@ func (w *winograd) weights() {
 		}
 	}
 	w.ADDQ(operand.Imm(uint64(w.bytes())), src)
-	w.nextVector(s, "vector")
+	w.nextVector(s)
+	w.DECQ(w.slot("vecs"))
+	w.JNE(operand.LabelRef("vector"))
+	w.VZEROUPPER()
+	w.RET()
 }
 
 func (w *winograd) weightsGrad() {
@@ -633,6 +684,7 @@ func (w *winograd) weightsGrad() {
 		"",
 		"	dst[(3*i+j)*plane + lane] = (Gᵀ·u·G)[i][j]")
 	l := w.startLoads()
+	w.arg("src", l.s)
 	d, plane := w.arg("dst", reg.RDI), w.floats("plane", reg.R12)
 	row := reg.RCX
 	plane3 := reg.R13

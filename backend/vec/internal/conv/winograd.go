@@ -13,9 +13,9 @@ type winograd struct {
 	padTop, padLeft  int
 	tilesH, tilesW   int
 	tiles            int // in a task
-	inRow, outRow    int // of a tile in the transformed input and in the products
+	group            int // planes whose products are computed together
 	inPlane,
-	outPlane int
+	outPlane int // elements of a plane of the transformed input and of the products
 	weights int // of one plane
 
 	// borrows says that the weights are packed for the gradient of this correlation: the same ones reversed, and read from
@@ -24,10 +24,15 @@ type winograd struct {
 }
 
 const (
-	winogradCache = 512 << 10 / 4 // elements of one task's transformed input and products
 	planes        = kern.WinogradPlanes
-	smallPlane    = 1024 // weights of a plane up to which a tile goes through all planes, and the weights stay in a cache
+	winogradTiles = 24 // in a task: with the weights of 64 channels these stay in a second-level cache
+	narrowTiles   = 32
+	narrowPlanes  = 18
 )
+
+// narrow says that a plane has so few weights that calls of kernels are what its products wait for. Then one call computes
+// those of narrowPlanes planes.
+func narrow(cin, cout int) bool { return cin*cout <= 1024 }
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
 // channels do not fill vectors.
@@ -43,11 +48,12 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
 		return nil
 	}
-	w.inRow, w.outRow = oddLines(cin), oddLines(cout)
-	rows := set.MaxRows()
-	w.tiles = max(2, min(8*16/rows, winogradCache/planes/(w.inRow+w.outRow)/rows)) * rows
-	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), rows))))
-	w.inPlane, w.outPlane = oddLines(w.tiles*w.inRow), oddLines(w.tiles*w.outRow)
+	w.tiles, w.group = winogradTiles, 1
+	if narrow(cin, cout) {
+		w.tiles, w.group = narrowTiles, narrowPlanes
+	}
+	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), set.MaxRows()))))
+	w.inPlane, w.outPlane = oddLines(w.tiles*cin), oddLines(w.tiles*cout)
 	w.weights = oddLines(cin * cout)
 	return w
 }
@@ -91,32 +97,28 @@ func (w *winograd) tile(i int) tile {
 	return tile{i / w.tilesW / w.tilesH, i / w.tilesW % w.tilesH, i % w.tilesW}
 }
 
-func (w *winograd) next(t tile) tile {
-	if t.x++; t.x == w.tilesW {
+// runs calls f for count tiles from first on, all those in one row at once: n of them, the leftmost being t, number i of all.
+func (w *winograd) runs(first, count int, f func(t tile, i, n int)) {
+	t := w.tile(first)
+	for i := 0; i < count; {
+		n := min(w.tilesW-t.x, count-i)
+		f(t, i, n)
+		i += n
 		t.x = 0
 		if t.y++; t.y == w.tilesH {
 			t.y = 0
 			t.n++
 		}
 	}
-	return t
 }
 
-// columnMask has bit j set where column first+j, for j < n, is one of width.
-func columnMask(first, n, width int) uint {
-	lo, hi := min(max(0, -first), n), min(max(0, width-first), n)
-	if lo >= hi {
-		return 0
-	}
-	return 1<<hi - 1<<lo
-}
-
-// patchRows sets rows to those of image n from row first on, zeros where there are none.
-func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size int) {
+// patchRows sets rows to those of image n from row first on, h rows of size elements, from one element on; zeros where there
+// are none.
+func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size, from int) {
 	for i := range rows {
-		rows[i] = zeros[:size]
+		rows[i] = zeros[from:size]
 		if y := first + i; y >= 0 && y < h {
-			rows[i] = x[(n*h+y)*size:][:size]
+			rows[i] = x[(n*h+y)*size:][from:size]
 		}
 	}
 }
@@ -124,16 +126,10 @@ func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size int) {
 // transformInput transforms width channels from one on of count tiles from first on, each into a row of every plane of dst.
 func (w *winograd) transformInput(dst []float32, row, plane, first, count int, x []float32, channel, width int) {
 	var rows [6][]float32
-	vecs := width / w.set.Lanes()
-	t := w.tile(first)
-	for i := range count {
-		if i == 0 || t.x == 0 {
-			patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin)
-		}
-		left := 4*t.x - w.padLeft
-		w.set.WinogradInput(dst[i*row:], plane, &rows, left*w.cin+channel, w.cin, columnMask(left, 6, w.inW), vecs)
-		t = w.next(t)
-	}
+	w.runs(first, count, func(t tile, i, n int) {
+		patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin, channel)
+		w.set.WinogradInput(dst[i*row:], plane, row, &rows, 4*t.x-w.padLeft, w.inW, w.cin, width/w.set.Lanes(), n)
+	})
 }
 
 // run computes the convolution.
@@ -150,18 +146,45 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		count := min(w.tiles, w.total()-first)
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-		w.transformInput(in, w.inRow, w.inPlane, first, count, x, 0, w.cin)
-		if w.cin*w.cout <= smallPlane {
-			multiplyAll(w.set, planes, count, w.cout, w.cin, in, w.inPlane, w.inRow, right{weights, w.cin, 0}, w.weights,
-				products, w.outPlane, w.outRow)
-		} else {
-			for p := range planes {
-				multiply(w.set, count, w.cout, w.cin, in[p*w.inPlane:], w.inRow, 1, right{weights[p*w.weights:], w.cin, 0},
-					products[p*w.outPlane:], w.outRow, false)
-			}
+		w.transformInput(in, w.cin, w.inPlane, first, count, x, 0, w.cin)
+		next := w.inputRows(x, first+count, min(w.tiles, w.total()-first-count))
+		made := w.outputRows(y, first, count)
+		for p := 0; p < planes; p += w.group {
+			multiplyAll(w.set, w.group, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p, w.group, next, made))
 		}
-		o.transform(products, w.outRow, w.outPlane, first, count, 0, w.cout, buf)
+		o.transform(products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
 	})
+}
+
+// inputRows is the rows of x that count tiles from first on read.
+func (w *winograd) inputRows(x []float32, first, count int) []float32 {
+	return w.rows(x, first, count, w.inH, w.inW*w.cin, -w.padTop, 6-w.padTop)
+}
+
+// outputRows is the rows of y that count tiles from first on make.
+func (w *winograd) outputRows(y []float32, first, count int) []float32 {
+	return w.rows(y, first, count, w.outH, w.outW*w.cout, 0, 4)
+}
+
+// rows is those of x, images of h rows of size elements, in which are count tiles from first on, each reaching from row above
+// to row below, counted from its own first.
+func (w *winograd) rows(x []float32, first, count, h, size, above, below int) []float32 {
+	if count <= 0 {
+		return nil
+	}
+	row := func(t tile, y int) int { return t.n*h + min(max(0, 4*t.y+y), h) }
+	return x[row(w.tile(first), above)*size : row(w.tile(first+count-1), below)*size]
+}
+
+// ahead is what is fetched while the products of n planes from p on are computed, for the transforms would wait for memory: a
+// part of one or of the other, in turn.
+func ahead(p, n int, one, other []float32) []float32 {
+	if p/n%2 == 1 {
+		one = other
+	}
+	i, parts := p/n/2, planes/n/2
+	return one[i*len(one)/parts : (i+1)*len(one)/parts]
 }
 
 // Where there are so many weights that four times as many, transformed, would not stay in the cache, they are packed as
@@ -284,24 +307,31 @@ func (w *winograd) newOutput(y []float32, e Epilogue, mask []uint16) *output {
 func (o *output) transform(products []float32, productRow, plane, first, count, channel, width int, edge []float32) {
 	w := o.winograd
 	vecs, row := width/w.set.Lanes(), w.outW*w.cout
-	t := w.tile(first)
-	for i := range count {
-		src := products[i*productRow:]
+	words := kern.MaskWords(w.cout)
+	w.runs(first, count, func(t tile, i, n int) {
 		at := ((t.n*w.outH+4*t.y)*w.outW+4*t.x)*w.cout + channel
-		switch h, cols := w.outH-4*t.y, w.outW-4*t.x; {
-		case h < 4 || cols < 4:
-			w.set.WinogradOutput(edge, 4*width, width, src, plane, w.zeros, nil, noFloor, vecs)
-			for r := range min(4, h) {
-				o.finish.rows(at+r*row, w.cout, edge[4*r*width:], width, channel, min(4, cols), width)
-			}
-		case o.mask != nil:
-			words := kern.MaskWords(w.cout)
-			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, from(o.residual, at), o.mask[at/w.cout*words:], w.outW*words, words, channel, vecs)
-		default:
-			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, o.bias[channel:], from(o.residual, at), o.floor, vecs)
+		h := min(4, w.outH-4*t.y)
+		whole := min(n, (w.outW-4*t.x)/4)
+		if h < 4 {
+			whole = 0
 		}
-		t = w.next(t)
-	}
+		src := products[i*productRow:]
+		switch {
+		case whole == 0:
+		case o.mask != nil:
+			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, productRow, from(o.residual, at), o.mask[at/w.cout*words:], w.outW*words, words,
+				channel, vecs, whole)
+		default:
+			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, productRow, o.bias[channel:], from(o.residual, at), o.floor, vecs, whole)
+		}
+		for k := whole; k < n; k++ {
+			w.set.WinogradOutput(edge, 4*width, width, src[k*productRow:], plane, productRow, w.zeros, nil, noFloor, vecs, 1)
+			cols := min(4, w.outW-4*(t.x+k))
+			for r := range h {
+				o.finish.rows(at+r*row+4*k*w.cout, w.cout, edge[4*r*width:], width, channel, cols, width)
+			}
+		}
+	})
 }
 
 // The weights' gradient is made of pieces: for some input channels, some output channels and a chunk of the tiles, a task
@@ -309,7 +339,7 @@ func (o *output) transform(products []float32, productRow, plane, first, count, 
 // all in memory of its own. The chunks of a gradient are then added in order.
 const (
 	gradChannels = 64
-	gradTiles    = 32
+	gradTiles    = 64 // in a chunk, at least
 	gradTasks    = 16
 )
 
@@ -322,7 +352,11 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
-	xPlane, dyPlane, sumPlane := oddLines(gradTiles*ci), oddLines(gradTiles*co), oddLines(ci*co)
+	tiles, group := gradTiles/2, 1 // so few that they and the sums of 64 channels stay in a second-level cache
+	if narrow(ci, co) {
+		tiles, group = gradTiles, narrowPlanes
+	}
+	xPlane, dyPlane, sumPlane := oddLines(tiles*ci), oddLines(tiles*co), oddLines(ci*co)
 	piece := 9 * ci * co
 	sc := getScratch(par.Workers())
 	defer sc.put()
@@ -336,12 +370,21 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		buf := sc.worker(worker, planes*(xPlane+dyPlane+sumPlane)+piece+4*line)
 		xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
 		end := min((chunk+1)*each, w.total())
-		for first := chunk * each; first < end; first += gradTiles {
-			count := min(gradTiles, end-first)
+		for first := chunk * each; first < end; first += tiles {
+			count := min(tiles, end-first)
 			w.transformInput(xt, ci, xPlane, first, count, x, i, height)
 			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
-			for p := range planes {
-				multiply(w.set, height, width, count, xt[p*xPlane:], 1, ci, right{dyt[p*dyPlane:], 0, co}, sums[p*sumPlane:], width, first > chunk*each)
+			var nextX, nextDY []float32 // of all channels
+			next := min(tiles, w.total()-first-count)
+			if partsIn == 1 {
+				nextX = w.inputRows(x, first+count, next)
+			}
+			if partsOut == 1 {
+				nextDY = w.outputRows(dy, first+count, next)
+			}
+			for p := 0; p < planes; p += group {
+				multiplyAll(w.set, group, height, width, count, xt[p*xPlane:], xPlane, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
+					sums[p*sumPlane:], sumPlane, width, first > chunk*each, ahead(p, group, nextX, nextDY))
 			}
 		}
 		out := buf
@@ -378,13 +421,8 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 // transformGradient is transformInput for the output's gradient.
 func (w *winograd) transformGradient(dst []float32, row, plane, first, count int, dy []float32, channel, width int) {
 	var rows [4][]float32
-	vecs := width / w.set.Lanes()
-	t := w.tile(first)
-	for i := range count {
-		if i == 0 || t.x == 0 {
-			patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout)
-		}
-		w.set.WinogradGradient(dst[i*row:], plane, &rows, 4*t.x*w.cout+channel, w.cout, columnMask(4*t.x, 4, w.outW), vecs)
-		t = w.next(t)
-	}
+	w.runs(first, count, func(t tile, i, n int) {
+		patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout, channel)
+		w.set.WinogradGradient(dst[i*row:], plane, row, &rows, 4*t.x, w.outW, w.cout, width/w.set.Lanes(), n)
+	})
 }
