@@ -11,8 +11,8 @@ import (
 // image is the same, bit for bit: no kernel's sums depend on how many images there are.
 
 const (
-	imageCache  = 800 << 10 // bytes an instruction reads and writes for the images taken at once
-	imageSpread = 4         // how far apart the numbers of images that suit two neighbours may be
+	imageCache  = 1200 << 10 // bytes an instruction reads and writes for the images taken at once
+	imageSpread = 4          // how far apart the numbers of images that suit two neighbours may be
 )
 
 // part is a few images that a worker takes through a run of instructions.
@@ -125,7 +125,11 @@ func (in *instruction) suits(images int) int {
 	if images*bytes <= imageCache {
 		return 0
 	}
-	return max(1, imageCache/bytes)
+	best := 1 // a power of two, as many batches are
+	for 2*best*bytes <= imageCache {
+		best *= 2
+	}
+	return best
 }
 
 // group is a run of instructions as it grows.
