@@ -96,7 +96,8 @@ func (s *Stepper) restore(c *checkpoint) error {
 		return fmt.Errorf("it holds network %s, expected %s", c.position.Network, s.net.Name())
 	}
 	all := s.names()
-	for name, t := range all {
+	for _, name := range slices.Sorted(maps.Keys(all)) {
+		t := all[name]
 		from, found := c.tensors[name]
 		if !found {
 			return fmt.Errorf("it has no tensor %s", name)
@@ -105,7 +106,7 @@ func (s *Stepper) restore(c *checkpoint) error {
 			return fmt.Errorf("its tensor %s has shape %s, expected %s", name, from.Shape(), (*t).Shape())
 		}
 	}
-	for name := range c.tensors {
+	for _, name := range slices.Sorted(maps.Keys(c.tensors)) {
 		if all[name] == nil {
 			return fmt.Errorf("it has a tensor %s that this run has no place for", name)
 		}
