@@ -32,6 +32,8 @@ func detect() []*Set {
 			selectBy: elementwiseSelectByAVX512, clamp: elementwiseClampAVX512, sumColumns: sumColumnsAVX512,
 			winogradInput: winogradInputAVX512, winogradGradient: winogradGradientAVX512,
 			winogradOutput: winogradOutputAVX512, winogradOutputAdd: winogradOutputAddAVX512, winogradOutputMask: winogradOutputMaskAVX512, winogradOutputAddMask: winogradOutputAddMaskAVX512,
+			winogradTwoInput: winogradTwoInputAVX512, winogradTwoOutput: winogradTwoOutputAVX512, winogradTwoOutputAdd: winogradTwoOutputAddAVX512,
+			winogradTwoOutputMask: winogradTwoOutputMaskAVX512, winogradTwoOutputAddMask: winogradTwoOutputAddMaskAVX512,
 			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
 			transpose: transposeAVX512, peak: peakAVX512,
 		}})
@@ -60,6 +62,8 @@ func detect() []*Set {
 			selectBy: elementwiseSelectByAVX2, clamp: elementwiseClampAVX2, sumColumns: sumColumnsAVX2,
 			winogradInput: winogradInputAVX2, winogradInputWhole: winogradInputWholeAVX2, winogradGradient: winogradGradientAVX2,
 			winogradOutput: winogradOutputAVX2, winogradOutputAdd: winogradOutputAddAVX2, winogradOutputMask: winogradOutputMaskAVX2, winogradOutputAddMask: winogradOutputAddMaskAVX2,
+			winogradTwoInput: winogradTwoInputAVX2, winogradTwoInputWhole: winogradTwoInputWholeAVX2, winogradTwoOutput: winogradTwoOutputAVX2, winogradTwoOutputAdd: winogradTwoOutputAddAVX2,
+			winogradTwoOutputMask: winogradTwoOutputMaskAVX2, winogradTwoOutputAddMask: winogradTwoOutputAddMaskAVX2,
 			winogradWeights: winogradWeightsAVX2, winogradWeightsGrad: winogradWeightsGradAVX2,
 			transpose: transposeAVX2, peak: peakAVX2,
 		}})

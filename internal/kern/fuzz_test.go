@@ -446,12 +446,20 @@ func FuzzWinograd(f *testing.F) {
 			return m
 		}
 		// transform compares dst, size x size planes of count tiles, with left·m·leftᵀ.
-		transform := func(name string, left matrix, size, every, count int, dst guarded, m func(tile, l int) matrix, in ...guarded) {
+		all := [2]Points{AllPoints, AllPoints}
+		transform := func(name string, left matrix, size, every, count int, points [2]Points, dst guarded, m func(tile, l int) matrix, in ...guarded) {
 			t.Helper()
 			for k := range count {
 				for l := range n {
 					want, mag := sandwich(left, m(k, l))
-					closeTo(t, what+", "+name, func(i, j int) float32 { return dst.v[(size*i+j)*every+k*tile+l] }, want, mag)
+					closeTo(t, what+", "+name, func(i, j int) float32 {
+						if v := dst.v[(size*i+j)*every+k*tile+l]; points[0].has(i) && points[1].has(j) {
+							return v
+						} else if v != 7 {
+							t.Fatalf("%s, %s: wrote to plane %d, %d", what, name, i, j)
+						}
+						return float32(want[i][j])
+					}, want, mag)
 				}
 			}
 			for i, v := range dst.v {
@@ -489,18 +497,23 @@ func FuzzWinograd(f *testing.F) {
 			}
 		}
 
+		points := everyPoints[d.in(0, len(everyPoints)-1)]
+		high, wide := points[0], points[1]
+		unused := (WinogradPlanes - lastPlane(high, wide)) * plane // elements of planes behind the last
 		rows, left, width, m := patches(6)
 		dst := between(fresh(WinogradPlanes, plane, run))
 		six := [6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}
 		if n > 0 && count > 0 {
 			short := six
-			short[d.in(0, 5)] = six[0][:len(six[0])-1]
-			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &short, left, width, col, vecs, count) }, dst)
-			refuses(t, what, func() { s.WinogradInput(dst.v[1:], plane, tile, &six, left, width, col, vecs, count) }, dst)
-			refuses(t, what, func() { s.WinogradInput(dst.v, plane, -1, &six, left, width, col, vecs, count) }, dst)
+			short[d.in(high.From, 5)] = six[0][:len(six[0])-1]
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &short, high, wide, left, width, col, vecs, count) }, dst)
+			refuses(t, what, func() {
+				s.WinogradInput(dst.v[unused+1:], plane, tile, &six, high, wide, left, width, col, vecs, count)
+			}, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, -1, &six, high, wide, left, width, col, vecs, count) }, dst)
 		}
-		s.WinogradInput(dst.v, plane, tile, &six, left, width, col, vecs, count)
-		transform("input", bt, 6, plane, count, dst, m, rows...)
+		s.WinogradInput(dst.v, plane, tile, &six, high, wide, left, width, col, vecs, count)
+		transform("input", bt, 6, plane, count, points, dst, m, rows...)
 		rows, left, width, m = patches(4)
 		dst = between(fresh(WinogradPlanes, plane, run))
 		four := [4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}
@@ -511,15 +524,15 @@ func FuzzWinograd(f *testing.F) {
 			refuses(t, what, func() { s.WinogradGradient(dst.v[1:], plane, tile, &four, left, width, col, vecs, count) }, dst)
 		}
 		s.WinogradGradient(dst.v, plane, tile, &four, left, width, col, vecs, count)
-		transform("gradient", a, 6, plane, count, dst, m, rows...)
+		transform("gradient", a, 6, plane, count, all, dst, m, rows...)
 
 		w := fresh(9, col, n)
 		dst = between(fresh(WinogradPlanes, plane, n))
 		s.WinogradWeights(dst.v, plane, w.v, col, vecs)
-		transform("weights", g, 6, plane, 1, dst, func(_, l int) matrix { return square(w.v, 3, col, l) }, w)
+		transform("weights", g, 6, plane, 1, all, dst, func(_, l int) matrix { return square(w.v, 3, col, l) }, w)
 		src, dw := fresh(WinogradPlanes, plane, n), between(fresh(9, col, n))
 		s.WinogradWeightsGrad(dw.v, col, src.v, plane, vecs)
-		transform("weights' gradient", g.t(), 3, col, 1, dw, func(_, l int) matrix { return square(src.v, 6, plane, l) }, src)
+		transform("weights' gradient", g.t(), 3, col, 1, all, dw, func(_, l int) matrix { return square(src.v, 6, plane, l) }, src)
 
 		src = fresh(WinogradPlanes, plane, run)
 		columns := max(0, 4*count-1)
@@ -537,14 +550,14 @@ func FuzzWinograd(f *testing.F) {
 		masked := d.in(0, 1) == 1
 		output := func(y, src []float32, gate []uint16) {
 			if masked {
-				s.WinogradOutputMask(y, row, col, src, plane, tile, add, gate, maskRow, maskCol, first, vecs, count)
+				s.WinogradOutputMask(y, row, col, src, plane, tile, high, wide, add, gate, maskRow, maskCol, first, vecs, count)
 			} else {
-				s.WinogradOutput(y, row, col, src, plane, tile, bias.v, add, floor, vecs, count)
+				s.WinogradOutput(y, row, col, src, plane, tile, high, wide, bias.v, add, floor, vecs, count)
 			}
 		}
 		if n > 0 && count > 0 {
 			refuses(t, what, func() { output(y.v[1:], src.v, gate) }, y)
-			refuses(t, what, func() { output(y.v, src.v[1:], gate) }, y)
+			refuses(t, what, func() { output(y.v, src.v[unused+1:], gate) }, y)
 			if masked {
 				refuses(t, what, func() { output(y.v, src.v, gate[1:]) }, y)
 			}
@@ -553,7 +566,7 @@ func FuzzWinograd(f *testing.F) {
 		written := make([]bool, size)
 		for k := range count {
 			for l := range n {
-				want, mag := sandwich(a.t(), square(src.v, 6, plane, k*tile+l))
+				want, mag := sandwich(a.t(), square(src.v, 6, plane, k*tile+l).only(high, wide))
 				plus := func(i, j int, v float32) {
 					want[i][j] += float64(v)
 					mag[i][j] += math.Abs(float64(v))

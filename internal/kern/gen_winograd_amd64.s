@@ -470,306 +470,6 @@ vector:
 	VZEROUPPER
 	RET
 
-// func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
-// Requires: AVX, AVX512F
-TEXT ·winogradGradientAVX512(SB), $8-96
-	MOVQ         r0+24(FP), AX
-	MOVQ         r1+32(FP), BX
-	MOVQ         r2+40(FP), CX
-	MOVQ         r3+48(FP), DX
-	MOVQ         col+64(FP), R9
-	SHLQ         $0x02, R9
-	MOVQ         plane+8(FP), R11
-	SHLQ         $0x02, R11
-	LEAQ         (R11)(R11*2), R12
-	MOVQ         R12, R13
-	SHLQ         $0x02, R13
-	LEAQ         (R13)(R13*2), R13
-	SUBQ         $0x40, R13
-	MOVQ         R13, plane+8(FP)
-	MOVQ         masks+72(FP), R15
-	KMOVW        (R15), K1
-	KMOVW        32(R15), K2
-	KMOVW        64(R15), K3
-	KMOVW        96(R15), K4
-	VBROADCASTSS two<>+0(SB), Z27
-	VBROADCASTSS half<>+0(SB), Z26
-	VBROADCASTSS p<>+0(SB), Z25
-	VBROADCASTSS q<>+0(SB), Z24
-	SHLQ         $0x02, tile+16(FP)
-	SHLQ         $0x02, off+56(FP)
-	SHLQ         $0x04, col+64(FP)
-
-tile:
-	MOVQ vecs+80(FP), R10
-	MOVQ R10, (SP)
-	MOVQ dst+0(FP), R10
-	MOVQ off+56(FP), R8
-
-vector:
-	VMOVUPS.Z    (AX)(R8*1), K1, Z18
-	VMOVUPS.Z    (BX)(R8*1), K1, Z19
-	VMOVUPS.Z    (CX)(R8*1), K1, Z20
-	VMOVUPS.Z    (DX)(R8*1), K1, Z21
-	VMOVUPS      Z18, Z0
-	VMOVUPS      Z18, Z8
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z26, Z8
-	VFMADD231PS  Z21, Z26, Z29
-	VMOVUPS      Z8, Z4
-	VFMADD231PS  Z29, Z25, Z4
-	VFNMADD231PS Z29, Z25, Z8
-	ADDQ         R9, R8
-	VMOVUPS.Z    (AX)(R8*1), K2, Z18
-	VMOVUPS.Z    (BX)(R8*1), K2, Z19
-	VMOVUPS.Z    (CX)(R8*1), K2, Z20
-	VMOVUPS.Z    (DX)(R8*1), K2, Z21
-	VMOVUPS      Z18, Z1
-	VMOVUPS      Z18, Z9
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z26, Z9
-	VFMADD231PS  Z21, Z26, Z29
-	VMOVUPS      Z9, Z5
-	VFMADD231PS  Z29, Z25, Z5
-	VFNMADD231PS Z29, Z25, Z9
-	ADDQ         R9, R8
-	VMOVUPS.Z    (AX)(R8*1), K3, Z18
-	VMOVUPS.Z    (BX)(R8*1), K3, Z19
-	VMOVUPS.Z    (CX)(R8*1), K3, Z20
-	VMOVUPS.Z    (DX)(R8*1), K3, Z21
-	VMOVUPS      Z18, Z2
-	VMOVUPS      Z18, Z10
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z26, Z10
-	VFMADD231PS  Z21, Z26, Z29
-	VMOVUPS      Z10, Z6
-	VFMADD231PS  Z29, Z25, Z6
-	VFNMADD231PS Z29, Z25, Z10
-	ADDQ         R9, R8
-	VMOVUPS.Z    (AX)(R8*1), K4, Z18
-	VMOVUPS.Z    (BX)(R8*1), K4, Z19
-	VMOVUPS.Z    (CX)(R8*1), K4, Z20
-	VMOVUPS.Z    (DX)(R8*1), K4, Z21
-	VMOVUPS      Z18, Z3
-	VMOVUPS      Z18, Z11
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z26, Z11
-	VFMADD231PS  Z21, Z26, Z29
-	VMOVUPS      Z11, Z7
-	VFMADD231PS  Z29, Z25, Z7
-	VFNMADD231PS Z29, Z25, Z11
-	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
-	VMOVUPS      Z0, Z30
-	VMOVUPS      Z30, (R10)
-	VMOVUPS      Z3, Z30
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Z30, (R13)(R11*1)
-	VMOVUPS      Z0, Z31
-	VMOVUPS      Z1, Z29
-	VFMADD231PS  Z2, Z26, Z31
-	VFMADD231PS  Z3, Z26, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z25, Z30
-	VFNMADD231PS Z29, Z25, Z31
-	VMOVUPS      Z30, (R10)(R11*1)
-	VMOVUPS      Z31, (R10)(R11*2)
-	VMOVUPS      Z0, Z31
-	VMOVUPS      Z1, Z29
-	VFMADD231PS  Z2, Z27, Z31
-	VFMADD231PS  Z3, Z27, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z24, Z30
-	VFNMADD231PS Z29, Z24, Z31
-	VMOVUPS      Z30, (R10)(R12*1)
-	VMOVUPS      Z31, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Z4, Z30
-	VMOVUPS      Z30, (R10)
-	VMOVUPS      Z7, Z30
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Z30, (R13)(R11*1)
-	VMOVUPS      Z4, Z31
-	VMOVUPS      Z5, Z29
-	VFMADD231PS  Z6, Z26, Z31
-	VFMADD231PS  Z7, Z26, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z25, Z30
-	VFNMADD231PS Z29, Z25, Z31
-	VMOVUPS      Z30, (R10)(R11*1)
-	VMOVUPS      Z31, (R10)(R11*2)
-	VMOVUPS      Z4, Z31
-	VMOVUPS      Z5, Z29
-	VFMADD231PS  Z6, Z27, Z31
-	VFMADD231PS  Z7, Z27, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z24, Z30
-	VFNMADD231PS Z29, Z24, Z31
-	VMOVUPS      Z30, (R10)(R12*1)
-	VMOVUPS      Z31, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Z8, Z30
-	VMOVUPS      Z30, (R10)
-	VMOVUPS      Z11, Z30
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Z30, (R13)(R11*1)
-	VMOVUPS      Z8, Z31
-	VMOVUPS      Z9, Z29
-	VFMADD231PS  Z10, Z26, Z31
-	VFMADD231PS  Z11, Z26, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z25, Z30
-	VFNMADD231PS Z29, Z25, Z31
-	VMOVUPS      Z30, (R10)(R11*1)
-	VMOVUPS      Z31, (R10)(R11*2)
-	VMOVUPS      Z8, Z31
-	VMOVUPS      Z9, Z29
-	VFMADD231PS  Z10, Z27, Z31
-	VFMADD231PS  Z11, Z27, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z24, Z30
-	VFNMADD231PS Z29, Z24, Z31
-	VMOVUPS      Z30, (R10)(R12*1)
-	VMOVUPS      Z31, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS.Z    (AX)(R8*1), K1, Z18
-	VMOVUPS.Z    (BX)(R8*1), K1, Z19
-	VMOVUPS.Z    (CX)(R8*1), K1, Z20
-	VMOVUPS.Z    (DX)(R8*1), K1, Z21
-	VMOVUPS      Z18, Z4
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z27, Z4
-	VFMADD231PS  Z21, Z27, Z29
-	VMOVUPS      Z4, Z0
-	VFMADD231PS  Z29, Z24, Z0
-	VFNMADD231PS Z29, Z24, Z4
-	VMOVUPS      Z21, Z8
-	ADDQ         R9, R8
-	VMOVUPS.Z    (AX)(R8*1), K2, Z18
-	VMOVUPS.Z    (BX)(R8*1), K2, Z19
-	VMOVUPS.Z    (CX)(R8*1), K2, Z20
-	VMOVUPS.Z    (DX)(R8*1), K2, Z21
-	VMOVUPS      Z18, Z5
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z27, Z5
-	VFMADD231PS  Z21, Z27, Z29
-	VMOVUPS      Z5, Z1
-	VFMADD231PS  Z29, Z24, Z1
-	VFNMADD231PS Z29, Z24, Z5
-	VMOVUPS      Z21, Z9
-	ADDQ         R9, R8
-	VMOVUPS.Z    (AX)(R8*1), K3, Z18
-	VMOVUPS.Z    (BX)(R8*1), K3, Z19
-	VMOVUPS.Z    (CX)(R8*1), K3, Z20
-	VMOVUPS.Z    (DX)(R8*1), K3, Z21
-	VMOVUPS      Z18, Z6
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z27, Z6
-	VFMADD231PS  Z21, Z27, Z29
-	VMOVUPS      Z6, Z2
-	VFMADD231PS  Z29, Z24, Z2
-	VFNMADD231PS Z29, Z24, Z6
-	VMOVUPS      Z21, Z10
-	ADDQ         R9, R8
-	VMOVUPS.Z    (AX)(R8*1), K4, Z18
-	VMOVUPS.Z    (BX)(R8*1), K4, Z19
-	VMOVUPS.Z    (CX)(R8*1), K4, Z20
-	VMOVUPS.Z    (DX)(R8*1), K4, Z21
-	VMOVUPS      Z18, Z7
-	VMOVUPS      Z19, Z29
-	VFMADD231PS  Z20, Z27, Z7
-	VFMADD231PS  Z21, Z27, Z29
-	VMOVUPS      Z7, Z3
-	VFMADD231PS  Z29, Z24, Z3
-	VFNMADD231PS Z29, Z24, Z7
-	VMOVUPS      Z21, Z11
-	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
-	VMOVUPS      Z0, Z30
-	VMOVUPS      Z30, (R10)
-	VMOVUPS      Z3, Z30
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Z30, (R13)(R11*1)
-	VMOVUPS      Z0, Z31
-	VMOVUPS      Z1, Z29
-	VFMADD231PS  Z2, Z26, Z31
-	VFMADD231PS  Z3, Z26, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z25, Z30
-	VFNMADD231PS Z29, Z25, Z31
-	VMOVUPS      Z30, (R10)(R11*1)
-	VMOVUPS      Z31, (R10)(R11*2)
-	VMOVUPS      Z0, Z31
-	VMOVUPS      Z1, Z29
-	VFMADD231PS  Z2, Z27, Z31
-	VFMADD231PS  Z3, Z27, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z24, Z30
-	VFNMADD231PS Z29, Z24, Z31
-	VMOVUPS      Z30, (R10)(R12*1)
-	VMOVUPS      Z31, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Z4, Z30
-	VMOVUPS      Z30, (R10)
-	VMOVUPS      Z7, Z30
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Z30, (R13)(R11*1)
-	VMOVUPS      Z4, Z31
-	VMOVUPS      Z5, Z29
-	VFMADD231PS  Z6, Z26, Z31
-	VFMADD231PS  Z7, Z26, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z25, Z30
-	VFNMADD231PS Z29, Z25, Z31
-	VMOVUPS      Z30, (R10)(R11*1)
-	VMOVUPS      Z31, (R10)(R11*2)
-	VMOVUPS      Z4, Z31
-	VMOVUPS      Z5, Z29
-	VFMADD231PS  Z6, Z27, Z31
-	VFMADD231PS  Z7, Z27, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z24, Z30
-	VFNMADD231PS Z29, Z24, Z31
-	VMOVUPS      Z30, (R10)(R12*1)
-	VMOVUPS      Z31, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Z8, Z30
-	VMOVUPS      Z30, (R10)
-	VMOVUPS      Z11, Z30
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Z30, (R13)(R11*1)
-	VMOVUPS      Z8, Z31
-	VMOVUPS      Z9, Z29
-	VFMADD231PS  Z10, Z26, Z31
-	VFMADD231PS  Z11, Z26, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z25, Z30
-	VFNMADD231PS Z29, Z25, Z31
-	VMOVUPS      Z30, (R10)(R11*1)
-	VMOVUPS      Z31, (R10)(R11*2)
-	VMOVUPS      Z8, Z31
-	VMOVUPS      Z9, Z29
-	VFMADD231PS  Z10, Z27, Z31
-	VFMADD231PS  Z11, Z27, Z29
-	VMOVUPS      Z31, Z30
-	VFMADD231PS  Z29, Z24, Z30
-	VFNMADD231PS Z29, Z24, Z31
-	VMOVUPS      Z30, (R10)(R12*1)
-	VMOVUPS      Z31, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	ADDQ         $0x40, R8
-	SUBQ         plane+8(FP), R10
-	DECQ         (SP)
-	JNE          vector
-	MOVQ         tile+16(FP), R10
-	ADDQ         R10, dst+0(FP)
-	MOVQ         col+64(FP), R8
-	ADDQ         R8, off+56(FP)
-	DECQ         count+88(FP)
-	JNE          tile
-	VZEROUPPER
-	RET
-
 // func winogradOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, floor float32, vecs int, count int)
 // Requires: AVX, AVX512F
 TEXT ·winogradOutputAVX512(SB), $8-80
@@ -1955,6 +1655,1884 @@ vector:
 	ADDQ        DX, mask+56(FP)
 	DECQ        count+88(FP)
 	JNE         tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradTwoInputAVX512(SB), $16-120
+	MOVQ         r1+24(FP), BX
+	MOVQ         r2+32(FP), CX
+	MOVQ         r3+40(FP), DX
+	MOVQ         r4+48(FP), SI
+	MOVQ         r5+56(FP), DI
+	MOVQ         col+72(FP), R9
+	SHLQ         $0x02, R9
+	MOVQ         plane+8(FP), R11
+	SHLQ         $0x02, R11
+	LEAQ         (R11)(R11*2), R12
+	MOVQ         R12, R13
+	SHLQ         $0x01, R13
+	LEAQ         (R13)(R13*4), R13
+	SUBQ         $0x40, R13
+	MOVQ         R13, plane+8(FP)
+	LEAQ         (R9)(R9*4), R13
+	MOVQ         R13, (SP)
+	MOVQ         masks+96(FP), R15
+	KMOVW        (R15), K1
+	KMOVW        32(R15), K2
+	KMOVW        64(R15), K3
+	KMOVW        96(R15), K4
+	KMOVW        128(R15), K5
+	KMOVW        160(R15), K6
+	VBROADCASTSS fiveHalves<>+0(SB), Z27
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS half<>+0(SB), Z25
+	VBROADCASTSS p<>+0(SB), Z24
+	VBROADCASTSS q<>+0(SB), Z23
+	SHLQ         $0x02, tile+16(FP)
+	SHLQ         $0x02, off+64(FP)
+	SHLQ         $0x04, col+72(FP)
+
+tile:
+	MOVQ vecs+104(FP), R10
+	MOVQ R10, 8(SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+64(FP), R8
+
+vector:
+	VMOVUPS.Z    (BX)(R8*1), K2, Z18
+	VMOVUPS.Z    (CX)(R8*1), K2, Z19
+	VMOVUPS.Z    (DX)(R8*1), K2, Z20
+	VMOVUPS.Z    (SI)(R8*1), K2, Z21
+	VMOVUPS      Z21, Z7
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z26, Z7
+	VFNMADD231PS Z18, Z26, Z29
+	VMOVUPS      Z7, Z1
+	VFMADD231PS  Z29, Z24, Z1
+	VFNMADD231PS Z29, Z24, Z7
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K3, Z18
+	VMOVUPS.Z    (CX)(R8*1), K3, Z19
+	VMOVUPS.Z    (DX)(R8*1), K3, Z20
+	VMOVUPS.Z    (SI)(R8*1), K3, Z21
+	VMOVUPS      Z21, Z8
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z26, Z8
+	VFNMADD231PS Z18, Z26, Z29
+	VMOVUPS      Z8, Z2
+	VFMADD231PS  Z29, Z24, Z2
+	VFNMADD231PS Z29, Z24, Z8
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K4, Z18
+	VMOVUPS.Z    (CX)(R8*1), K4, Z19
+	VMOVUPS.Z    (DX)(R8*1), K4, Z20
+	VMOVUPS.Z    (SI)(R8*1), K4, Z21
+	VMOVUPS      Z21, Z9
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z26, Z9
+	VFNMADD231PS Z18, Z26, Z29
+	VMOVUPS      Z9, Z3
+	VFMADD231PS  Z29, Z24, Z3
+	VFNMADD231PS Z29, Z24, Z9
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K5, Z18
+	VMOVUPS.Z    (CX)(R8*1), K5, Z19
+	VMOVUPS.Z    (DX)(R8*1), K5, Z20
+	VMOVUPS.Z    (SI)(R8*1), K5, Z21
+	VMOVUPS      Z21, Z10
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z26, Z10
+	VFNMADD231PS Z18, Z26, Z29
+	VMOVUPS      Z10, Z4
+	VFMADD231PS  Z29, Z24, Z4
+	VFNMADD231PS Z29, Z24, Z10
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows1Short
+	VMOVUPS.Z    (BX)(R8*1), K6, Z18
+	VMOVUPS.Z    (CX)(R8*1), K6, Z19
+	VMOVUPS.Z    (DX)(R8*1), K6, Z20
+	VMOVUPS.Z    (SI)(R8*1), K6, Z21
+	VMOVUPS      Z21, Z11
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z26, Z11
+	VFNMADD231PS Z18, Z26, Z29
+	VMOVUPS      Z11, Z5
+	VFMADD231PS  Z29, Z24, Z5
+	VFNMADD231PS Z29, Z24, Z11
+
+rows1Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row1Short
+	VMOVUPS      Z1, Z30
+	VADDPS       Z5, Z30, Z30
+	VFNMADD231PS Z3, Z27, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+
+row1Short:
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z3, Z29
+	VFNMADD231PS Z2, Z26, Z31
+	VFNMADD231PS Z1, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z3, Z29
+	VFNMADD231PS Z2, Z25, Z31
+	VFNMADD231PS Z1, Z25, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z23, Z30
+	VFNMADD231PS Z29, Z23, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row2Short
+	VMOVUPS      Z7, Z30
+	VADDPS       Z11, Z30, Z30
+	VFNMADD231PS Z9, Z27, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+
+row2Short:
+	VMOVUPS      Z10, Z31
+	VMOVUPS      Z9, Z29
+	VFNMADD231PS Z8, Z26, Z31
+	VFNMADD231PS Z7, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z10, Z31
+	VMOVUPS      Z9, Z29
+	VFNMADD231PS Z8, Z25, Z31
+	VFNMADD231PS Z7, Z25, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z23, Z30
+	VFNMADD231PS Z29, Z23, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS.Z    (BX)(R8*1), K2, Z18
+	VMOVUPS.Z    (CX)(R8*1), K2, Z19
+	VMOVUPS.Z    (DX)(R8*1), K2, Z20
+	VMOVUPS.Z    (SI)(R8*1), K2, Z21
+	VMOVUPS      Z21, Z7
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z25, Z7
+	VFNMADD231PS Z18, Z25, Z29
+	VMOVUPS      Z7, Z1
+	VFMADD231PS  Z29, Z23, Z1
+	VFNMADD231PS Z29, Z23, Z7
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K3, Z18
+	VMOVUPS.Z    (CX)(R8*1), K3, Z19
+	VMOVUPS.Z    (DX)(R8*1), K3, Z20
+	VMOVUPS.Z    (SI)(R8*1), K3, Z21
+	VMOVUPS      Z21, Z8
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z25, Z8
+	VFNMADD231PS Z18, Z25, Z29
+	VMOVUPS      Z8, Z2
+	VFMADD231PS  Z29, Z23, Z2
+	VFNMADD231PS Z29, Z23, Z8
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K4, Z18
+	VMOVUPS.Z    (CX)(R8*1), K4, Z19
+	VMOVUPS.Z    (DX)(R8*1), K4, Z20
+	VMOVUPS.Z    (SI)(R8*1), K4, Z21
+	VMOVUPS      Z21, Z9
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z25, Z9
+	VFNMADD231PS Z18, Z25, Z29
+	VMOVUPS      Z9, Z3
+	VFMADD231PS  Z29, Z23, Z3
+	VFNMADD231PS Z29, Z23, Z9
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K5, Z18
+	VMOVUPS.Z    (CX)(R8*1), K5, Z19
+	VMOVUPS.Z    (DX)(R8*1), K5, Z20
+	VMOVUPS.Z    (SI)(R8*1), K5, Z21
+	VMOVUPS      Z21, Z10
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z25, Z10
+	VFNMADD231PS Z18, Z25, Z29
+	VMOVUPS      Z10, Z4
+	VFMADD231PS  Z29, Z23, Z4
+	VFNMADD231PS Z29, Z23, Z10
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows3Short
+	VMOVUPS.Z    (BX)(R8*1), K6, Z18
+	VMOVUPS.Z    (CX)(R8*1), K6, Z19
+	VMOVUPS.Z    (DX)(R8*1), K6, Z20
+	VMOVUPS.Z    (SI)(R8*1), K6, Z21
+	VMOVUPS      Z21, Z11
+	VMOVUPS      Z20, Z29
+	VFNMADD231PS Z19, Z25, Z11
+	VFNMADD231PS Z18, Z25, Z29
+	VMOVUPS      Z11, Z5
+	VFMADD231PS  Z29, Z23, Z5
+	VFNMADD231PS Z29, Z23, Z11
+
+rows3Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row3Short
+	VMOVUPS      Z1, Z30
+	VADDPS       Z5, Z30, Z30
+	VFNMADD231PS Z3, Z27, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+
+row3Short:
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z3, Z29
+	VFNMADD231PS Z2, Z26, Z31
+	VFNMADD231PS Z1, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z3, Z29
+	VFNMADD231PS Z2, Z25, Z31
+	VFNMADD231PS Z1, Z25, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z23, Z30
+	VFNMADD231PS Z29, Z23, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row4Short
+	VMOVUPS      Z7, Z30
+	VADDPS       Z11, Z30, Z30
+	VFNMADD231PS Z9, Z27, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+
+row4Short:
+	VMOVUPS      Z10, Z31
+	VMOVUPS      Z9, Z29
+	VFNMADD231PS Z8, Z26, Z31
+	VFNMADD231PS Z7, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z10, Z31
+	VMOVUPS      Z9, Z29
+	VFNMADD231PS Z8, Z25, Z31
+	VFNMADD231PS Z7, Z25, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z23, Z30
+	VFNMADD231PS Z29, Z23, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         rowTo+80(FP), $0x06
+	JNE          noLastRow
+	VMOVUPS.Z    (BX)(R8*1), K2, Z18
+	VMOVUPS.Z    (DX)(R8*1), K2, Z20
+	VMOVUPS.Z    (DI)(R8*1), K2, Z22
+	VMOVUPS      Z18, Z1
+	VADDPS       Z22, Z1, Z1
+	VFNMADD231PS Z20, Z27, Z1
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K3, Z18
+	VMOVUPS.Z    (DX)(R8*1), K3, Z20
+	VMOVUPS.Z    (DI)(R8*1), K3, Z22
+	VMOVUPS      Z18, Z2
+	VADDPS       Z22, Z2, Z2
+	VFNMADD231PS Z20, Z27, Z2
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K4, Z18
+	VMOVUPS.Z    (DX)(R8*1), K4, Z20
+	VMOVUPS.Z    (DI)(R8*1), K4, Z22
+	VMOVUPS      Z18, Z3
+	VADDPS       Z22, Z3, Z3
+	VFNMADD231PS Z20, Z27, Z3
+	ADDQ         R9, R8
+	VMOVUPS.Z    (BX)(R8*1), K5, Z18
+	VMOVUPS.Z    (DX)(R8*1), K5, Z20
+	VMOVUPS.Z    (DI)(R8*1), K5, Z22
+	VMOVUPS      Z18, Z4
+	VADDPS       Z22, Z4, Z4
+	VFNMADD231PS Z20, Z27, Z4
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows5Short
+	VMOVUPS.Z    (BX)(R8*1), K6, Z18
+	VMOVUPS.Z    (DX)(R8*1), K6, Z20
+	VMOVUPS.Z    (DI)(R8*1), K6, Z22
+	VMOVUPS      Z18, Z5
+	VADDPS       Z22, Z5, Z5
+	VFNMADD231PS Z20, Z27, Z5
+
+rows5Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row5Short
+	VMOVUPS      Z1, Z30
+	VADDPS       Z5, Z30, Z30
+	VFNMADD231PS Z3, Z27, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+
+row5Short:
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z3, Z29
+	VFNMADD231PS Z2, Z26, Z31
+	VFNMADD231PS Z1, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z3, Z29
+	VFNMADD231PS Z2, Z25, Z31
+	VFNMADD231PS Z1, Z25, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z23, Z30
+	VFNMADD231PS Z29, Z23, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+
+noLastRow:
+	LEAQ (R10)(R12*2), R10
+	ADDQ $0x40, R8
+	SUBQ plane+8(FP), R10
+	DECQ 8(SP)
+	JNE  vector
+	MOVQ tile+16(FP), R10
+	ADDQ R10, dst+0(FP)
+	MOVQ col+72(FP), R8
+	ADDQ R8, off+64(FP)
+	DECQ count+112(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, bias *float32, floor float32, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradTwoOutputAVX512(SB), $8-96
+	MOVQ         srcPlane+32(FP), R8
+	SHLQ         $0x02, R8
+	LEAQ         (R8)(R8*2), R9
+	SHLQ         $0x01, R9
+	LEAQ         (R9)(R9*2), R10
+	LEAQ         (R9)(R9*4), R11
+	MOVQ         row+8(FP), R12
+	SHLQ         $0x02, R12
+	MOVQ         col+16(FP), R13
+	SHLQ         $0x02, R13
+	LEAQ         (R13)(R13*2), R15
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
+	VBROADCASTSS half<>+0(SB), Z27
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS p<>+0(SB), Z25
+	VBROADCASTSS q<>+0(SB), Z24
+	VBROADCASTSS halfP<>+0(SB), Z23
+	VBROADCASTSS twoQ<>+0(SB), Z22
+
+tile:
+	MOVQ vecs+80(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+64(FP), BX
+
+vector:
+	VBROADCASTSS floor+72(FP), Z31
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z1
+	VMULPS       Z27, Z29, Z7
+	VFMADD231PS  Z30, Z26, Z7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z2
+	VMULPS       Z27, Z29, Z8
+	VFMADD231PS  Z30, Z26, Z8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z3
+	VMULPS       Z27, Z29, Z9
+	VFMADD231PS  Z30, Z26, Z9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z4
+	VMULPS       Z27, Z29, Z10
+	VFMADD231PS  Z30, Z26, Z10
+	ADDQ         R8, SI
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z11, Z11, Z11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn0
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z5
+	VMULPS       Z27, Z29, Z11
+	VFMADD231PS  Z30, Z26, Z11
+
+noLastColumn0:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	VADDPS      (BX), Z0, Z0
+	VMAXPS      Z0, Z31, Z0
+	VMOVUPS     Z0, (CX)
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (BX), Z5, Z5
+	VMAXPS      Z5, Z31, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	VADDPS      (BX), Z6, Z6
+	VMAXPS      Z6, Z31, Z6
+	VMOVUPS     Z6, (CX)
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (BX), Z11, Z11
+	VMAXPS      Z11, Z31, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z1
+	VFMADD231PS Z30, Z24, Z1
+	VPXORD      Z7, Z7, Z7
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column1Short
+	VMOVUPS     (SI)(R11*1), Z7
+
+column1Short:
+	VFMADD231PS Z29, Z23, Z7
+	VFMADD231PS Z30, Z22, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z2
+	VFMADD231PS Z30, Z24, Z2
+	VPXORD      Z8, Z8, Z8
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column2Short
+	VMOVUPS     (SI)(R11*1), Z8
+
+column2Short:
+	VFMADD231PS Z29, Z23, Z8
+	VFMADD231PS Z30, Z22, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z3
+	VFMADD231PS Z30, Z24, Z3
+	VPXORD      Z9, Z9, Z9
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column3Short
+	VMOVUPS     (SI)(R11*1), Z9
+
+column3Short:
+	VFMADD231PS Z29, Z23, Z9
+	VFMADD231PS Z30, Z22, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z4
+	VFMADD231PS Z30, Z24, Z4
+	VPXORD      Z10, Z10, Z10
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column4Short
+	VMOVUPS     (SI)(R11*1), Z10
+
+column4Short:
+	VFMADD231PS Z29, Z23, Z10
+	VFMADD231PS Z30, Z22, Z10
+	ADDQ        R8, SI
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        colTo+56(FP), $0x06
+	JNE         noLastColumn1
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z5
+	VFMADD231PS Z30, Z24, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column5Short
+	VMOVUPS     (SI)(R11*1), Z11
+
+column5Short:
+	VFMADD231PS Z29, Z23, Z11
+	VFMADD231PS Z30, Z22, Z11
+
+noLastColumn1:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	ADDQ        R12, CX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	VADDPS      (BX), Z0, Z0
+	VMAXPS      Z0, Z31, Z0
+	VMOVUPS     Z0, (CX)
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (BX), Z5, Z5
+	VMAXPS      Z5, Z31, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	VADDPS      (BX), Z6, Z6
+	VMAXPS      Z6, Z31, Z6
+	VMOVUPS     Z6, (CX)
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (BX), Z11, Z11
+	VMAXPS      Z11, Z31, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	ADDQ        $0x40, BX
+	DECQ        (SP)
+	JNE         vector
+	MOVQ        tile+40(FP), SI
+	ADDQ        SI, src+24(FP)
+	MOVQ        col+16(FP), DI
+	ADDQ        DI, y+0(FP)
+	DECQ        count+88(FP)
+	JNE         tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputAddAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, bias *float32, extra *float32, floor float32, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradTwoOutputAddAVX512(SB), $8-104
+	MOVQ         srcPlane+32(FP), R8
+	SHLQ         $0x02, R8
+	LEAQ         (R8)(R8*2), R9
+	SHLQ         $0x01, R9
+	LEAQ         (R9)(R9*2), R10
+	LEAQ         (R9)(R9*4), R11
+	MOVQ         row+8(FP), R12
+	SHLQ         $0x02, R12
+	MOVQ         col+16(FP), R13
+	SHLQ         $0x02, R13
+	LEAQ         (R13)(R13*2), R15
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
+	VBROADCASTSS half<>+0(SB), Z27
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS p<>+0(SB), Z25
+	VBROADCASTSS q<>+0(SB), Z24
+	VBROADCASTSS halfP<>+0(SB), Z23
+	VBROADCASTSS twoQ<>+0(SB), Z22
+
+tile:
+	MOVQ vecs+88(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+64(FP), BX
+	MOVQ extra+72(FP), DX
+
+vector:
+	VBROADCASTSS floor+80(FP), Z31
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z1
+	VMULPS       Z27, Z29, Z7
+	VFMADD231PS  Z30, Z26, Z7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z2
+	VMULPS       Z27, Z29, Z8
+	VFMADD231PS  Z30, Z26, Z8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z3
+	VMULPS       Z27, Z29, Z9
+	VFMADD231PS  Z30, Z26, Z9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z4
+	VMULPS       Z27, Z29, Z10
+	VFMADD231PS  Z30, Z26, Z10
+	ADDQ         R8, SI
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z11, Z11, Z11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn0
+	VMOVUPS      (SI)(R9*1), Z29
+	VMOVUPS      (SI)(R10*1), Z30
+	VADDPS       (SI)(R9*2), Z29, Z29
+	VADDPS       (SI)(R9*4), Z30, Z30
+	VADDPS       Z30, Z29, Z5
+	VMULPS       Z27, Z29, Z11
+	VFMADD231PS  Z30, Z26, Z11
+
+noLastColumn0:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	MOVQ        DX, AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	VADDPS      (AX), Z0, Z0
+	VADDPS      (BX), Z0, Z0
+	VMAXPS      Z0, Z31, Z0
+	VMOVUPS     Z0, (CX)
+	VADDPS      (AX)(R13*1), Z30, Z30
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (AX)(R13*2), Z29, Z29
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (AX)(R15*1), Z5, Z5
+	VADDPS      (BX), Z5, Z5
+	VMAXPS      Z5, Z31, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        R12, AX
+	ADDQ        R12, AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	VADDPS      (AX), Z6, Z6
+	VADDPS      (BX), Z6, Z6
+	VMAXPS      Z6, Z31, Z6
+	VMOVUPS     Z6, (CX)
+	VADDPS      (AX)(R13*1), Z30, Z30
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (AX)(R13*2), Z29, Z29
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (AX)(R15*1), Z11, Z11
+	VADDPS      (BX), Z11, Z11
+	VMAXPS      Z11, Z31, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z1
+	VFMADD231PS Z30, Z24, Z1
+	VPXORD      Z7, Z7, Z7
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column1Short
+	VMOVUPS     (SI)(R11*1), Z7
+
+column1Short:
+	VFMADD231PS Z29, Z23, Z7
+	VFMADD231PS Z30, Z22, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z2
+	VFMADD231PS Z30, Z24, Z2
+	VPXORD      Z8, Z8, Z8
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column2Short
+	VMOVUPS     (SI)(R11*1), Z8
+
+column2Short:
+	VFMADD231PS Z29, Z23, Z8
+	VFMADD231PS Z30, Z22, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z3
+	VFMADD231PS Z30, Z24, Z3
+	VPXORD      Z9, Z9, Z9
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column3Short
+	VMOVUPS     (SI)(R11*1), Z9
+
+column3Short:
+	VFMADD231PS Z29, Z23, Z9
+	VFMADD231PS Z30, Z22, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z4
+	VFMADD231PS Z30, Z24, Z4
+	VPXORD      Z10, Z10, Z10
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column4Short
+	VMOVUPS     (SI)(R11*1), Z10
+
+column4Short:
+	VFMADD231PS Z29, Z23, Z10
+	VFMADD231PS Z30, Z22, Z10
+	ADDQ        R8, SI
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        colTo+56(FP), $0x06
+	JNE         noLastColumn1
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z5
+	VFMADD231PS Z30, Z24, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column5Short
+	VMOVUPS     (SI)(R11*1), Z11
+
+column5Short:
+	VFMADD231PS Z29, Z23, Z11
+	VFMADD231PS Z30, Z22, Z11
+
+noLastColumn1:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	ADDQ        R12, CX
+	MOVQ        DX, AX
+	ADDQ        R12, AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	VADDPS      (AX), Z0, Z0
+	VADDPS      (BX), Z0, Z0
+	VMAXPS      Z0, Z31, Z0
+	VMOVUPS     Z0, (CX)
+	VADDPS      (AX)(R13*1), Z30, Z30
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (AX)(R13*2), Z29, Z29
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (AX)(R15*1), Z5, Z5
+	VADDPS      (BX), Z5, Z5
+	VMAXPS      Z5, Z31, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        R12, AX
+	ADDQ        R12, AX
+	ADDQ        R12, AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	VADDPS      (AX), Z6, Z6
+	VADDPS      (BX), Z6, Z6
+	VMAXPS      Z6, Z31, Z6
+	VMOVUPS     Z6, (CX)
+	VADDPS      (AX)(R13*1), Z30, Z30
+	VADDPS      (BX), Z30, Z30
+	VMAXPS      Z30, Z31, Z30
+	VMOVUPS     Z30, (CX)(R13*1)
+	VADDPS      (AX)(R13*2), Z29, Z29
+	VADDPS      (BX), Z29, Z29
+	VMAXPS      Z29, Z31, Z29
+	VMOVUPS     Z29, (CX)(R13*2)
+	VADDPS      (AX)(R15*1), Z11, Z11
+	VADDPS      (BX), Z11, Z11
+	VMAXPS      Z11, Z31, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	ADDQ        $0x40, BX
+	ADDQ        $0x40, DX
+	DECQ        (SP)
+	JNE         vector
+	MOVQ        tile+40(FP), SI
+	ADDQ        SI, src+24(FP)
+	MOVQ        col+16(FP), DI
+	ADDQ        DI, y+0(FP)
+	MOVQ        col+16(FP), DX
+	ADDQ        DX, extra+72(FP)
+	DECQ        count+96(FP)
+	JNE         tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, mask *uint16, maskRow int, maskCol int, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradTwoOutputMaskAVX512(SB), $16-104
+	MOVQ         srcPlane+32(FP), R8
+	SHLQ         $0x02, R8
+	LEAQ         (R8)(R8*2), R9
+	SHLQ         $0x01, R9
+	LEAQ         (R9)(R9*2), R10
+	LEAQ         (R9)(R9*4), R11
+	MOVQ         row+8(FP), R12
+	SHLQ         $0x02, R12
+	MOVQ         col+16(FP), R13
+	SHLQ         $0x02, R13
+	LEAQ         (R13)(R13*2), R15
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
+	VBROADCASTSS half<>+0(SB), Z27
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS p<>+0(SB), Z25
+	VBROADCASTSS q<>+0(SB), Z24
+	VBROADCASTSS halfP<>+0(SB), Z23
+	VBROADCASTSS twoQ<>+0(SB), Z22
+	SHLQ         $0x01, maskRow+72(FP)
+	MOVQ         maskCol+80(FP), AX
+	SHLQ         $0x03, AX
+	MOVQ         AX, (SP)
+	SHLQ         $0x01, maskCol+80(FP)
+
+tile:
+	MOVQ vecs+88(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+64(FP), DX
+
+vector:
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z1
+	VMULPS      Z27, Z29, Z7
+	VFMADD231PS Z30, Z26, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z2
+	VMULPS      Z27, Z29, Z8
+	VFMADD231PS Z30, Z26, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z3
+	VMULPS      Z27, Z29, Z9
+	VFMADD231PS Z30, Z26, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z4
+	VMULPS      Z27, Z29, Z10
+	VFMADD231PS Z30, Z26, Z10
+	ADDQ        R8, SI
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        colTo+56(FP), $0x06
+	JNE         noLastColumn0
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z5
+	VMULPS      Z27, Z29, Z11
+	VFMADD231PS Z30, Z26, Z11
+
+noLastColumn0:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	MOVQ        DX, AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z0, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+72(FP), AX
+	ADDQ        maskRow+72(FP), AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z6, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z11, K2, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z1
+	VFMADD231PS Z30, Z24, Z1
+	VPXORD      Z7, Z7, Z7
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column1Short
+	VMOVUPS     (SI)(R11*1), Z7
+
+column1Short:
+	VFMADD231PS Z29, Z23, Z7
+	VFMADD231PS Z30, Z22, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z2
+	VFMADD231PS Z30, Z24, Z2
+	VPXORD      Z8, Z8, Z8
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column2Short
+	VMOVUPS     (SI)(R11*1), Z8
+
+column2Short:
+	VFMADD231PS Z29, Z23, Z8
+	VFMADD231PS Z30, Z22, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z3
+	VFMADD231PS Z30, Z24, Z3
+	VPXORD      Z9, Z9, Z9
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column3Short
+	VMOVUPS     (SI)(R11*1), Z9
+
+column3Short:
+	VFMADD231PS Z29, Z23, Z9
+	VFMADD231PS Z30, Z22, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z4
+	VFMADD231PS Z30, Z24, Z4
+	VPXORD      Z10, Z10, Z10
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column4Short
+	VMOVUPS     (SI)(R11*1), Z10
+
+column4Short:
+	VFMADD231PS Z29, Z23, Z10
+	VFMADD231PS Z30, Z22, Z10
+	ADDQ        R8, SI
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        colTo+56(FP), $0x06
+	JNE         noLastColumn1
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z5
+	VFMADD231PS Z30, Z24, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column5Short
+	VMOVUPS     (SI)(R11*1), Z11
+
+column5Short:
+	VFMADD231PS Z29, Z23, Z11
+	VFMADD231PS Z30, Z22, Z11
+
+noLastColumn1:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	ADDQ        R12, CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+72(FP), AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z0, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+72(FP), AX
+	ADDQ        maskRow+72(FP), AX
+	ADDQ        maskRow+72(FP), AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z6, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+80(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z11, K2, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	ADDQ        $0x02, DX
+	DECQ        8(SP)
+	JNE         vector
+	MOVQ        tile+40(FP), SI
+	ADDQ        SI, src+24(FP)
+	MOVQ        col+16(FP), DI
+	ADDQ        DI, y+0(FP)
+	MOVQ        (SP), DX
+	ADDQ        DX, mask+64(FP)
+	DECQ        count+96(FP)
+	JNE         tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradTwoOutputAddMaskAVX512(SB), $16-112
+	MOVQ         srcPlane+32(FP), R8
+	SHLQ         $0x02, R8
+	LEAQ         (R8)(R8*2), R9
+	SHLQ         $0x01, R9
+	LEAQ         (R9)(R9*2), R10
+	LEAQ         (R9)(R9*4), R11
+	MOVQ         row+8(FP), R12
+	SHLQ         $0x02, R12
+	MOVQ         col+16(FP), R13
+	SHLQ         $0x02, R13
+	LEAQ         (R13)(R13*2), R15
+	SHLQ         $0x02, tile+40(FP)
+	SHLQ         $0x04, col+16(FP)
+	VBROADCASTSS half<>+0(SB), Z27
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS p<>+0(SB), Z25
+	VBROADCASTSS q<>+0(SB), Z24
+	VBROADCASTSS halfP<>+0(SB), Z23
+	VBROADCASTSS twoQ<>+0(SB), Z22
+	SHLQ         $0x01, maskRow+80(FP)
+	MOVQ         maskCol+88(FP), AX
+	SHLQ         $0x03, AX
+	MOVQ         AX, (SP)
+	SHLQ         $0x01, maskCol+88(FP)
+	MOVQ         extra+64(FP), BX
+	SUBQ         y+0(FP), BX
+
+tile:
+	MOVQ vecs+96(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+72(FP), DX
+
+vector:
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z1
+	VMULPS      Z27, Z29, Z7
+	VFMADD231PS Z30, Z26, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z2
+	VMULPS      Z27, Z29, Z8
+	VFMADD231PS Z30, Z26, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z3
+	VMULPS      Z27, Z29, Z9
+	VFMADD231PS Z30, Z26, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z4
+	VMULPS      Z27, Z29, Z10
+	VFMADD231PS Z30, Z26, Z10
+	ADDQ        R8, SI
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        colTo+56(FP), $0x06
+	JNE         noLastColumn0
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VADDPS      (SI)(R9*2), Z29, Z29
+	VADDPS      (SI)(R9*4), Z30, Z30
+	VADDPS      Z30, Z29, Z5
+	VMULPS      Z27, Z29, Z11
+	VFMADD231PS Z30, Z26, Z11
+
+noLastColumn0:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	MOVQ        DX, AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	ADDQ        BX, CX
+	VADDPS      (CX), Z0, Z0
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z5, Z5
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z0, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+80(FP), AX
+	ADDQ        maskRow+80(FP), AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	ADDQ        BX, CX
+	VADDPS      (CX), Z6, Z6
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z11, Z11
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z6, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z11, K2, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z1
+	VFMADD231PS Z30, Z24, Z1
+	VPXORD      Z7, Z7, Z7
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column1Short
+	VMOVUPS     (SI)(R11*1), Z7
+
+column1Short:
+	VFMADD231PS Z29, Z23, Z7
+	VFMADD231PS Z30, Z22, Z7
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z2
+	VFMADD231PS Z30, Z24, Z2
+	VPXORD      Z8, Z8, Z8
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column2Short
+	VMOVUPS     (SI)(R11*1), Z8
+
+column2Short:
+	VFMADD231PS Z29, Z23, Z8
+	VFMADD231PS Z30, Z22, Z8
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z3
+	VFMADD231PS Z30, Z24, Z3
+	VPXORD      Z9, Z9, Z9
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column3Short
+	VMOVUPS     (SI)(R11*1), Z9
+
+column3Short:
+	VFMADD231PS Z29, Z23, Z9
+	VFMADD231PS Z30, Z22, Z9
+	ADDQ        R8, SI
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z4
+	VFMADD231PS Z30, Z24, Z4
+	VPXORD      Z10, Z10, Z10
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column4Short
+	VMOVUPS     (SI)(R11*1), Z10
+
+column4Short:
+	VFMADD231PS Z29, Z23, Z10
+	VFMADD231PS Z30, Z22, Z10
+	ADDQ        R8, SI
+	VPXORD      Z5, Z5, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        colTo+56(FP), $0x06
+	JNE         noLastColumn1
+	VMOVUPS     (SI)(R9*1), Z29
+	VMOVUPS     (SI)(R10*1), Z30
+	VSUBPS      (SI)(R9*2), Z29, Z29
+	VSUBPS      (SI)(R9*4), Z30, Z30
+	VMULPS      Z25, Z29, Z5
+	VFMADD231PS Z30, Z24, Z5
+	VPXORD      Z11, Z11, Z11
+	CMPQ        rowTo+48(FP), $0x06
+	JNE         column5Short
+	VMOVUPS     (SI)(R11*1), Z11
+
+column5Short:
+	VFMADD231PS Z29, Z23, Z11
+	VFMADD231PS Z30, Z22, Z11
+
+noLastColumn1:
+	SUBQ        R9, SI
+	ADDQ        R8, SI
+	ADDQ        R8, SI
+	MOVQ        DI, CX
+	ADDQ        R12, CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+80(FP), AX
+	VADDPS      Z2, Z1, Z29
+	VSUBPS      Z2, Z1, Z1
+	VADDPS      Z4, Z3, Z30
+	VSUBPS      Z4, Z3, Z3
+	VADDPS      Z30, Z29, Z0
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z1, Z30
+	VFMADD231PS Z3, Z24, Z30
+	VFMADD231PS Z1, Z23, Z5
+	VFMADD231PS Z3, Z22, Z5
+	ADDQ        BX, CX
+	VADDPS      (CX), Z0, Z0
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z5, Z5
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z0, K2, Z0
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z0, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z5, K2, Z5
+	VMOVUPS     Z5, (CX)(R15*1)
+	LEAQ        (CX)(R12*2), CX
+	MOVQ        DX, AX
+	ADDQ        maskRow+80(FP), AX
+	ADDQ        maskRow+80(FP), AX
+	ADDQ        maskRow+80(FP), AX
+	VADDPS      Z8, Z7, Z29
+	VSUBPS      Z8, Z7, Z7
+	VADDPS      Z10, Z9, Z30
+	VSUBPS      Z10, Z9, Z9
+	VADDPS      Z30, Z29, Z6
+	VMULPS      Z27, Z29, Z29
+	VFMADD231PS Z30, Z26, Z29
+	VMULPS      Z25, Z7, Z30
+	VFMADD231PS Z9, Z24, Z30
+	VFMADD231PS Z7, Z23, Z11
+	VFMADD231PS Z9, Z22, Z11
+	ADDQ        BX, CX
+	VADDPS      (CX), Z6, Z6
+	VADDPS      (CX)(R13*1), Z30, Z30
+	VADDPS      (CX)(R13*2), Z29, Z29
+	VADDPS      (CX)(R15*1), Z11, Z11
+	SUBQ        BX, CX
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z6, K2, Z6
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z6, (CX)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z30, K2, Z30
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z30, (CX)(R13*1)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z29, K2, Z29
+	ADDQ        maskCol+88(FP), AX
+	VMOVUPS     Z29, (CX)(R13*2)
+	KMOVW       (AX), K2
+	VMOVAPS.Z   Z11, K2, Z11
+	VMOVUPS     Z11, (CX)(R15*1)
+	ADDQ        $0x40, SI
+	ADDQ        $0x40, DI
+	ADDQ        $0x02, DX
+	DECQ        8(SP)
+	JNE         vector
+	MOVQ        tile+40(FP), SI
+	ADDQ        SI, src+24(FP)
+	MOVQ        col+16(FP), DI
+	ADDQ        DI, y+0(FP)
+	MOVQ        (SP), DX
+	ADDQ        DX, mask+72(FP)
+	DECQ        count+104(FP)
+	JNE         tile
+	VZEROUPPER
+	RET
+
+// func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
+// Requires: AVX, AVX512F
+TEXT ·winogradGradientAVX512(SB), $8-96
+	MOVQ         r0+24(FP), AX
+	MOVQ         r1+32(FP), BX
+	MOVQ         r2+40(FP), CX
+	MOVQ         r3+48(FP), DX
+	MOVQ         col+64(FP), R9
+	SHLQ         $0x02, R9
+	MOVQ         plane+8(FP), R11
+	SHLQ         $0x02, R11
+	LEAQ         (R11)(R11*2), R12
+	MOVQ         R12, R13
+	SHLQ         $0x02, R13
+	LEAQ         (R13)(R13*2), R13
+	SUBQ         $0x40, R13
+	MOVQ         R13, plane+8(FP)
+	MOVQ         masks+72(FP), R15
+	KMOVW        (R15), K1
+	KMOVW        32(R15), K2
+	KMOVW        64(R15), K3
+	KMOVW        96(R15), K4
+	VBROADCASTSS two<>+0(SB), Z27
+	VBROADCASTSS half<>+0(SB), Z26
+	VBROADCASTSS p<>+0(SB), Z25
+	VBROADCASTSS q<>+0(SB), Z24
+	SHLQ         $0x02, tile+16(FP)
+	SHLQ         $0x02, off+56(FP)
+	SHLQ         $0x04, col+64(FP)
+
+tile:
+	MOVQ vecs+80(FP), R10
+	MOVQ R10, (SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+56(FP), R8
+
+vector:
+	VMOVUPS.Z    (AX)(R8*1), K1, Z18
+	VMOVUPS.Z    (BX)(R8*1), K1, Z19
+	VMOVUPS.Z    (CX)(R8*1), K1, Z20
+	VMOVUPS.Z    (DX)(R8*1), K1, Z21
+	VMOVUPS      Z18, Z0
+	VMOVUPS      Z18, Z8
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z26, Z8
+	VFMADD231PS  Z21, Z26, Z29
+	VMOVUPS      Z8, Z4
+	VFMADD231PS  Z29, Z25, Z4
+	VFNMADD231PS Z29, Z25, Z8
+	ADDQ         R9, R8
+	VMOVUPS.Z    (AX)(R8*1), K2, Z18
+	VMOVUPS.Z    (BX)(R8*1), K2, Z19
+	VMOVUPS.Z    (CX)(R8*1), K2, Z20
+	VMOVUPS.Z    (DX)(R8*1), K2, Z21
+	VMOVUPS      Z18, Z1
+	VMOVUPS      Z18, Z9
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z26, Z9
+	VFMADD231PS  Z21, Z26, Z29
+	VMOVUPS      Z9, Z5
+	VFMADD231PS  Z29, Z25, Z5
+	VFNMADD231PS Z29, Z25, Z9
+	ADDQ         R9, R8
+	VMOVUPS.Z    (AX)(R8*1), K3, Z18
+	VMOVUPS.Z    (BX)(R8*1), K3, Z19
+	VMOVUPS.Z    (CX)(R8*1), K3, Z20
+	VMOVUPS.Z    (DX)(R8*1), K3, Z21
+	VMOVUPS      Z18, Z2
+	VMOVUPS      Z18, Z10
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z26, Z10
+	VFMADD231PS  Z21, Z26, Z29
+	VMOVUPS      Z10, Z6
+	VFMADD231PS  Z29, Z25, Z6
+	VFNMADD231PS Z29, Z25, Z10
+	ADDQ         R9, R8
+	VMOVUPS.Z    (AX)(R8*1), K4, Z18
+	VMOVUPS.Z    (BX)(R8*1), K4, Z19
+	VMOVUPS.Z    (CX)(R8*1), K4, Z20
+	VMOVUPS.Z    (DX)(R8*1), K4, Z21
+	VMOVUPS      Z18, Z3
+	VMOVUPS      Z18, Z11
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z26, Z11
+	VFMADD231PS  Z21, Z26, Z29
+	VMOVUPS      Z11, Z7
+	VFMADD231PS  Z29, Z25, Z7
+	VFNMADD231PS Z29, Z25, Z11
+	ADDQ         R9, R8
+	SUBQ         col+64(FP), R8
+	VMOVUPS      Z0, Z30
+	VMOVUPS      Z30, (R10)
+	VMOVUPS      Z3, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+	VMOVUPS      Z0, Z31
+	VMOVUPS      Z1, Z29
+	VFMADD231PS  Z2, Z26, Z31
+	VFMADD231PS  Z3, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z25, Z30
+	VFNMADD231PS Z29, Z25, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z0, Z31
+	VMOVUPS      Z1, Z29
+	VFMADD231PS  Z2, Z27, Z31
+	VFMADD231PS  Z3, Z27, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Z4, Z30
+	VMOVUPS      Z30, (R10)
+	VMOVUPS      Z7, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z5, Z29
+	VFMADD231PS  Z6, Z26, Z31
+	VFMADD231PS  Z7, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z25, Z30
+	VFNMADD231PS Z29, Z25, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z5, Z29
+	VFMADD231PS  Z6, Z27, Z31
+	VFMADD231PS  Z7, Z27, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Z8, Z30
+	VMOVUPS      Z30, (R10)
+	VMOVUPS      Z11, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+	VMOVUPS      Z8, Z31
+	VMOVUPS      Z9, Z29
+	VFMADD231PS  Z10, Z26, Z31
+	VFMADD231PS  Z11, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z25, Z30
+	VFNMADD231PS Z29, Z25, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z8, Z31
+	VMOVUPS      Z9, Z29
+	VFMADD231PS  Z10, Z27, Z31
+	VFMADD231PS  Z11, Z27, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS.Z    (AX)(R8*1), K1, Z18
+	VMOVUPS.Z    (BX)(R8*1), K1, Z19
+	VMOVUPS.Z    (CX)(R8*1), K1, Z20
+	VMOVUPS.Z    (DX)(R8*1), K1, Z21
+	VMOVUPS      Z18, Z4
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z27, Z4
+	VFMADD231PS  Z21, Z27, Z29
+	VMOVUPS      Z4, Z0
+	VFMADD231PS  Z29, Z24, Z0
+	VFNMADD231PS Z29, Z24, Z4
+	VMOVUPS      Z21, Z8
+	ADDQ         R9, R8
+	VMOVUPS.Z    (AX)(R8*1), K2, Z18
+	VMOVUPS.Z    (BX)(R8*1), K2, Z19
+	VMOVUPS.Z    (CX)(R8*1), K2, Z20
+	VMOVUPS.Z    (DX)(R8*1), K2, Z21
+	VMOVUPS      Z18, Z5
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z27, Z5
+	VFMADD231PS  Z21, Z27, Z29
+	VMOVUPS      Z5, Z1
+	VFMADD231PS  Z29, Z24, Z1
+	VFNMADD231PS Z29, Z24, Z5
+	VMOVUPS      Z21, Z9
+	ADDQ         R9, R8
+	VMOVUPS.Z    (AX)(R8*1), K3, Z18
+	VMOVUPS.Z    (BX)(R8*1), K3, Z19
+	VMOVUPS.Z    (CX)(R8*1), K3, Z20
+	VMOVUPS.Z    (DX)(R8*1), K3, Z21
+	VMOVUPS      Z18, Z6
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z27, Z6
+	VFMADD231PS  Z21, Z27, Z29
+	VMOVUPS      Z6, Z2
+	VFMADD231PS  Z29, Z24, Z2
+	VFNMADD231PS Z29, Z24, Z6
+	VMOVUPS      Z21, Z10
+	ADDQ         R9, R8
+	VMOVUPS.Z    (AX)(R8*1), K4, Z18
+	VMOVUPS.Z    (BX)(R8*1), K4, Z19
+	VMOVUPS.Z    (CX)(R8*1), K4, Z20
+	VMOVUPS.Z    (DX)(R8*1), K4, Z21
+	VMOVUPS      Z18, Z7
+	VMOVUPS      Z19, Z29
+	VFMADD231PS  Z20, Z27, Z7
+	VFMADD231PS  Z21, Z27, Z29
+	VMOVUPS      Z7, Z3
+	VFMADD231PS  Z29, Z24, Z3
+	VFNMADD231PS Z29, Z24, Z7
+	VMOVUPS      Z21, Z11
+	ADDQ         R9, R8
+	SUBQ         col+64(FP), R8
+	VMOVUPS      Z0, Z30
+	VMOVUPS      Z30, (R10)
+	VMOVUPS      Z3, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+	VMOVUPS      Z0, Z31
+	VMOVUPS      Z1, Z29
+	VFMADD231PS  Z2, Z26, Z31
+	VFMADD231PS  Z3, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z25, Z30
+	VFNMADD231PS Z29, Z25, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z0, Z31
+	VMOVUPS      Z1, Z29
+	VFMADD231PS  Z2, Z27, Z31
+	VFMADD231PS  Z3, Z27, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Z4, Z30
+	VMOVUPS      Z30, (R10)
+	VMOVUPS      Z7, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z5, Z29
+	VFMADD231PS  Z6, Z26, Z31
+	VFMADD231PS  Z7, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z25, Z30
+	VFNMADD231PS Z29, Z25, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z4, Z31
+	VMOVUPS      Z5, Z29
+	VFMADD231PS  Z6, Z27, Z31
+	VFMADD231PS  Z7, Z27, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Z8, Z30
+	VMOVUPS      Z30, (R10)
+	VMOVUPS      Z11, Z30
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Z30, (R13)(R11*1)
+	VMOVUPS      Z8, Z31
+	VMOVUPS      Z9, Z29
+	VFMADD231PS  Z10, Z26, Z31
+	VFMADD231PS  Z11, Z26, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z25, Z30
+	VFNMADD231PS Z29, Z25, Z31
+	VMOVUPS      Z30, (R10)(R11*1)
+	VMOVUPS      Z31, (R10)(R11*2)
+	VMOVUPS      Z8, Z31
+	VMOVUPS      Z9, Z29
+	VFMADD231PS  Z10, Z27, Z31
+	VFMADD231PS  Z11, Z27, Z29
+	VMOVUPS      Z31, Z30
+	VFMADD231PS  Z29, Z24, Z30
+	VFNMADD231PS Z29, Z24, Z31
+	VMOVUPS      Z30, (R10)(R12*1)
+	VMOVUPS      Z31, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	ADDQ         $0x40, R8
+	SUBQ         plane+8(FP), R10
+	DECQ         (SP)
+	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+64(FP), R8
+	ADDQ         R8, off+56(FP)
+	DECQ         count+88(FP)
+	JNE          tile
 	VZEROUPPER
 	RET
 
@@ -3425,386 +5003,6 @@ vector:
 	VZEROUPPER
 	RET
 
-// func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
-// Requires: AVX, FMA3
-TEXT ·winogradGradientAVX2(SB), $8-96
-	MOVQ r0+24(FP), AX
-	MOVQ r1+32(FP), BX
-	MOVQ r2+40(FP), CX
-	MOVQ r3+48(FP), DX
-	MOVQ col+64(FP), R9
-	SHLQ $0x02, R9
-	MOVQ plane+8(FP), R11
-	SHLQ $0x02, R11
-	LEAQ (R11)(R11*2), R12
-	MOVQ R12, R13
-	SHLQ $0x02, R13
-	LEAQ (R13)(R13*2), R13
-	SUBQ $0x20, R13
-	MOVQ R13, plane+8(FP)
-	MOVQ masks+72(FP), R15
-	SHLQ $0x02, tile+16(FP)
-	SHLQ $0x02, off+56(FP)
-	SHLQ $0x04, col+64(FP)
-
-tile:
-	MOVQ vecs+80(FP), R10
-	MOVQ R10, (SP)
-	MOVQ dst+0(FP), R10
-	MOVQ off+56(FP), R8
-
-vector:
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y0
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y8
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y8
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y8, Y4
-	VFMADD231PS  Y13, Y12, Y4
-	VFNMADD231PS Y13, Y12, Y8
-	ADDQ         R9, R8
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y1
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y9
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y9
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y9, Y5
-	VFMADD231PS  Y13, Y12, Y5
-	VFNMADD231PS Y13, Y12, Y9
-	ADDQ         R9, R8
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y2
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y10
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y10
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y10, Y6
-	VFMADD231PS  Y13, Y12, Y6
-	VFNMADD231PS Y13, Y12, Y10
-	ADDQ         R9, R8
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y3
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y11
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y11
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y11, Y7
-	VFMADD231PS  Y13, Y12, Y7
-	VFNMADD231PS Y13, Y12, Y11
-	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
-	VMOVUPS      Y0, Y14
-	VMOVUPS      Y14, (R10)
-	VMOVUPS      Y3, Y14
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Y14, (R13)(R11*1)
-	VMOVUPS      Y0, Y15
-	VMOVUPS      Y1, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VFMADD231PS  Y2, Y12, Y15
-	VFMADD231PS  Y3, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R11*1)
-	VMOVUPS      Y15, (R10)(R11*2)
-	VMOVUPS      Y0, Y15
-	VMOVUPS      Y1, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y2, Y12, Y15
-	VFMADD231PS  Y3, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R12*1)
-	VMOVUPS      Y15, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Y4, Y14
-	VMOVUPS      Y14, (R10)
-	VMOVUPS      Y7, Y14
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Y14, (R13)(R11*1)
-	VMOVUPS      Y4, Y15
-	VMOVUPS      Y5, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VFMADD231PS  Y6, Y12, Y15
-	VFMADD231PS  Y7, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R11*1)
-	VMOVUPS      Y15, (R10)(R11*2)
-	VMOVUPS      Y4, Y15
-	VMOVUPS      Y5, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y6, Y12, Y15
-	VFMADD231PS  Y7, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R12*1)
-	VMOVUPS      Y15, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Y8, Y14
-	VMOVUPS      Y14, (R10)
-	VMOVUPS      Y11, Y14
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Y14, (R13)(R11*1)
-	VMOVUPS      Y8, Y15
-	VMOVUPS      Y9, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VFMADD231PS  Y10, Y12, Y15
-	VFMADD231PS  Y11, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R11*1)
-	VMOVUPS      Y15, (R10)(R11*2)
-	VMOVUPS      Y8, Y15
-	VMOVUPS      Y9, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y10, Y12, Y15
-	VFMADD231PS  Y11, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R12*1)
-	VMOVUPS      Y15, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y4
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y4
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y4, Y0
-	VFMADD231PS  Y13, Y12, Y0
-	VFNMADD231PS Y13, Y12, Y4
-	VMOVUPS      (R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y8
-	ADDQ         R9, R8
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y5
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y5
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y5, Y1
-	VFMADD231PS  Y13, Y12, Y1
-	VFNMADD231PS Y13, Y12, Y5
-	VMOVUPS      32(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y9
-	ADDQ         R9, R8
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y6
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y6
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y6, Y2
-	VFMADD231PS  Y13, Y12, Y2
-	VFNMADD231PS Y13, Y12, Y6
-	VMOVUPS      64(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y10
-	ADDQ         R9, R8
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (AX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y7
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (BX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (CX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y7
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VFMADD231PS  Y15, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y7, Y3
-	VFMADD231PS  Y13, Y12, Y3
-	VFNMADD231PS Y13, Y12, Y7
-	VMOVUPS      96(R15), Y15
-	VMASKMOVPS   (DX)(R8*1), Y15, Y15
-	VMOVUPS      Y15, Y11
-	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
-	VMOVUPS      Y0, Y14
-	VMOVUPS      Y14, (R10)
-	VMOVUPS      Y3, Y14
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Y14, (R13)(R11*1)
-	VMOVUPS      Y0, Y15
-	VMOVUPS      Y1, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VFMADD231PS  Y2, Y12, Y15
-	VFMADD231PS  Y3, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R11*1)
-	VMOVUPS      Y15, (R10)(R11*2)
-	VMOVUPS      Y0, Y15
-	VMOVUPS      Y1, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y2, Y12, Y15
-	VFMADD231PS  Y3, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R12*1)
-	VMOVUPS      Y15, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Y4, Y14
-	VMOVUPS      Y14, (R10)
-	VMOVUPS      Y7, Y14
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Y14, (R13)(R11*1)
-	VMOVUPS      Y4, Y15
-	VMOVUPS      Y5, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VFMADD231PS  Y6, Y12, Y15
-	VFMADD231PS  Y7, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R11*1)
-	VMOVUPS      Y15, (R10)(R11*2)
-	VMOVUPS      Y4, Y15
-	VMOVUPS      Y5, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y6, Y12, Y15
-	VFMADD231PS  Y7, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R12*1)
-	VMOVUPS      Y15, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	VMOVUPS      Y8, Y14
-	VMOVUPS      Y14, (R10)
-	VMOVUPS      Y11, Y14
-	LEAQ         (R10)(R11*4), R13
-	VMOVUPS      Y14, (R13)(R11*1)
-	VMOVUPS      Y8, Y15
-	VMOVUPS      Y9, Y13
-	VBROADCASTSS half<>+0(SB), Y12
-	VFMADD231PS  Y10, Y12, Y15
-	VFMADD231PS  Y11, Y12, Y13
-	VBROADCASTSS p<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R11*1)
-	VMOVUPS      Y15, (R10)(R11*2)
-	VMOVUPS      Y8, Y15
-	VMOVUPS      Y9, Y13
-	VBROADCASTSS two<>+0(SB), Y12
-	VFMADD231PS  Y10, Y12, Y15
-	VFMADD231PS  Y11, Y12, Y13
-	VBROADCASTSS q<>+0(SB), Y12
-	VMOVUPS      Y15, Y14
-	VFMADD231PS  Y13, Y12, Y14
-	VFNMADD231PS Y13, Y12, Y15
-	VMOVUPS      Y14, (R10)(R12*1)
-	VMOVUPS      Y15, (R10)(R11*4)
-	LEAQ         (R10)(R12*2), R10
-	ADDQ         $0x20, R8
-	SUBQ         plane+8(FP), R10
-	DECQ         (SP)
-	JNE          vector
-	MOVQ         tile+16(FP), R10
-	ADDQ         R10, dst+0(FP)
-	MOVQ         col+64(FP), R8
-	ADDQ         R8, off+56(FP)
-	DECQ         count+88(FP)
-	JNE          tile
-	VZEROUPPER
-	RET
-
 // func winogradOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, bias *float32, floor float32, vecs int, count int)
 // Requires: AVX, FMA3
 TEXT ·winogradOutputAVX2(SB), $8-80
@@ -5268,6 +6466,2667 @@ vector:
 	ADDQ         DI, y+0(FP)
 	MOVQ         (SP), DX
 	ADDQ         DX, mask+56(FP)
+	DECQ         count+88(FP)
+	JNE          tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
+// Requires: AVX, FMA3
+TEXT ·winogradTwoInputAVX2(SB), $16-120
+	MOVQ r1+24(FP), BX
+	MOVQ r2+32(FP), CX
+	MOVQ r3+40(FP), DX
+	MOVQ r4+48(FP), SI
+	MOVQ r5+56(FP), DI
+	MOVQ col+72(FP), R9
+	SHLQ $0x02, R9
+	MOVQ plane+8(FP), R11
+	SHLQ $0x02, R11
+	LEAQ (R11)(R11*2), R12
+	MOVQ R12, R13
+	SHLQ $0x01, R13
+	LEAQ (R13)(R13*4), R13
+	SUBQ $0x20, R13
+	MOVQ R13, plane+8(FP)
+	LEAQ (R9)(R9*4), R13
+	MOVQ R13, (SP)
+	MOVQ masks+96(FP), R15
+	SHLQ $0x02, tile+16(FP)
+	SHLQ $0x02, off+64(FP)
+	SHLQ $0x04, col+72(FP)
+
+tile:
+	MOVQ vecs+104(FP), R10
+	MOVQ R10, 8(SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+64(FP), R8
+
+vector:
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y7
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y7
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y7, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	VFNMADD231PS Y13, Y12, Y7
+	ADDQ         R9, R8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y8, Y2
+	VFMADD231PS  Y13, Y12, Y2
+	VFNMADD231PS Y13, Y12, Y8
+	ADDQ         R9, R8
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y9
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y9
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y9, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	VFNMADD231PS Y13, Y12, Y9
+	ADDQ         R9, R8
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y10
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y10
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y10, Y4
+	VFMADD231PS  Y13, Y12, Y4
+	VFNMADD231PS Y13, Y12, Y10
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows1Short
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y11
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y11
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y11, Y5
+	VFMADD231PS  Y13, Y12, Y5
+	VFNMADD231PS Y13, Y12, Y11
+
+rows1Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row1Short
+	VMOVUPS      Y1, Y14
+	VADDPS       Y5, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y3, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row1Short:
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row2Short
+	VMOVUPS      Y7, Y14
+	VADDPS       Y11, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y9, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row2Short:
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y7
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y7
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y7, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	VFNMADD231PS Y13, Y12, Y7
+	ADDQ         R9, R8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y8, Y2
+	VFMADD231PS  Y13, Y12, Y2
+	VFNMADD231PS Y13, Y12, Y8
+	ADDQ         R9, R8
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y9
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y9
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y9, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	VFNMADD231PS Y13, Y12, Y9
+	ADDQ         R9, R8
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y10
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y10
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y10, Y4
+	VFMADD231PS  Y13, Y12, Y4
+	VFNMADD231PS Y13, Y12, Y10
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows3Short
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (SI)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y11
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y11
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y11, Y5
+	VFMADD231PS  Y13, Y12, Y5
+	VFNMADD231PS Y13, Y12, Y11
+
+rows3Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row3Short
+	VMOVUPS      Y1, Y14
+	VADDPS       Y5, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y3, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row3Short:
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row4Short
+	VMOVUPS      Y7, Y14
+	VADDPS       Y11, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y9, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row4Short:
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         rowTo+80(FP), $0x06
+	JNE          noLastRow
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y1
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DI)(R8*1), Y15, Y15
+	VADDPS       Y15, Y1, Y1
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y1
+	ADDQ         R9, R8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y2
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DI)(R8*1), Y15, Y15
+	VADDPS       Y15, Y2, Y2
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y2
+	ADDQ         R9, R8
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y3
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DI)(R8*1), Y15, Y15
+	VADDPS       Y15, Y3, Y3
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y3
+	ADDQ         R9, R8
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y4
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (DI)(R8*1), Y15, Y15
+	VADDPS       Y15, Y4, Y4
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VMOVUPS      128(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y4
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows5Short
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y5
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (DI)(R8*1), Y15, Y15
+	VADDPS       Y15, Y5, Y5
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VMOVUPS      160(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFNMADD231PS Y15, Y12, Y5
+
+rows5Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row5Short
+	VMOVUPS      Y1, Y14
+	VADDPS       Y5, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y3, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row5Short:
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+
+noLastRow:
+	LEAQ (R10)(R12*2), R10
+	ADDQ $0x20, R8
+	SUBQ plane+8(FP), R10
+	DECQ 8(SP)
+	JNE  vector
+	MOVQ tile+16(FP), R10
+	ADDQ R10, dst+0(FP)
+	MOVQ col+72(FP), R8
+	ADDQ R8, off+64(FP)
+	DECQ count+112(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoInputWholeAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, vecs int, count int)
+// Requires: AVX, FMA3
+TEXT ·winogradTwoInputWholeAVX2(SB), $16-112
+	MOVQ r1+24(FP), BX
+	MOVQ r2+32(FP), CX
+	MOVQ r3+40(FP), DX
+	MOVQ r4+48(FP), SI
+	MOVQ r5+56(FP), DI
+	MOVQ col+72(FP), R9
+	SHLQ $0x02, R9
+	MOVQ plane+8(FP), R11
+	SHLQ $0x02, R11
+	LEAQ (R11)(R11*2), R12
+	MOVQ R12, R13
+	SHLQ $0x01, R13
+	LEAQ (R13)(R13*4), R13
+	SUBQ $0x20, R13
+	MOVQ R13, plane+8(FP)
+	LEAQ (R9)(R9*4), R13
+	MOVQ R13, (SP)
+	SHLQ $0x02, tile+16(FP)
+	SHLQ $0x02, off+64(FP)
+	SHLQ $0x04, col+72(FP)
+
+tile:
+	MOVQ vecs+96(FP), R10
+	MOVQ R10, 8(SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+64(FP), R8
+
+vector:
+	VMOVUPS      (SI)(R8*1), Y7
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y7
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y7, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	VFNMADD231PS Y13, Y12, Y7
+	ADDQ         R9, R8
+	VMOVUPS      (SI)(R8*1), Y8
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y8
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y8, Y2
+	VFMADD231PS  Y13, Y12, Y2
+	VFNMADD231PS Y13, Y12, Y8
+	ADDQ         R9, R8
+	VMOVUPS      (SI)(R8*1), Y9
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y9
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y9, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	VFNMADD231PS Y13, Y12, Y9
+	ADDQ         R9, R8
+	VMOVUPS      (SI)(R8*1), Y10
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y10
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y10, Y4
+	VFMADD231PS  Y13, Y12, Y4
+	VFNMADD231PS Y13, Y12, Y10
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows1Short
+	VMOVUPS      (SI)(R8*1), Y11
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y11
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y11, Y5
+	VFMADD231PS  Y13, Y12, Y5
+	VFNMADD231PS Y13, Y12, Y11
+
+rows1Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row1Short
+	VMOVUPS      Y1, Y14
+	VADDPS       Y5, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y3, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row1Short:
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row2Short
+	VMOVUPS      Y7, Y14
+	VADDPS       Y11, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y9, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row2Short:
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      (SI)(R8*1), Y7
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y7
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y7, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	VFNMADD231PS Y13, Y12, Y7
+	ADDQ         R9, R8
+	VMOVUPS      (SI)(R8*1), Y8
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y8
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y8, Y2
+	VFMADD231PS  Y13, Y12, Y2
+	VFNMADD231PS Y13, Y12, Y8
+	ADDQ         R9, R8
+	VMOVUPS      (SI)(R8*1), Y9
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y9
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y9, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	VFNMADD231PS Y13, Y12, Y9
+	ADDQ         R9, R8
+	VMOVUPS      (SI)(R8*1), Y10
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y10
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y10, Y4
+	VFMADD231PS  Y13, Y12, Y4
+	VFNMADD231PS Y13, Y12, Y10
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows3Short
+	VMOVUPS      (SI)(R8*1), Y11
+	VMOVUPS      (DX)(R8*1), Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS (CX)(R8*1), Y12, Y11
+	VFNMADD231PS (BX)(R8*1), Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y11, Y5
+	VFMADD231PS  Y13, Y12, Y5
+	VFNMADD231PS Y13, Y12, Y11
+
+rows3Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row3Short
+	VMOVUPS      Y1, Y14
+	VADDPS       Y5, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y3, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row3Short:
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row4Short
+	VMOVUPS      Y7, Y14
+	VADDPS       Y11, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y9, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row4Short:
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y10, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y8, Y12, Y15
+	VFNMADD231PS Y7, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	CMPQ         rowTo+80(FP), $0x06
+	JNE          noLastRow
+	VMOVUPS      (BX)(R8*1), Y1
+	VADDPS       (DI)(R8*1), Y1, Y1
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS (DX)(R8*1), Y12, Y1
+	ADDQ         R9, R8
+	VMOVUPS      (BX)(R8*1), Y2
+	VADDPS       (DI)(R8*1), Y2, Y2
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS (DX)(R8*1), Y12, Y2
+	ADDQ         R9, R8
+	VMOVUPS      (BX)(R8*1), Y3
+	VADDPS       (DI)(R8*1), Y3, Y3
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS (DX)(R8*1), Y12, Y3
+	ADDQ         R9, R8
+	VMOVUPS      (BX)(R8*1), Y4
+	VADDPS       (DI)(R8*1), Y4, Y4
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS (DX)(R8*1), Y12, Y4
+	ADDQ         R9, R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          rows5Short
+	VMOVUPS      (BX)(R8*1), Y5
+	VADDPS       (DI)(R8*1), Y5, Y5
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS (DX)(R8*1), Y12, Y5
+
+rows5Short:
+	ADDQ         R9, R8
+	SUBQ         (SP), R8
+	CMPQ         colTo+88(FP), $0x06
+	JNE          row5Short
+	VMOVUPS      Y1, Y14
+	VADDPS       Y5, Y14, Y14
+	VBROADCASTSS fiveHalves<>+0(SB), Y12
+	VFNMADD231PS Y3, Y12, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+
+row5Short:
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y3, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFNMADD231PS Y2, Y12, Y15
+	VFNMADD231PS Y1, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+
+noLastRow:
+	LEAQ (R10)(R12*2), R10
+	ADDQ $0x20, R8
+	SUBQ plane+8(FP), R10
+	DECQ 8(SP)
+	JNE  vector
+	MOVQ tile+16(FP), R10
+	ADDQ R10, dst+0(FP)
+	MOVQ col+72(FP), R8
+	ADDQ R8, off+64(FP)
+	DECQ count+104(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, bias *float32, floor float32, vecs int, count int)
+// Requires: AVX, FMA3
+TEXT ·winogradTwoOutputAVX2(SB), $8-96
+	MOVQ srcPlane+32(FP), R8
+	SHLQ $0x02, R8
+	LEAQ (R8)(R8*2), R9
+	SHLQ $0x01, R9
+	LEAQ (R9)(R9*2), R10
+	LEAQ (R9)(R9*4), R11
+	MOVQ row+8(FP), R12
+	SHLQ $0x02, R12
+	MOVQ col+16(FP), R13
+	SHLQ $0x02, R13
+	LEAQ (R13)(R13*2), R15
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+
+tile:
+	MOVQ vecs+80(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+64(FP), BX
+
+vector:
+	VBROADCASTSS floor+72(FP), Y15
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y1
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y7
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y2
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y8
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y3
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y9
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y4
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y10
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn0
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y5
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y11
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn0:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	VADDPS       (BX), Y0, Y0
+	VMAXPS       Y0, Y15, Y0
+	VMOVUPS      Y0, (CX)
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (BX), Y5, Y5
+	VMAXPS       Y5, Y15, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	VADDPS       (BX), Y6, Y6
+	VMAXPS       Y6, Y15, Y6
+	VMOVUPS      Y6, (CX)
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (BX), Y11, Y11
+	VMAXPS       Y11, Y15, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y1
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y1
+	VXORPS       Y7, Y7, Y7
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column1Short
+	VMOVUPS      (SI)(R11*1), Y7
+
+column1Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y7
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y2
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y2
+	VXORPS       Y8, Y8, Y8
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column2Short
+	VMOVUPS      (SI)(R11*1), Y8
+
+column2Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y3
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y3
+	VXORPS       Y9, Y9, Y9
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column3Short
+	VMOVUPS      (SI)(R11*1), Y9
+
+column3Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y9
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y4
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y4
+	VXORPS       Y10, Y10, Y10
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column4Short
+	VMOVUPS      (SI)(R11*1), Y10
+
+column4Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn1
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y5
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column5Short
+	VMOVUPS      (SI)(R11*1), Y11
+
+column5Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn1:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	ADDQ         R12, CX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	VADDPS       (BX), Y0, Y0
+	VMAXPS       Y0, Y15, Y0
+	VMOVUPS      Y0, (CX)
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (BX), Y5, Y5
+	VMAXPS       Y5, Y15, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	VADDPS       (BX), Y6, Y6
+	VMAXPS       Y6, Y15, Y6
+	VMOVUPS      Y6, (CX)
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (BX), Y11, Y11
+	VMAXPS       Y11, Y15, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         $0x20, BX
+	DECQ         (SP)
+	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	DECQ         count+88(FP)
+	JNE          tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputAddAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, bias *float32, extra *float32, floor float32, vecs int, count int)
+// Requires: AVX, FMA3
+TEXT ·winogradTwoOutputAddAVX2(SB), $8-104
+	MOVQ srcPlane+32(FP), R8
+	SHLQ $0x02, R8
+	LEAQ (R8)(R8*2), R9
+	SHLQ $0x01, R9
+	LEAQ (R9)(R9*2), R10
+	LEAQ (R9)(R9*4), R11
+	MOVQ row+8(FP), R12
+	SHLQ $0x02, R12
+	MOVQ col+16(FP), R13
+	SHLQ $0x02, R13
+	LEAQ (R13)(R13*2), R15
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+
+tile:
+	MOVQ vecs+88(FP), SI
+	MOVQ SI, (SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ bias+64(FP), BX
+	MOVQ extra+72(FP), DX
+
+vector:
+	VBROADCASTSS floor+80(FP), Y15
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y1
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y7
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y2
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y8
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y3
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y9
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y4
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y10
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn0
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y5
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y11
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn0:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	MOVQ         DX, AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	VADDPS       (AX), Y0, Y0
+	VADDPS       (BX), Y0, Y0
+	VMAXPS       Y0, Y15, Y0
+	VMOVUPS      Y0, (CX)
+	VADDPS       (AX)(R13*1), Y14, Y14
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (AX)(R13*2), Y13, Y13
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (AX)(R15*1), Y5, Y5
+	VADDPS       (BX), Y5, Y5
+	VMAXPS       Y5, Y15, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	VADDPS       (AX), Y6, Y6
+	VADDPS       (BX), Y6, Y6
+	VMAXPS       Y6, Y15, Y6
+	VMOVUPS      Y6, (CX)
+	VADDPS       (AX)(R13*1), Y14, Y14
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (AX)(R13*2), Y13, Y13
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (AX)(R15*1), Y11, Y11
+	VADDPS       (BX), Y11, Y11
+	VMAXPS       Y11, Y15, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y1
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y1
+	VXORPS       Y7, Y7, Y7
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column1Short
+	VMOVUPS      (SI)(R11*1), Y7
+
+column1Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y7
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y2
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y2
+	VXORPS       Y8, Y8, Y8
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column2Short
+	VMOVUPS      (SI)(R11*1), Y8
+
+column2Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y3
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y3
+	VXORPS       Y9, Y9, Y9
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column3Short
+	VMOVUPS      (SI)(R11*1), Y9
+
+column3Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y9
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y4
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y4
+	VXORPS       Y10, Y10, Y10
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column4Short
+	VMOVUPS      (SI)(R11*1), Y10
+
+column4Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn1
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y5
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column5Short
+	VMOVUPS      (SI)(R11*1), Y11
+
+column5Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn1:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	ADDQ         R12, CX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	VADDPS       (AX), Y0, Y0
+	VADDPS       (BX), Y0, Y0
+	VMAXPS       Y0, Y15, Y0
+	VMOVUPS      Y0, (CX)
+	VADDPS       (AX)(R13*1), Y14, Y14
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (AX)(R13*2), Y13, Y13
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (AX)(R15*1), Y5, Y5
+	VADDPS       (BX), Y5, Y5
+	VMAXPS       Y5, Y15, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
+	ADDQ         R12, AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	VADDPS       (AX), Y6, Y6
+	VADDPS       (BX), Y6, Y6
+	VMAXPS       Y6, Y15, Y6
+	VMOVUPS      Y6, (CX)
+	VADDPS       (AX)(R13*1), Y14, Y14
+	VADDPS       (BX), Y14, Y14
+	VMAXPS       Y14, Y15, Y14
+	VMOVUPS      Y14, (CX)(R13*1)
+	VADDPS       (AX)(R13*2), Y13, Y13
+	VADDPS       (BX), Y13, Y13
+	VMAXPS       Y13, Y15, Y13
+	VMOVUPS      Y13, (CX)(R13*2)
+	VADDPS       (AX)(R15*1), Y11, Y11
+	VADDPS       (BX), Y11, Y11
+	VMAXPS       Y11, Y15, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         $0x20, BX
+	ADDQ         $0x20, DX
+	DECQ         (SP)
+	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         col+16(FP), DX
+	ADDQ         DX, extra+72(FP)
+	DECQ         count+96(FP)
+	JNE          tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, mask *uint16, maskRow int, maskCol int, vecs int, count int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·winogradTwoOutputMaskAVX2(SB), $16-104
+	MOVQ srcPlane+32(FP), R8
+	SHLQ $0x02, R8
+	LEAQ (R8)(R8*2), R9
+	SHLQ $0x01, R9
+	LEAQ (R9)(R9*2), R10
+	LEAQ (R9)(R9*4), R11
+	MOVQ row+8(FP), R12
+	SHLQ $0x02, R12
+	MOVQ col+16(FP), R13
+	SHLQ $0x02, R13
+	LEAQ (R13)(R13*2), R15
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+	SHLQ $0x01, maskRow+72(FP)
+	MOVQ maskCol+80(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, (SP)
+	SHLQ $0x01, maskCol+80(FP)
+
+tile:
+	MOVQ vecs+88(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+64(FP), DX
+
+vector:
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y1
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y7
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y2
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y8
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y3
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y9
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y4
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y10
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn0
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y5
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y11
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn0:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	MOVQ         DX, AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y0, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+72(FP), AX
+	ADDQ         maskRow+72(FP), AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y6, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y1
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y1
+	VXORPS       Y7, Y7, Y7
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column1Short
+	VMOVUPS      (SI)(R11*1), Y7
+
+column1Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y7
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y2
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y2
+	VXORPS       Y8, Y8, Y8
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column2Short
+	VMOVUPS      (SI)(R11*1), Y8
+
+column2Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y3
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y3
+	VXORPS       Y9, Y9, Y9
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column3Short
+	VMOVUPS      (SI)(R11*1), Y9
+
+column3Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y9
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y4
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y4
+	VXORPS       Y10, Y10, Y10
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column4Short
+	VMOVUPS      (SI)(R11*1), Y10
+
+column4Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn1
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y5
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column5Short
+	VMOVUPS      (SI)(R11*1), Y11
+
+column5Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn1:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	ADDQ         R12, CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+72(FP), AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y0, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+72(FP), AX
+	ADDQ         maskRow+72(FP), AX
+	ADDQ         maskRow+72(FP), AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y6, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+80(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         $0x01, DX
+	DECQ         8(SP)
+	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         (SP), DX
+	ADDQ         DX, mask+64(FP)
+	DECQ         count+96(FP)
+	JNE          tile
+	VZEROUPPER
+	RET
+
+// func winogradTwoOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
+// Requires: AVX, AVX2, FMA3
+TEXT ·winogradTwoOutputAddMaskAVX2(SB), $16-112
+	MOVQ srcPlane+32(FP), R8
+	SHLQ $0x02, R8
+	LEAQ (R8)(R8*2), R9
+	SHLQ $0x01, R9
+	LEAQ (R9)(R9*2), R10
+	LEAQ (R9)(R9*4), R11
+	MOVQ row+8(FP), R12
+	SHLQ $0x02, R12
+	MOVQ col+16(FP), R13
+	SHLQ $0x02, R13
+	LEAQ (R13)(R13*2), R15
+	SHLQ $0x02, tile+40(FP)
+	SHLQ $0x04, col+16(FP)
+	SHLQ $0x01, maskRow+80(FP)
+	MOVQ maskCol+88(FP), AX
+	SHLQ $0x03, AX
+	MOVQ AX, (SP)
+	SHLQ $0x01, maskCol+88(FP)
+	MOVQ extra+64(FP), BX
+	SUBQ y+0(FP), BX
+
+tile:
+	MOVQ vecs+96(FP), SI
+	MOVQ SI, 8(SP)
+	MOVQ src+24(FP), SI
+	MOVQ y+0(FP), DI
+	MOVQ mask+72(FP), DX
+
+vector:
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y1
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y7
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y2
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y8
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y3
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y9
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y4
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y10
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn0
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VADDPS       (SI)(R9*2), Y13, Y13
+	VADDPS       (SI)(R9*4), Y14, Y14
+	VADDPS       Y14, Y13, Y5
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y11
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn0:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	MOVQ         DX, AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	ADDQ         BX, CX
+	VADDPS       (CX), Y0, Y0
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y5, Y5
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y0, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+80(FP), AX
+	ADDQ         maskRow+80(FP), AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	ADDQ         BX, CX
+	VADDPS       (CX), Y6, Y6
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y11, Y11
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y6, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y1
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y1
+	VXORPS       Y7, Y7, Y7
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column1Short
+	VMOVUPS      (SI)(R11*1), Y7
+
+column1Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y7
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y7
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y2
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y2
+	VXORPS       Y8, Y8, Y8
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column2Short
+	VMOVUPS      (SI)(R11*1), Y8
+
+column2Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y8
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y8
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y3
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y3
+	VXORPS       Y9, Y9, Y9
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column3Short
+	VMOVUPS      (SI)(R11*1), Y9
+
+column3Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y9
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y9
+	ADDQ         R8, SI
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y4
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y4
+	VXORPS       Y10, Y10, Y10
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column4Short
+	VMOVUPS      (SI)(R11*1), Y10
+
+column4Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y10
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y10
+	ADDQ         R8, SI
+	VXORPS       Y5, Y5, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         colTo+56(FP), $0x06
+	JNE          noLastColumn1
+	VMOVUPS      (SI)(R9*1), Y13
+	VMOVUPS      (SI)(R10*1), Y14
+	VSUBPS       (SI)(R9*2), Y13, Y13
+	VSUBPS       (SI)(R9*4), Y14, Y14
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y5
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y5
+	VXORPS       Y11, Y11, Y11
+	CMPQ         rowTo+48(FP), $0x06
+	JNE          column5Short
+	VMOVUPS      (SI)(R11*1), Y11
+
+column5Short:
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y13, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y11
+
+noLastColumn1:
+	SUBQ         R9, SI
+	ADDQ         R8, SI
+	ADDQ         R8, SI
+	MOVQ         DI, CX
+	ADDQ         R12, CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+80(FP), AX
+	VADDPS       Y2, Y1, Y13
+	VSUBPS       Y2, Y1, Y1
+	VADDPS       Y4, Y3, Y14
+	VSUBPS       Y4, Y3, Y3
+	VADDPS       Y14, Y13, Y0
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y1, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y1, Y12, Y5
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y3, Y12, Y5
+	ADDQ         BX, CX
+	VADDPS       (CX), Y0, Y0
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y5, Y5
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y0, Y0
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y0, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y5, Y5
+	VMOVUPS      Y5, (CX)(R15*1)
+	LEAQ         (CX)(R12*2), CX
+	MOVQ         DX, AX
+	ADDQ         maskRow+80(FP), AX
+	ADDQ         maskRow+80(FP), AX
+	ADDQ         maskRow+80(FP), AX
+	VADDPS       Y8, Y7, Y13
+	VSUBPS       Y8, Y7, Y7
+	VADDPS       Y10, Y9, Y14
+	VSUBPS       Y10, Y9, Y9
+	VADDPS       Y14, Y13, Y6
+	VBROADCASTSS half<>+0(SB), Y12
+	VMULPS       Y12, Y13, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y14, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMULPS       Y12, Y7, Y14
+	VBROADCASTSS q<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y14
+	VBROADCASTSS halfP<>+0(SB), Y12
+	VFMADD231PS  Y7, Y12, Y11
+	VBROADCASTSS twoQ<>+0(SB), Y12
+	VFMADD231PS  Y9, Y12, Y11
+	ADDQ         BX, CX
+	VADDPS       (CX), Y6, Y6
+	VADDPS       (CX)(R13*1), Y14, Y14
+	VADDPS       (CX)(R13*2), Y13, Y13
+	VADDPS       (CX)(R15*1), Y11, Y11
+	SUBQ         BX, CX
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y6, Y6
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y6, (CX)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y14, Y14
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y14, (CX)(R13*1)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y13, Y13
+	ADDQ         maskCol+88(FP), AX
+	VMOVUPS      Y13, (CX)(R13*2)
+	VPBROADCASTB (AX), Y12
+	VPAND        laneBits<>+0(SB), Y12, Y12
+	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
+	VANDPS       Y12, Y11, Y11
+	VMOVUPS      Y11, (CX)(R15*1)
+	ADDQ         $0x20, SI
+	ADDQ         $0x20, DI
+	ADDQ         $0x01, DX
+	DECQ         8(SP)
+	JNE          vector
+	MOVQ         tile+40(FP), SI
+	ADDQ         SI, src+24(FP)
+	MOVQ         col+16(FP), DI
+	ADDQ         DI, y+0(FP)
+	MOVQ         (SP), DX
+	ADDQ         DX, mask+72(FP)
+	DECQ         count+104(FP)
+	JNE          tile
+	VZEROUPPER
+	RET
+
+// func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
+// Requires: AVX, FMA3
+TEXT ·winogradGradientAVX2(SB), $8-96
+	MOVQ r0+24(FP), AX
+	MOVQ r1+32(FP), BX
+	MOVQ r2+40(FP), CX
+	MOVQ r3+48(FP), DX
+	MOVQ col+64(FP), R9
+	SHLQ $0x02, R9
+	MOVQ plane+8(FP), R11
+	SHLQ $0x02, R11
+	LEAQ (R11)(R11*2), R12
+	MOVQ R12, R13
+	SHLQ $0x02, R13
+	LEAQ (R13)(R13*2), R13
+	SUBQ $0x20, R13
+	MOVQ R13, plane+8(FP)
+	MOVQ masks+72(FP), R15
+	SHLQ $0x02, tile+16(FP)
+	SHLQ $0x02, off+56(FP)
+	SHLQ $0x04, col+64(FP)
+
+tile:
+	MOVQ vecs+80(FP), R10
+	MOVQ R10, (SP)
+	MOVQ dst+0(FP), R10
+	MOVQ off+56(FP), R8
+
+vector:
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y0
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y8
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y8
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y8, Y4
+	VFMADD231PS  Y13, Y12, Y4
+	VFNMADD231PS Y13, Y12, Y8
+	ADDQ         R9, R8
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y1
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y9
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y9
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y9, Y5
+	VFMADD231PS  Y13, Y12, Y5
+	VFNMADD231PS Y13, Y12, Y9
+	ADDQ         R9, R8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y2
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y10
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y10
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y10, Y6
+	VFMADD231PS  Y13, Y12, Y6
+	VFNMADD231PS Y13, Y12, Y10
+	ADDQ         R9, R8
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y3
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y11
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y11
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y11, Y7
+	VFMADD231PS  Y13, Y12, Y7
+	VFNMADD231PS Y13, Y12, Y11
+	ADDQ         R9, R8
+	SUBQ         col+64(FP), R8
+	VMOVUPS      Y0, Y14
+	VMOVUPS      Y14, (R10)
+	VMOVUPS      Y3, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+	VMOVUPS      Y0, Y15
+	VMOVUPS      Y1, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFMADD231PS  Y2, Y12, Y15
+	VFMADD231PS  Y3, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y0, Y15
+	VMOVUPS      Y1, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y2, Y12, Y15
+	VFMADD231PS  Y3, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Y4, Y14
+	VMOVUPS      Y14, (R10)
+	VMOVUPS      Y7, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y5, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFMADD231PS  Y6, Y12, Y15
+	VFMADD231PS  Y7, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y5, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y6, Y12, Y15
+	VFMADD231PS  Y7, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Y8, Y14
+	VMOVUPS      Y14, (R10)
+	VMOVUPS      Y11, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+	VMOVUPS      Y8, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFMADD231PS  Y10, Y12, Y15
+	VFMADD231PS  Y11, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y8, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y10, Y12, Y15
+	VFMADD231PS  Y11, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y4
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y4
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y4, Y0
+	VFMADD231PS  Y13, Y12, Y0
+	VFNMADD231PS Y13, Y12, Y4
+	VMOVUPS      (R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y8
+	ADDQ         R9, R8
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y5
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y5
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y5, Y1
+	VFMADD231PS  Y13, Y12, Y1
+	VFNMADD231PS Y13, Y12, Y5
+	VMOVUPS      32(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y9
+	ADDQ         R9, R8
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y6
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y6
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y6, Y2
+	VFMADD231PS  Y13, Y12, Y2
+	VFNMADD231PS Y13, Y12, Y6
+	VMOVUPS      64(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y10
+	ADDQ         R9, R8
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (AX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y7
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (BX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (CX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y7
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VFMADD231PS  Y15, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y7, Y3
+	VFMADD231PS  Y13, Y12, Y3
+	VFNMADD231PS Y13, Y12, Y7
+	VMOVUPS      96(R15), Y15
+	VMASKMOVPS   (DX)(R8*1), Y15, Y15
+	VMOVUPS      Y15, Y11
+	ADDQ         R9, R8
+	SUBQ         col+64(FP), R8
+	VMOVUPS      Y0, Y14
+	VMOVUPS      Y14, (R10)
+	VMOVUPS      Y3, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+	VMOVUPS      Y0, Y15
+	VMOVUPS      Y1, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFMADD231PS  Y2, Y12, Y15
+	VFMADD231PS  Y3, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y0, Y15
+	VMOVUPS      Y1, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y2, Y12, Y15
+	VFMADD231PS  Y3, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Y4, Y14
+	VMOVUPS      Y14, (R10)
+	VMOVUPS      Y7, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y5, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFMADD231PS  Y6, Y12, Y15
+	VFMADD231PS  Y7, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y4, Y15
+	VMOVUPS      Y5, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y6, Y12, Y15
+	VFMADD231PS  Y7, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	VMOVUPS      Y8, Y14
+	VMOVUPS      Y14, (R10)
+	VMOVUPS      Y11, Y14
+	LEAQ         (R10)(R11*4), R13
+	VMOVUPS      Y14, (R13)(R11*1)
+	VMOVUPS      Y8, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS half<>+0(SB), Y12
+	VFMADD231PS  Y10, Y12, Y15
+	VFMADD231PS  Y11, Y12, Y13
+	VBROADCASTSS p<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R11*1)
+	VMOVUPS      Y15, (R10)(R11*2)
+	VMOVUPS      Y8, Y15
+	VMOVUPS      Y9, Y13
+	VBROADCASTSS two<>+0(SB), Y12
+	VFMADD231PS  Y10, Y12, Y15
+	VFMADD231PS  Y11, Y12, Y13
+	VBROADCASTSS q<>+0(SB), Y12
+	VMOVUPS      Y15, Y14
+	VFMADD231PS  Y13, Y12, Y14
+	VFNMADD231PS Y13, Y12, Y15
+	VMOVUPS      Y14, (R10)(R12*1)
+	VMOVUPS      Y15, (R10)(R11*4)
+	LEAQ         (R10)(R12*2), R10
+	ADDQ         $0x20, R8
+	SUBQ         plane+8(FP), R10
+	DECQ         (SP)
+	JNE          vector
+	MOVQ         tile+16(FP), R10
+	ADDQ         R10, dst+0(FP)
+	MOVQ         col+64(FP), R8
+	ADDQ         R8, off+56(FP)
 	DECQ         count+88(FP)
 	JNE          tile
 	VZEROUPPER

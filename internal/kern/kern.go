@@ -66,15 +66,21 @@ type assembly struct {
 	clamp      func(dst, a, b, c *float32, n int)
 	sumColumns func(y, x *float32, rows, cols int)
 
-	winogradInput         func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
-	winogradInputWhole    func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs, count int) // or nil
-	winogradGradient      func(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
-	winogradOutput        func(y *float32, row, col int, src *float32, srcPlane, tile int, bias *float32, floor float32, vecs, count int)
-	winogradOutputAdd     func(y *float32, row, col int, src *float32, srcPlane, tile int, bias, extra *float32, floor float32, vecs, count int)
-	winogradOutputMask    func(y *float32, row, col int, src *float32, srcPlane, tile int, mask *uint16, maskRow, maskCol int, vecs, count int)
-	winogradOutputAddMask func(y *float32, row, col int, src *float32, srcPlane, tile int, extra *float32, mask *uint16, maskRow, maskCol int, vecs, count int)
-	winogradWeights       func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
-	winogradWeightsGrad   func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+	winogradInput            func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
+	winogradInputWhole       func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs, count int) // or nil
+	winogradTwoInput         func(dst *float32, plane, tile int, r1, r2, r3, r4, r5 *float32, off, col, rowTo, colTo int, masks *[6][8]uint32, vecs, count int)
+	winogradTwoInputWhole    func(dst *float32, plane, tile int, r1, r2, r3, r4, r5 *float32, off, col, rowTo, colTo, vecs, count int) // or nil
+	winogradGradient         func(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
+	winogradOutput           func(y *float32, row, col int, src *float32, srcPlane, tile int, bias *float32, floor float32, vecs, count int)
+	winogradOutputAdd        func(y *float32, row, col int, src *float32, srcPlane, tile int, bias, extra *float32, floor float32, vecs, count int)
+	winogradOutputMask       func(y *float32, row, col int, src *float32, srcPlane, tile int, mask *uint16, maskRow, maskCol int, vecs, count int)
+	winogradOutputAddMask    func(y *float32, row, col int, src *float32, srcPlane, tile int, extra *float32, mask *uint16, maskRow, maskCol int, vecs, count int)
+	winogradTwoOutput        func(y *float32, row, col int, src *float32, srcPlane, tile, rowTo, colTo int, bias *float32, floor float32, vecs, count int)
+	winogradTwoOutputAdd     func(y *float32, row, col int, src *float32, srcPlane, tile, rowTo, colTo int, bias, extra *float32, floor float32, vecs, count int)
+	winogradTwoOutputMask    func(y *float32, row, col int, src *float32, srcPlane, tile, rowTo, colTo int, mask *uint16, maskRow, maskCol int, vecs, count int)
+	winogradTwoOutputAddMask func(y *float32, row, col int, src *float32, srcPlane, tile, rowTo, colTo int, extra *float32, mask *uint16, maskRow, maskCol int, vecs, count int)
+	winogradWeights          func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+	winogradWeightsGrad      func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
 	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
 

@@ -15,6 +15,9 @@ import (
 //	Aᵀ·s: s0 + (s1+s2) + (s3+s4);  p·(s1-s2) + q·(s3-s4);  (s1+s2)/2 + 2·(s3+s4);  p/2·(s1-s2) + 2q·(s3-s4) + s5
 //
 // Transformed data is 36 planes, element (i,j) of every 6x6 matrix in plane 6·i+j.
+//
+// Without the point 0 the same maps are those of two taps: of 4x4 outputs of a 2x2 correlation by g1 and g2, from d1 to d5.
+// And where g2 is 0, the point ∞ is not needed, nor is d5.
 const (
 	winogradP = math.Sqrt2 / 2
 	winogradQ = math.Sqrt2
@@ -22,6 +25,24 @@ const (
 
 // WinogradPlanes is the number of products of a tile.
 const WinogradPlanes = 36
+
+// Points are those of one axis, [From,To) of 0, p, -p, q, -q and ∞. Both axes have the point 0 or neither, and only where
+// they have not may ∞ be missing.
+type Points struct{ From, To int }
+
+// AllPoints are those of three taps.
+var AllPoints = Points{0, 6}
+
+func needPoints(high, wide Points) {
+	for _, p := range []Points{high, wide} {
+		if p != AllPoints && p != (Points{1, 6}) && p != (Points{1, 5}) || p.From != high.From {
+			panic(fmt.Sprintf("kern: no Winograd transforms of points %v and %v", high, wide))
+		}
+	}
+}
+
+// lastPlane is one more than the number of the last plane there is.
+func lastPlane(high, wide Points) int { return 6*(high.To-1) + wide.To }
 
 // columnMasks[m][j] is all ones where bit j of m is set.
 var columnMasks = func() (m [64][6][8]uint32) {
@@ -58,40 +79,51 @@ func patchRun(first, size, width, count int) (run int, mask uint) {
 //
 //	dst[(6·i+j)·plane + t·tile + l] = (Bᵀ·d·B)[i][j]   where   d[i][j] = rows[i][(left + 4·t + j)·col + l]
 //
-// and d[i][j] is 0 where column left+4·t+j is not in [0,width). width is positive.
-func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, left, width, col, vecs, count int) {
+// for i of the points high and j of the points wide, and d[i][j] is 0 where column left+4·t+j is not in [0,width). width is
+// positive.
+func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, high, wide Points, left, width, col, vecs, count int) {
 	n := vecs * s.lanes
 	if n == 0 || count == 0 {
 		return
 	}
-	needRuns("dst", dst, WinogradPlanes, plane, count, tile, n)
-	for _, r := range rows {
+	needPoints(high, wide)
+	needRuns("dst", dst, lastPlane(high, wide), plane, count, tile, n)
+	for _, r := range rows[high.From:] {
 		need("a patch's row", r, width, col, n)
 	}
+	size := wide.To - wide.From
 	for t := 0; t < count; {
-		first := left + 4*t
-		run, mask := patchRun(first, 6, width, count-t)
+		first := left + wide.From + 4*t
+		run, mask := patchRun(first, size, width, count-t)
+		whole := mask == 1<<size-1
+		mask <<= wide.From
 		d := dst[t*tile:]
 		switch {
 		case s.asm == nil:
-			winogradInputGeneric(d, plane, tile, rows, first*col, col, mask, n, run)
-		case mask == 63 && s.asm.winogradInputWhole != nil:
+			winogradInputGeneric(d, plane, tile, rows, high, wide, (left+4*t)*col, col, mask, n, run)
+		case high.From == 0 && whole && s.asm.winogradInputWhole != nil:
 			s.asm.winogradInputWhole(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
 				first*col, col, vecs, run)
-		default:
+		case high.From == 0:
 			s.asm.winogradInput(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
 				first*col, col, &columnMasks[mask], vecs, run)
+		case whole && s.asm.winogradTwoInputWhole != nil:
+			s.asm.winogradTwoInputWhole(&d[6*plane], plane, tile, &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
+				first*col, col, high.To, wide.To, vecs, run)
+		default:
+			s.asm.winogradTwoInput(&d[6*plane], plane, tile, &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
+				first*col, col, high.To, wide.To, &columnMasks[mask], vecs, run)
 		}
 		t += run
 	}
 }
 
-func winogradInputGeneric(dst []float32, plane, tile int, rows *[6][]float32, off, col int, mask uint, n, count int) {
+func winogradInputGeneric(dst []float32, plane, tile int, rows *[6][]float32, high, wide Points, off, col int, mask uint, n, count int) {
 	for t := range count {
 		for l := range n {
 			var d [6][6]float32
-			for i := range 6 {
-				for j := range 6 {
+			for i := high.From; i < high.To; i++ {
+				for j := wide.From; j < wide.To; j++ {
 					if mask>>j&1 != 0 {
 						d[i][j] = rows[i][off+(4*t+j)*col+l]
 					}
@@ -100,9 +132,12 @@ func winogradInputGeneric(dst []float32, plane, tile int, rows *[6][]float32, of
 			for j := range 6 {
 				d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradBT(d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j])
 			}
-			for i := range 6 {
-				o := dst[6*i*plane+t*tile+l:]
-				o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradBT(d[i][0], d[i][1], d[i][2], d[i][3], d[i][4], d[i][5])
+			for i := high.From; i < high.To; i++ {
+				var o [6]float32
+				o[0], o[1], o[2], o[3], o[4], o[5] = winogradBT(d[i][0], d[i][1], d[i][2], d[i][3], d[i][4], d[i][5])
+				for j := wide.From; j < wide.To; j++ {
+					dst[(6*i+j)*plane+t*tile+l] = o[j]
+				}
 			}
 		}
 	}
@@ -168,30 +203,27 @@ func winogradA(d0, d1, d2, d3 float32) (_, _, _, _, _, _ float32) {
 	return d0, e + u, e - u, f + v, f - v, d3
 }
 
-// WinogradOutput transforms vecs vectors of the products of count tiles, s[i][j] = src[(6·i+j)·plane + t·tile + l], into 4x4
-// patches beside each other:
+// WinogradOutput transforms vecs vectors of the products of count tiles, s[i][j] = src[(6·i+j)·plane + t·tile + l] for i of the
+// points high and j of the points wide, and 0 for others, into 4x4 patches beside each other:
 //
 //	y[i·row + (4·t+j)·col + l] = max(floor, (Aᵀ·s·A)[i][j] + bias[l] + extra[i·row + (4·t+j)·col + l])
 //
 // extra may be nil or y itself. NaN stays NaN; a floor of -Inf is no floor.
-func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane, tile int, bias, extra []float32, floor float32, vecs, count int) {
+func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane, tile int, high, wide Points, bias, extra []float32, floor float32, vecs, count int) {
 	n := vecs * s.lanes
 	if n == 0 || count == 0 {
 		return
 	}
 	needRuns("y", y, 4, row, 4*count, col, n)
-	needRuns("src", src, WinogradPlanes, plane, count, tile, n)
+	needPoints(high, wide)
+	needRuns("src", src, lastPlane(high, wide), plane, count, tile, n)
 	need("bias", bias, 1, 0, n)
 	if extra != nil {
 		needRuns("extra", extra, 4, row, 4*count, col, n)
 	}
 	switch {
-	case s.asm != nil && extra != nil:
-		s.asm.winogradOutputAdd(&y[0], row, col, &src[0], plane, tile, &bias[0], &extra[0], floor, vecs, count)
-	case s.asm != nil:
-		s.asm.winogradOutput(&y[0], row, col, &src[0], plane, tile, &bias[0], floor, vecs, count)
-	default:
-		winogradOutputGeneric(src, plane, tile, n, count, func(i, j, l int, v float32) {
+	case s.asm == nil:
+		winogradOutputGeneric(src, plane, tile, high, wide, n, count, func(i, j, l int, v float32) {
 			at := i*row + j*col + l
 			v += bias[l]
 			if extra != nil {
@@ -202,19 +234,28 @@ func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane, ti
 			}
 			y[at] = v
 		})
+	case high.From == 0 && extra != nil:
+		s.asm.winogradOutputAdd(&y[0], row, col, &src[0], plane, tile, &bias[0], &extra[0], floor, vecs, count)
+	case high.From == 0:
+		s.asm.winogradOutput(&y[0], row, col, &src[0], plane, tile, &bias[0], floor, vecs, count)
+	case extra != nil:
+		s.asm.winogradTwoOutputAdd(&y[0], row, col, &src[plane], plane, tile, high.To, wide.To, &bias[0], &extra[0], floor, vecs, count)
+	default:
+		s.asm.winogradTwoOutput(&y[0], row, col, &src[plane], plane, tile, high.To, wide.To, &bias[0], floor, vecs, count)
 	}
 }
 
 // WinogradOutputMask transforms like WinogradOutput, to Aᵀ·s·A + extra where the mask has a bit and to 0 elsewhere; extra
 // is laid out like y, and may be nil or y itself. Column first of the mask is the first of y; the mask of the pixel in row i
 // and column j starts at word i·maskRow + j·maskCol. first is a multiple of 16 but for the pure Go set.
-func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane, tile int, extra []float32, mask []uint16, maskRow, maskCol, first, vecs, count int) {
+func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane, tile int, high, wide Points, extra []float32, mask []uint16, maskRow, maskCol, first, vecs, count int) {
 	n := vecs * s.lanes
 	if n == 0 || count == 0 {
 		return
 	}
 	needRuns("y", y, 4, row, 4*count, col, n)
-	needRuns("src", src, WinogradPlanes, plane, count, tile, n)
+	needPoints(high, wide)
+	needRuns("src", src, lastPlane(high, wide), plane, count, tile, n)
 	needMask(mask, 4, maskRow, 16*(4*count-1)*maskCol+first+n)
 	if s.asm != nil && first%16 != 0 {
 		panic(fmt.Sprintf("kern: the mask's first column is %d, which starts no word", first))
@@ -223,12 +264,8 @@ func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane
 		needRuns("extra", extra, 4, row, 4*count, col, n)
 	}
 	switch {
-	case s.asm != nil && extra != nil:
-		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, tile, &extra[0], &mask[first/16], maskRow, maskCol, vecs, count)
-	case s.asm != nil:
-		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, tile, &mask[first/16], maskRow, maskCol, vecs, count)
-	default:
-		winogradOutputGeneric(src, plane, tile, n, count, func(i, j, l int, v float32) {
+	case s.asm == nil:
+		winogradOutputGeneric(src, plane, tile, high, wide, n, count, func(i, j, l int, v float32) {
 			at := i*row + j*col + l
 			if extra != nil {
 				v += extra[at]
@@ -238,19 +275,31 @@ func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane
 			}
 			y[at] = v
 		})
+	case high.From == 0 && extra != nil:
+		s.asm.winogradOutputAddMask(&y[0], row, col, &src[0], plane, tile, &extra[0], &mask[first/16], maskRow, maskCol, vecs, count)
+	case high.From == 0:
+		s.asm.winogradOutputMask(&y[0], row, col, &src[0], plane, tile, &mask[first/16], maskRow, maskCol, vecs, count)
+	case extra != nil:
+		s.asm.winogradTwoOutputAddMask(&y[0], row, col, &src[plane], plane, tile, high.To, wide.To, &extra[0], &mask[first/16], maskRow, maskCol, vecs, count)
+	default:
+		s.asm.winogradTwoOutputMask(&y[0], row, col, &src[plane], plane, tile, high.To, wide.To, &mask[first/16], maskRow, maskCol, vecs, count)
 	}
 }
 
-func winogradOutputGeneric(src []float32, plane, tile, n, count int, store func(i, j, l int, v float32)) {
+func winogradOutputGeneric(src []float32, plane, tile int, high, wide Points, n, count int, store func(i, j, l int, v float32)) {
 	for k := range count {
 		for l := range n {
-			var t [4][6]float32
+			var s [6][6]float32
+			for i := high.From; i < high.To; i++ {
+				for j := wide.From; j < wide.To; j++ {
+					s[i][j] = src[(6*i+j)*plane+k*tile+l]
+				}
+			}
 			for j := range 6 {
-				m := src[j*plane+k*tile+l:]
-				t[0][j], t[1][j], t[2][j], t[3][j] = winogradAT(m[0], m[6*plane], m[12*plane], m[18*plane], m[24*plane], m[30*plane])
+				s[0][j], s[1][j], s[2][j], s[3][j] = winogradAT(s[0][j], s[1][j], s[2][j], s[3][j], s[4][j], s[5][j])
 			}
 			for i := range 4 {
-				a, b, c, d := winogradAT(t[i][0], t[i][1], t[i][2], t[i][3], t[i][4], t[i][5])
+				a, b, c, d := winogradAT(s[i][0], s[i][1], s[i][2], s[i][3], s[i][4], s[i][5])
 				store(i, 4*k, l, a)
 				store(i, 4*k+1, l, b)
 				store(i, 4*k+2, l, c)

@@ -127,6 +127,68 @@ func TestWinogradMatricesConvolve(t *testing.T) {
 	}
 }
 
+// everyPoints are the points of rows and columns that there are transforms of.
+var everyPoints = [][2]Points{
+	{AllPoints, AllPoints}, {{1, 6}, {1, 6}}, {{1, 6}, {1, 5}}, {{1, 5}, {1, 6}}, {{1, 5}, {1, 5}},
+}
+
+func (p Points) has(i int) bool { return i >= p.From && i < p.To }
+
+// only is m with zeros for all other points.
+func (m matrix) only(high, wide Points) matrix {
+	for i := range m {
+		for j := range m[i] {
+			if !high.has(i) || !wide.has(j) {
+				m[i][j] = 0
+			}
+		}
+	}
+	return m
+}
+
+// Without the point 0 it is a correlation by the last two taps of each axis; where the last is zero, ∞ is not needed either.
+func TestWinogradTwoTaps(t *testing.T) {
+	bt, g, a := toomCook()
+	rnd := noise(4)
+	for _, axes := range everyPoints[1:] {
+		high, wide := axes[0], axes[1]
+		d, w := make(matrix, 6), make(matrix, 3)
+		for i := range d {
+			for range 6 {
+				d[i] = append(d[i], float64(rnd.next()))
+			}
+		}
+		for i := range w {
+			for j := range 3 {
+				w[i] = append(w[i], float64(rnd.next()))
+				if i == 0 || j == 0 || i+high.To == 7 || j+wide.To == 7 {
+					w[i][j] = 0
+				}
+			}
+		}
+		v, u := bt.mul(d).mul(bt.t()).only(high, wide), g.mul(w).mul(g.t())
+		for i := range v {
+			for j := range v[i] {
+				v[i][j] *= u[i][j]
+			}
+		}
+		y := a.t().mul(v).mul(a)
+		for i := range 4 {
+			for j := range 4 {
+				want := 0.0
+				for k := range 3 {
+					for l := range 3 {
+						want += d[i+k][j+l] * w[k][l]
+					}
+				}
+				if math.Abs(y[i][j]-want) > 1e-12 {
+					t.Fatalf("points %v and %v: y[%d][%d] = %v, want %v", high, wide, i, j, y[i][j], want)
+				}
+			}
+		}
+	}
+}
+
 func TestWinogradTransforms(t *testing.T) {
 	bt, g, a := toomCook()
 	everySet(t, func(t *testing.T, s *Set) {
@@ -161,16 +223,32 @@ func TestWinogradTransforms(t *testing.T) {
 				at := func(k, l int) func(i, j int) float32 {
 					return func(i, j int) float32 { return dst.v[(6*i+j)*plane+k*tile+l] }
 				}
-				rows, d := patch(6)
-				s.WinogradInput(dst.v, plane, tile, &[6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}, c.left, c.width, col, vecs, c.count)
-				dst.check(t, "WinogradInput")
-				for k := range c.count {
-					for l := range n {
-						want, mag := sandwich(bt, d(k, l))
-						closeTo(t, "input", at(k, l), want, mag)
+				for _, axes := range everyPoints {
+					high, wide := axes[0], axes[1]
+					rows, d := patch(6)
+					for i := range dst.v {
+						dst.v[i] = 7
+					}
+					s.WinogradInput(dst.v, plane, tile, &[6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}, high, wide,
+						c.left, c.width, col, vecs, c.count)
+					dst.check(t, "WinogradInput")
+					for k := range c.count {
+						for l := range n {
+							want, mag := sandwich(bt, d(k, l))
+							closeTo(t, "input", func(i, j int) float32 {
+								v := at(k, l)(i, j)
+								if high.has(i) && wide.has(j) {
+									return v
+								}
+								if v != 7 {
+									t.Fatalf("wrote plane %d, %d of points %v and %v", i, j, high, wide)
+								}
+								return float32(want[i][j])
+							}, want, mag)
+						}
 					}
 				}
-				rows, d = patch(4)
+				rows, d := patch(4)
 				s.WinogradGradient(dst.v, plane, tile, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, c.left, c.width, col, vecs, c.count)
 				dst.check(t, "WinogradGradient")
 				for k := range c.count {
@@ -206,7 +284,8 @@ func TestWinogradTransforms(t *testing.T) {
 
 				row := 4*c.count*col + trial
 				bias := newGuarded(n, rnd.next)
-				for mode := range 5 {
+				for variant := range 5 * len(everyPoints) {
+					mode, high, wide := variant%5, everyPoints[variant/5][0], everyPoints[variant/5][1]
 					y := newGuarded(3*row+(4*c.count-1)*col+n, rnd.next)
 					extra := newGuarded(len(y.v), rnd.next)
 					old := append([]float32(nil), y.v...)
@@ -217,23 +296,23 @@ func TestWinogradTransforms(t *testing.T) {
 					gate := newMask(3*maskRow+(4*c.count-1)*maskCol+MaskWords(first+n), rnd.next)
 					switch mode {
 					case 0:
-						s.WinogradOutput(y.v, row, col, src.v, plane, tile, bias.v, nil, floor, vecs, c.count)
+						s.WinogradOutput(y.v, row, col, src.v, plane, tile, high, wide, bias.v, nil, floor, vecs, c.count)
 					case 1:
 						floor = 0
-						s.WinogradOutput(y.v, row, col, src.v, plane, tile, bias.v, extra.v, floor, vecs, c.count)
+						s.WinogradOutput(y.v, row, col, src.v, plane, tile, high, wide, bias.v, extra.v, floor, vecs, c.count)
 					case 2:
 						add = old
-						s.WinogradOutput(y.v, row, col, src.v, plane, tile, bias.v, y.v, floor, vecs, c.count)
+						s.WinogradOutput(y.v, row, col, src.v, plane, tile, high, wide, bias.v, y.v, floor, vecs, c.count)
 					case 3:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, tile, nil, gate, maskRow, maskCol, first, vecs, c.count)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, tile, high, wide, nil, gate, maskRow, maskCol, first, vecs, c.count)
 					case 4:
-						s.WinogradOutputMask(y.v, row, col, src.v, plane, tile, y.v, gate, maskRow, maskCol, first, vecs, c.count)
+						s.WinogradOutputMask(y.v, row, col, src.v, plane, tile, high, wide, y.v, gate, maskRow, maskCol, first, vecs, c.count)
 					}
 					y.check(t, "WinogradOutput")
 					written := map[int]bool{}
 					for k := range c.count {
 						for l := range n {
-							want, mag := sandwich(a.t(), square(src.v, 6, plane, k*tile+l))
+							want, mag := sandwich(a.t(), square(src.v, 6, plane, k*tile+l).only(high, wide))
 							for i := range 4 {
 								for j := range 4 {
 									at := i*row + (4*k+j)*col + l
@@ -285,9 +364,16 @@ func BenchmarkWinograd(b *testing.B) {
 		}
 		out := [4][]float32(rows[:4])
 		for name, f := range map[string]func(){
-			"input":        func() { s.WinogradInput(planes, plane, n, &rows, 0, width, n, vecs, count) },
-			"gradient":     func() { s.WinogradGradient(planes, plane, n, &out, 0, width, n, vecs, count) },
-			"output":       func() { s.WinogradOutput(image, width*n, n, planes, plane, n, rows[5], nil, 0, vecs, count) },
+			"input":     func() { s.WinogradInput(planes, plane, n, &rows, AllPoints, AllPoints, 0, width, n, vecs, count) },
+			"input-two": func() { s.WinogradInput(planes, plane, n, &rows, Points{1, 6}, Points{1, 6}, 0, width, n, vecs, count) },
+			"input-one": func() { s.WinogradInput(planes, plane, n, &rows, Points{1, 5}, Points{1, 5}, 0, width, n, vecs, count) },
+			"gradient":  func() { s.WinogradGradient(planes, plane, n, &out, 0, width, n, vecs, count) },
+			"output": func() {
+				s.WinogradOutput(image, width*n, n, planes, plane, n, AllPoints, AllPoints, rows[5], nil, 0, vecs, count)
+			},
+			"output-two": func() {
+				s.WinogradOutput(image, width*n, n, planes, plane, n, Points{1, 6}, Points{1, 6}, rows[5], nil, 0, vecs, count)
+			},
 			"weights":      func() { s.WinogradWeights(planes, plane, image, count*n, count*vecs) },
 			"weights-grad": func() { s.WinogradWeightsGrad(image, count*n, planes, plane, count*vecs) },
 		} {

@@ -1,7 +1,9 @@
 package main
 
 import (
+	"fmt"
 	"math"
+	"strings"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
@@ -11,6 +13,9 @@ import (
 // F(4x4,3x3) with the interpolation points 0, ±p, ±q and ∞, p = 1/√2 and q = √2. The one-dimensional maps are written in
 // winograd.go of package kern. Every two-dimensional map goes over the columns first and keeps some rows of the result in
 // registers, then over those rows; the rows that share sums are taken together, so nothing is computed twice.
+//
+// Without the point 0 these are the maps of F(4,2), whose patches are columns and rows 1 to 5. Kernels for it begin with
+// plane 1, and are told whether there are planes of the point ∞: those before rowTo and colTo, 5 or 6, are.
 
 const (
 	p = math.Sqrt2 / 2
@@ -31,15 +36,16 @@ func winogradFile(c *build.Context) {
 	bits := laneBits(c)
 	for _, g := range isas(c) {
 		w := winograd{isa: g, value: value, bits: bits}
-		w.input(true)
-		if !g.wide() {
-			w.input(false)
+		for _, first := range []int{0, 1} {
+			w.input(first, true)
+			if !g.wide() {
+				w.input(first, false)
+			}
+			for _, extra := range []string{"", "extra", "mask", "extra, mask"} {
+				w.output(first, extra)
+			}
 		}
 		w.gradient()
-		w.output("")
-		w.output("extra")
-		w.output("mask")
-		w.output("extra, mask")
 		w.weights()
 		w.weightsGrad()
 	}
@@ -194,13 +200,19 @@ type rowGroup struct {
 // planeStores stores six results of one row into six planes from D on, then moves D by six planes.
 type planeStores struct{ d, plane, plane3, tmp reg.GPPhysical }
 
-func (w *winograd) startPlanes(d reg.GPPhysical) planeStores {
+// startPlanes is for rows of planes from the first point on.
+func (w *winograd) startPlanes(d reg.GPPhysical, first int) planeStores {
 	s := planeStores{d, reg.R11, reg.R12, reg.R13}
 	w.floats("plane", s.plane)
 	w.LEAQ(at(s.plane, s.plane, 2), s.plane3)
-	w.MOVQ(s.plane3, s.tmp) // 36 planes less one vector, to step from the end of one vector to the next
-	w.SHLQ(operand.Imm(2), s.tmp)
-	w.LEAQ(at(s.tmp, s.tmp, 2), s.tmp)
+	w.MOVQ(s.plane3, s.tmp) // the planes of all rows less one vector, to step from the end of one vector to the next
+	if first == 0 {
+		w.SHLQ(operand.Imm(2), s.tmp)
+		w.LEAQ(at(s.tmp, s.tmp, 2), s.tmp)
+	} else {
+		w.SHLQ(operand.Imm(1), s.tmp)
+		w.LEAQ(at(s.tmp, s.tmp, 4), s.tmp)
+	}
 	w.SUBQ(operand.Imm(uint64(w.bytes())), s.tmp)
 	w.MOVQ(s.tmp, w.slot("plane"))
 	return s
@@ -274,20 +286,34 @@ func (w *winograd) local(r reg.GPPhysical) operand.Mem {
 	return m
 }
 
-// spread runs a map over one row of temporaries and stores the six results.
-func (w *winograd) spread(s planeStores, mapping func(n int, out func(n int) reg.VecPhysical)) {
+// ifLast emits code that runs where there are planes of the point ∞.
+func (w *winograd) ifLast(to, label string, code func()) {
+	w.CMPQ(w.slot(to), operand.Imm(6))
+	w.JNE(operand.LabelRef(label))
+	code()
+	w.Label(label)
+}
+
+// spread runs a map over one row of temporaries and stores its results from the first point on: six, or five of which there
+// may be no last one.
+func (w *winograd) spread(s planeStores, first, row int, mapping func(n int, out func(n int) reg.VecPhysical)) {
+	end := func(n int) {
+		mapping(n, func(int) reg.VecPhysical { return w.work(2) })
+		w.store(s, w.work(2), n)
+	}
 	for _, n := range []int{0, 5, 1, 3} {
-		switch n {
-		case 0, 5:
-			mapping(n, func(int) reg.VecPhysical { return w.work(2) })
-			w.store(s, w.work(2), n)
+		switch {
+		case n == 0 && first > 0:
+		case n == 5 && first > 0:
+			w.ifLast("colTo", fmt.Sprintf("row%dShort", row), func() { end(n) })
+		case n == 0 || n == 5:
+			end(n)
 		default:
 			mapping(n, func(m int) reg.VecPhysical { return w.work(2 + m - n) })
 			w.store(s, w.work(2), n)
 			w.store(s, w.work(3), n+1)
 		}
 	}
-	w.nextRow(s)
 }
 
 // maskedColumns makes sources of one column of a patch: the vectors at offset off of some row pointers, zero where the
@@ -323,25 +349,34 @@ func (w *winograd) columnMasks(masks reg.GPPhysical, n int) {
 	}
 }
 
-func (w *winograd) input(masked bool) {
-	name, masksParam := "winogradInput", "masks *[6][8]uint32, "
-	doc := " and 0 where masks[j] is 0"
-	if !masked {
-		name, masksParam, doc = "winogradInputWhole", "", ""
+// input has forms with and without masks, from the first point on.
+func (w *winograd) input(first int, masked bool) {
+	name, rowParams, pointParams, masksParam := "winogradInput", "r0, r1, r2, r3, r4, r5", "", "masks *[6][8]uint32, "
+	doc := []string{" and 0 where masks[j] is 0:", "", "	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
+	size, column := 6, "j"
+	if first == 1 {
+		name, rowParams, pointParams, size, column = "winogradTwoInput", "r1, r2, r3, r4, r5", "rowTo, colTo int, ", 5, "j-1"
+		doc[0] += " for i in"
+		doc = []string{doc[0], "[1,rowTo) and j in [1,colTo):", "", "	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
 	}
-	w.fn(name, "(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, "+masksParam+"vecs, count int)",
-		name+w.name+" transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]"+doc+":",
-		"",
-		"	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]")
+	if !masked {
+		name, masksParam, doc[0] = name+"Whole", "", strings.TrimPrefix(doc[0], " and 0 where masks[j] is 0")
+	}
+	doc[0] = fmt.Sprintf("%s%s transforms vecs vectors of count %dx%d patches, d[t][i][j] = ri[off + (4*t+%s)*col + lane]%s", name, w.name, size, size, column, doc[0])
+	w.fn(name, "(dst *float32, plane, tile int, "+rowParams+" *float32, off, col int, "+pointParams+masksParam+"vecs, count int)", doc...)
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
-	for i, r := range rows {
-		w.arg([]string{"r0", "r1", "r2", "r3", "r4", "r5"}[i], r)
+	for i, r := range rows[first:] {
+		w.arg(fmt.Sprintf("r%d", first+i), r)
 	}
 	off, col := reg.R8, w.floats("col", reg.R9)
-	s := w.startPlanes(reg.R10)
-	w.LEAQ(at(col, col, 2), s.tmp)
-	w.SHLQ(operand.Imm(1), s.tmp)
-	six := w.local(s.tmp)
+	s := w.startPlanes(reg.R10, first)
+	if first == 0 {
+		w.LEAQ(at(col, col, 2), s.tmp)
+		w.SHLQ(operand.Imm(1), s.tmp)
+	} else {
+		w.LEAQ(at(col, col, 4), s.tmp)
+	}
+	patch := w.local(s.tmp)
 	var masks *reg.GPPhysical
 	if masked {
 		m := w.arg("masks", reg.R15)
@@ -349,35 +384,59 @@ func (w *winograd) input(masked bool) {
 		w.columnMasks(m, 6)
 	}
 	w.hold("fiveHalves", "two", "half", "p", "q")
-	groups := []rowGroup{{[]int{0}, []int{0}}, {[]int{1, 2}, []int{1}}, {[]int{3, 4}, []int{3}}, {[]int{5}, []int{5}}}
-	if w.wide() {
+	groups := []rowGroup{{[]int{0}, []int{0}}, {[]int{1, 2}, []int{1}}, {[]int{3, 4}, []int{3}}, {[]int{5}, []int{5}}}[first:]
+	if w.wide() && first == 0 {
 		groups = []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}}
 	}
 	w.tiles(s.walk(w, off), func() {
 		for _, g := range groups {
 			temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
-			used := []int{0, 1, 2, 3, 4}
-			if g.rows[0] >= 3 {
+			var used []int
+			switch {
+			case !w.wide():
+				used = []int{0, 1, 2, 3, 4, 5}[first:]
+			case g.rows[0] == 5:
+				used = []int{1, 3, 5}
+			case first == 1:
+				used = []int{1, 2, 3, 4}
+			case g.rows[0] >= 3:
 				used = []int{1, 2, 3, 4, 5}
+			default:
+				used = []int{0, 1, 2, 3, 4}
 			}
-			if !w.wide() {
-				used = []int{0, 1, 2, 3, 4, 5}
-			}
-			for j := range 6 {
+			columnMap := func(j int) {
 				src := w.maskedColumns(rows, off, masks, j, used)
 				for _, m := range g.maps {
 					w.inputMap(m, [6]source(src), func(n int) reg.VecPhysical { return temp(n, j) })
 				}
-				w.ADDQ(col, off)
 			}
-			w.SUBQ(six, off)
-			for _, r := range g.rows {
-				var src [6]source
-				for j := range 6 {
-					src[j] = w.register((r-g.rows[0])*6 + j)
+			rowMaps := func() {
+				for j := first; j < 6; j++ {
+					if first == 1 && j == 5 {
+						w.ifLast("colTo", fmt.Sprintf("rows%dShort", g.rows[0]), func() { columnMap(j) })
+					} else {
+						columnMap(j)
+					}
+					w.ADDQ(col, off)
 				}
-				w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.inputMap(n, src, out) })
+				w.SUBQ(patch, off)
+				for i, r := range g.rows {
+					var src [6]source
+					for j := first; j < 6; j++ {
+						src[j] = w.register((r-g.rows[0])*6 + j)
+					}
+					if i > 0 {
+						w.nextRow(s)
+					}
+					w.spread(s, first, r, func(n int, out func(n int) reg.VecPhysical) { w.inputMap(n, src, out) })
+				}
 			}
+			if first == 1 && g.rows[0] == 5 {
+				w.ifLast("rowTo", "noLastRow", rowMaps)
+			} else {
+				rowMaps()
+			}
+			w.nextRow(s)
 		}
 		w.ADDQ(operand.Imm(uint64(w.bytes())), off)
 		w.nextVector(s)
@@ -395,7 +454,7 @@ func (w *winograd) gradient() {
 		w.arg([]string{"r0", "r1", "r2", "r3"}[i], r)
 	}
 	off, col := reg.R8, w.floats("col", reg.R9)
-	s := w.startPlanes(reg.R10)
+	s := w.startPlanes(reg.R10, 0)
 	masks := w.arg("masks", reg.R15)
 	w.columnMasks(masks, 4)
 	w.hold("two", "half", "p", "q")
@@ -414,7 +473,8 @@ func (w *winograd) gradient() {
 				for j := range 4 {
 					src[j] = w.register((r-g.rows[0])*4 + j)
 				}
-				w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.gradientMap(n, src, out) })
+				w.spread(s, 0, r, func(n int, out func(n int) reg.VecPhysical) { w.gradientMap(n, src, out) })
+				w.nextRow(s)
 			}
 		}
 		w.ADDQ(operand.Imm(uint64(w.bytes())), off)
@@ -462,32 +522,40 @@ func (w *winograd) sums(l planeLoads, minus bool) (a, b reg.VecPhysical) {
 	return a, b
 }
 
-// output has four forms: plain, with an array that is added, with one that masks, and with both.
-func (w *winograd) output(extra string) {
+// output has four forms, from the first point on: plain, with an array that is added, with one that masks, and with both.
+func (w *winograd) output(first int, extra string) {
 	const maskBit = "bit lane%16 of mask[i*maskRow + (4*t+j)*maskCol + lane/16] is set"
-	name, params, sum := "winogradOutput", "bias *float32, ", "max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane])"
+	name, params, sum := "Output", "bias *float32, ", "max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane])"
 	switch extra {
 	case "extra":
-		name, params = "winogradOutputAdd", "bias, extra *float32, "
+		name, params = "OutputAdd", "bias, extra *float32, "
 		sum = "max(floor, (Aᵀ·s[t]·A)[i][j] + bias[lane] + extra[i*row + (4*t+j)*col + lane])"
 	case "mask":
-		name, params = "winogradOutputMask", "mask *uint16, maskRow, maskCol int, "
+		name, params = "OutputMask", "mask *uint16, maskRow, maskCol int, "
 		sum = "(Aᵀ·s[t]·A)[i][j] if " + maskBit + ", else 0"
 	}
 	both := extra == "extra, mask"
 	if both {
-		name, params = "winogradOutputAddMask", "extra *float32, mask *uint16, maskRow, maskCol int, "
+		name, params = "OutputAddMask", "extra *float32, mask *uint16, maskRow, maskCol int, "
 		sum = "(Aᵀ·s[t]·A)[i][j] + extra[i*row + (4*t+j)*col + lane] if " + maskBit + ", else 0"
 		extra = "mask"
 	}
 	if extra != "mask" {
 		params += "floor float32, "
 	}
-	w.fn(name, "(y *float32, row, col int, src *float32, srcPlane, tile int, "+params+"vecs, count int)",
-		name+w.name+" transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for",
+	doc := []string{" transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for",
 		"i, j in [0,4):",
 		"",
-		"	y[i*row + (4*t+j)*col + lane] = "+sum)
+		"	y[i*row + (4*t+j)*col + lane] = " + sum}
+	if first == 0 {
+		name = "winograd" + name
+	} else {
+		name, params = "winogradTwo"+name, "rowTo, colTo int, "+params
+		doc[0] = " transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j-1)*srcPlane + t*tile + lane]"
+		doc[1] = "where i is in [1,rowTo) and j in [1,colTo) and 0 elsewhere, for i, j in [0,4):"
+	}
+	doc[0] = name + w.name + doc[0]
+	w.fn(name, "(y *float32, row, col int, src *float32, srcPlane, tile int, "+params+"vecs, count int)", doc...)
 	l := w.startLoads()
 	y, bias, other := reg.RDI, reg.RBX, reg.RDX
 	row, col := w.floats("row", reg.R12), w.floats("col", reg.R13)
@@ -559,28 +627,48 @@ func (w *winograd) output(extra string) {
 			w.VBROADCASTSS(w.slot("floor"), floor)
 		}
 		for _, odd := range []int{0, 1} {
-			for j := range 6 {
+			columnMap := func(j int) {
 				a, b := w.sums(l, odd == 1)
 				t0, t1 := w.v(j), w.v(6+j)
 				if odd == 0 {
-					w.VMOVUPS(l.row(0), t0)
-					w.VADDPS(a, t0, t0)
-					w.VADDPS(b, t0, t0)
+					if first == 0 {
+						w.VMOVUPS(l.row(0), t0)
+						w.VADDPS(a, t0, t0)
+						w.VADDPS(b, t0, t0)
+					} else {
+						w.VADDPS(b, a, t0)
+					}
 					w.VMULPS(w.k("half"), a, t1)
 					w.VFMADD231PS(b, w.k("two"), t1)
 				} else {
 					w.VMULPS(w.k("p"), a, t0)
 					w.VFMADD231PS(b, w.k("q"), t0)
-					w.VMOVUPS(l.row(5), t1)
+					if first == 0 {
+						w.VMOVUPS(l.row(5), t1)
+					} else {
+						w.zero(t1)
+						w.ifLast("rowTo", fmt.Sprintf("column%dShort", j), func() { w.VMOVUPS(l.row(5), t1) })
+					}
 					w.VFMADD231PS(a, w.k("halfP"), t1)
 					w.VFMADD231PS(b, w.k("twoQ"), t1)
+				}
+			}
+			for j := first; j < 6; j++ {
+				if first == 1 && j == 5 {
+					w.zero(w.v(5))
+					w.zero(w.v(11))
+					w.ifLast("colTo", fmt.Sprintf("noLastColumn%d", odd), func() { columnMap(j) })
+				} else {
+					columnMap(j)
 				}
 				if j < 5 {
 					w.ADDQ(l.plane, l.s)
 				}
 			}
 			w.SUBQ(l.plane6, l.s)
-			w.ADDQ(l.plane, l.s)
+			for range 1 + first {
+				w.ADDQ(l.plane, l.s)
+			}
 			w.MOVQ(y, yRow)
 			if odd == 1 {
 				w.ADDQ(row, yRow)
@@ -593,8 +681,12 @@ func (w *winograd) output(extra string) {
 				w.VSUBPS(t(2), t(1), t(1))
 				w.VADDPS(t(4), t(3), b)
 				w.VSUBPS(t(4), t(3), t(3))
-				w.VADDPS(a, t(0), t(0))
-				w.VADDPS(b, t(0), t(0))
+				if first == 0 {
+					w.VADDPS(a, t(0), t(0))
+					w.VADDPS(b, t(0), t(0))
+				} else {
+					w.VADDPS(b, a, t(0))
+				}
 				w.VMULPS(w.k("half"), a, a)
 				w.VFMADD231PS(b, w.k("two"), a)
 				w.VMULPS(w.k("p"), t(1), b)
@@ -642,7 +734,7 @@ func (w *winograd) weights() {
 	one := w.floats("srcPlane", reg.R8)
 	three := reg.R9
 	w.LEAQ(at(one, one, 2), three)
-	s := w.startPlanes(reg.R10)
+	s := w.startPlanes(reg.R10, 0)
 	w.arg("dst", s.d)
 	w.hold("half", "two", "p", "q", "minusTwoThirds", "sixth")
 	w.Label("vector")
@@ -667,7 +759,8 @@ func (w *winograd) weights() {
 			for j := range from {
 				from[j] = w.register((r-g.rows[0])*3 + j)
 			}
-			w.spread(s, func(n int, out func(n int) reg.VecPhysical) { w.weightsMap(n, from, out) })
+			w.spread(s, 0, r, func(n int, out func(n int) reg.VecPhysical) { w.weightsMap(n, from, out) })
+			w.nextRow(s)
 		}
 	}
 	w.ADDQ(operand.Imm(uint64(w.bytes())), src)

@@ -65,6 +65,11 @@ type Kernel struct {
 	Base, SO, SI, SH, SW int
 }
 
+// turned is a 3x3 kernel reversed, and read from output to input.
+func (k Kernel) turned() Kernel {
+	return Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW}
+}
+
 // Epilogue is what is done to an output before it is stored: y = act(conv + Bias[o] + Residual), act being the identity
 // or max(0, ·). Residual may be y itself, which then accumulates.
 type Epilogue struct {
@@ -87,6 +92,7 @@ type Plan struct {
 
 	// Where Winograd wins, else nil.
 	winogradForward, winogradInput *winograd
+	phasesForward, phasesInput     *phases
 
 	thin *thin // or nil
 
@@ -107,6 +113,7 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 			p.winogradInput.borrow(p.winogradForward)
 		}
 	}
+	p.phasesForward, p.phasesInput = newPhases(s, set, p.zeros, false), newPhases(s, set, p.zeros, true)
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
 	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {
@@ -167,6 +174,8 @@ func (p *Plan) layOut() {
 	switch {
 	case p.winogradForward != nil:
 		p.packForward.add(p.winogradForward.packedSize(), p.winogradForward.pack)
+	case p.phasesForward != nil:
+		p.packForward.add(p.phasesForward.packedSize(), p.phasesForward.pack)
 	case p.depthwiseForward != nil:
 		d := p.depthwiseForward[0]
 		p.packForward.add(d.weightsSize(), d.packWeights)
@@ -182,10 +191,9 @@ func (p *Plan) layOut() {
 	case p.OnePacking():
 		p.packInput = p.packForward
 	case p.winogradInput != nil:
-		p.packInput.add(p.winogradInput.packedSize(), func(par Parallel, part []float32, k Kernel) {
-			// The kernel reversed, and read from output to input.
-			p.winogradInput.pack(par, part, Kernel{Data: k.Data, Base: k.Base + 2*k.SH + 2*k.SW, SO: k.SI, SI: k.SO, SH: -k.SH, SW: -k.SW})
-		})
+		p.packInput.add(p.winogradInput.packedSize(), func(par Parallel, part []float32, k Kernel) { p.winogradInput.pack(par, part, k.turned()) })
+	case p.phasesInput != nil:
+		p.packInput.add(p.phasesInput.packedSize(), func(par Parallel, part []float32, k Kernel) { p.phasesInput.pack(par, part, k.turned()) })
 	case p.depthwiseInput != nil:
 		for _, d := range p.depthwiseInput {
 			p.packInput.add(d.weightsSize(), d.packWeights)
@@ -235,6 +243,8 @@ func (p *Plan) Forward(par Parallel, y, x, w []float32, e Epilogue) {
 	switch {
 	case p.winogradForward != nil:
 		p.winogradForward.run(par, y, x, parts[0], e, nil)
+	case p.phasesForward != nil:
+		p.phasesForward.run(par, y, x, parts[0], e, nil)
 	case p.depthwiseForward != nil:
 		runDepthwise(par, p.depthwiseForward, y, x, parts, e, nil, p.zeros)
 	case p.thin != nil:
@@ -257,6 +267,8 @@ func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual []float32, mask []
 	switch {
 	case p.winogradInput != nil:
 		p.winogradInput.run(par, dx, dy, parts[0], Epilogue{Residual: residual}, mask)
+	case p.phasesInput != nil:
+		p.phasesInput.run(par, dx, dy, parts[0], Epilogue{Residual: residual}, mask)
 	case p.depthwiseInput != nil:
 		runDepthwise(par, p.depthwiseInput, dx, dy, parts, Epilogue{Residual: residual}, mask, p.zeros)
 	case p.thin != nil:

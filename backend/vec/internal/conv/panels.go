@@ -66,8 +66,9 @@ func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 }
 
 // multiplyAll is multiply for count products: the operands of each are at steps from those of the one before. A tile of all
-// is computed in one call of a kernel, which small products would otherwise wait for. What ahead holds is fetched meanwhile.
-func multiplyAll(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool, ahead []float32) {
+// is computed in one call of a kernel, which small products would otherwise wait for. The terms come in runs of k, those of a
+// being aRun apart. What ahead holds is fetched meanwhile.
+func multiplyAll(set *kern.Set, count, runs, m, n, k int, a []float32, aStep, aRun, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool, ahead []float32) {
 	tiles, done := divUp(m, set.MaxRows())*divUp(n, set.MaxVecs()*set.Lanes()), 0
 	share := func(n int) []float32 {
 		from := done * len(ahead) / tiles
@@ -75,6 +76,7 @@ func multiplyAll(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, aC
 		return ahead[from : done*len(ahead)/tiles]
 	}
 	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
+		t.Runs, t.ARun = runs, aRun
 		if count == 1 {
 			t.Ahead = share(t.Count)
 			set.Gemm(t, a, strip, c)

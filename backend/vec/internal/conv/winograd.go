@@ -6,13 +6,10 @@ import "github.com/adaad-go/adaad/internal/kern"
 // task takes a block of tiles through the input transform, 36 matrix products and the output transform while it stays in
 // a second-level cache.
 type winograd struct {
-	set              *kern.Set
-	zeros            []float32
-	n, inH, inW, cin int
+	tiling
+	inH, inW, cin    int
 	outH, outW, cout int
 	padTop, padLeft  int
-	tilesH, tilesW   int
-	tiles            int // in a task
 	group            int // planes whose products are computed together
 	inPlane,
 	outPlane int // elements of a plane of the transformed input and of the products
@@ -34,31 +31,79 @@ const (
 // those of narrowPlanes planes.
 func narrow(cin, cout int) bool { return cin*cout <= 1024 }
 
-// newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
-// channels do not fill vectors.
-func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
+// tiling is the tiles of 4x4 that cover all images.
+type tiling struct {
+	set            *kern.Set
+	zeros          []float32
+	n              int
+	tilesH, tilesW int
+	tiles          int // in a task
+}
+
+func newTiling(set *kern.Set, zeros []float32, n, h, w int) tiling {
+	return tiling{set: set, zeros: zeros, n: n, tilesH: divUp(h, 4), tilesW: divUp(w, 4)}
+}
+
+// share divides the tiles into tasks of about as many.
+func (t *tiling) share(tiles int) {
+	t.tiles = divUp(t.total(), max(divUp(t.total(), tiles), min(minTasks, divUp(t.total(), t.set.MaxRows()))))
+}
+
+// lattice is the pixels of an image that patches or tiles are taken of: all of them, or those of every second row and column.
+type lattice struct {
+	h, w       int
+	start      int // of the first pixel in an image, in elements
+	row, col   int // from one pixel to the next
+	image      int // from one image to the next
+	top, left  int // by which the first patch begins before the first pixel
+	high, wide kern.Points
+}
+
+// vectors is the set whose vectors divide both numbers of channels, or nil.
+func vectors(set *kern.Set, cin, cout int) *kern.Set {
 	for _, s := range kern.Sets() {
 		// Vectors of half the width serve channels that the wide ones do not divide.
 		if s.Name() == "avx2" && set.Name() == "avx512" && (cin%set.Lanes() != 0 || cout%set.Lanes() != 0) {
 			set = s
 		}
 	}
-	w := &winograd{set: set, zeros: zeros, n: n, inH: inH, inW: inW, cin: cin, outH: outH, outW: outW, cout: cout,
-		padTop: padTop, padLeft: padLeft, tilesH: divUp(outH, 4), tilesW: divUp(outW, 4)}
-	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
+	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 {
 		return nil
 	}
-	w.tiles, w.group = winogradTiles, 1
-	if narrow(cin, cout) {
-		w.tiles, w.group = narrowTiles, narrowPlanes
+	return set
+}
+
+// newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
+// channels do not fill vectors.
+func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
+	set = vectors(set, cin, cout)
+	w := &winograd{tiling: newTiling(set, zeros, n, outH, outW), inH: inH, inW: inW, cin: cin, outH: outH, outW: outW, cout: cout,
+		padTop: padTop, padLeft: padLeft}
+	if set == nil || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
+		return nil
 	}
-	w.tiles = divUp(w.total(), max(divUp(w.total(), w.tiles), min(minTasks, divUp(w.total(), set.MaxRows()))))
+	tiles := winogradTiles
+	w.group = 1
+	if narrow(cin, cout) {
+		tiles, w.group = narrowTiles, narrowPlanes
+	}
+	w.share(tiles)
 	w.inPlane, w.outPlane = oddLines(w.tiles*cin), oddLines(w.tiles*cout)
 	w.weights = oddLines(cin * cout)
 	return w
 }
 
-func (w *winograd) total() int { return w.n * w.tilesH * w.tilesW }
+func (t *tiling) total() int { return t.n * t.tilesH * t.tilesW }
+
+// image is all pixels of the input, and result those of the output.
+func (w *winograd) image() lattice {
+	return lattice{h: w.inH, w: w.inW, row: w.inW * w.cin, col: w.cin, image: w.inH * w.inW * w.cin, top: w.padTop, left: w.padLeft,
+		high: kern.AllPoints, wide: kern.AllPoints}
+}
+
+func (w *winograd) result() lattice {
+	return lattice{h: w.outH, w: w.outW, row: w.outW * w.cout, col: w.cout, image: w.outH * w.outW * w.cout, high: kern.AllPoints, wide: kern.AllPoints}
+}
 
 func (w *winograd) packedSize() int {
 	if w.late() {
@@ -93,42 +138,41 @@ func (w *winograd) pack(par Parallel, packed []float32, k Kernel) {
 // tile is where a tile is.
 type tile struct{ n, y, x int }
 
-func (w *winograd) tile(i int) tile {
-	return tile{i / w.tilesW / w.tilesH, i / w.tilesW % w.tilesH, i % w.tilesW}
+func (t *tiling) tile(i int) tile {
+	return tile{i / t.tilesW / t.tilesH, i / t.tilesW % t.tilesH, i % t.tilesW}
 }
 
-// runs calls f for count tiles from first on, all those in one row at once: n of them, the leftmost being t, number i of all.
-func (w *winograd) runs(first, count int, f func(t tile, i, n int)) {
-	t := w.tile(first)
+// runs calls f for count tiles from first on, all those in one row at once: n of them, the leftmost being at, number i of all.
+func (t *tiling) runs(first, count int, f func(at tile, i, n int)) {
+	at := t.tile(first)
 	for i := 0; i < count; {
-		n := min(w.tilesW-t.x, count-i)
-		f(t, i, n)
+		n := min(t.tilesW-at.x, count-i)
+		f(at, i, n)
 		i += n
-		t.x = 0
-		if t.y++; t.y == w.tilesH {
-			t.y = 0
-			t.n++
+		at.x = 0
+		if at.y++; at.y == t.tilesH {
+			at.y = 0
+			at.n++
 		}
 	}
 }
 
-// patchRows sets rows to those of image n from row first on, h rows of size elements, from one element on; zeros where there
-// are none.
-func patchRows(rows [][]float32, x, zeros []float32, n, first, h, size, from int) {
+// patchRows sets rows to those of image n of x from row first on, from one channel on; zeros where there are none.
+func (l lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, channel int) {
 	for i := range rows {
-		rows[i] = zeros[from:size]
-		if y := first + i; y >= 0 && y < h {
-			rows[i] = x[(n*h+y)*size:][from:size]
+		rows[i] = zeros[channel:]
+		if y := first + i; y >= 0 && y < l.h {
+			rows[i] = x[n*l.image+l.start+y*l.row+channel:]
 		}
 	}
 }
 
 // transformInput transforms width channels from one on of count tiles from first on, each into a row of every plane of dst.
-func (w *winograd) transformInput(dst []float32, row, plane, first, count int, x []float32, channel, width int) {
+func (t *tiling) transformInput(dst []float32, row, plane, first, count int, x []float32, l lattice, channel, width int) {
 	var rows [6][]float32
-	w.runs(first, count, func(t tile, i, n int) {
-		patchRows(rows[:], x, w.zeros, t.n, 4*t.y-w.padTop, w.inH, w.inW*w.cin, channel)
-		w.set.WinogradInput(dst[i*row:], plane, row, &rows, 4*t.x-w.padLeft, w.inW, w.cin, width/w.set.Lanes(), n)
+	t.runs(first, count, func(at tile, i, n int) {
+		l.patchRows(rows[:], x, t.zeros, at.n, 4*at.y-l.top, channel)
+		t.set.WinogradInput(dst[i*row:], plane, row, &rows, l.high, l.wide, 4*at.x-l.left, l.w, l.col, width/t.set.Lanes(), n)
 	})
 }
 
@@ -136,7 +180,7 @@ func (w *winograd) transformInput(dst []float32, row, plane, first, count int, x
 func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask []uint16) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	o := w.newOutput(y, e, mask)
+	o := w.newOutput(y, w.cout, e, mask)
 	if w.late() {
 		w.runLate(par, sc, x, weights, o)
 		return
@@ -146,44 +190,44 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 		count := min(w.tiles, w.total()-first)
 		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-		w.transformInput(in, w.cin, w.inPlane, first, count, x, 0, w.cin)
+		w.transformInput(in, w.cin, w.inPlane, first, count, x, w.image(), 0, w.cin)
 		next := w.inputRows(x, first+count, min(w.tiles, w.total()-first-count))
 		made := w.outputRows(y, first, count)
 		for p := 0; p < planes; p += w.group {
-			multiplyAll(w.set, w.group, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
-				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p, w.group, next, made))
+			multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p/w.group, planes/w.group, next, made))
 		}
-		o.transform(products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
+		o.transform(w.result(), products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
 	})
 }
 
 // inputRows is the rows of x that count tiles from first on read.
 func (w *winograd) inputRows(x []float32, first, count int) []float32 {
-	return w.rows(x, first, count, w.inH, w.inW*w.cin, -w.padTop, 6-w.padTop)
+	return w.rows(x, first, count, w.inH, w.inW*w.cin, 4, -w.padTop, 6-w.padTop)
 }
 
 // outputRows is the rows of y that count tiles from first on make.
 func (w *winograd) outputRows(y []float32, first, count int) []float32 {
-	return w.rows(y, first, count, w.outH, w.outW*w.cout, 0, 4)
+	return w.rows(y, first, count, w.outH, w.outW*w.cout, 4, 0, 4)
 }
 
-// rows is those of x, images of h rows of size elements, in which are count tiles from first on, each reaching from row above
-// to row below, counted from its own first.
-func (w *winograd) rows(x []float32, first, count, h, size, above, below int) []float32 {
+// rows is those of x, images of h rows of size elements, in which are count tiles from first on, which begin at every step-th
+// row and each reach from row above to row below, counted from there.
+func (t *tiling) rows(x []float32, first, count, h, size, step, above, below int) []float32 {
 	if count <= 0 {
 		return nil
 	}
-	row := func(t tile, y int) int { return t.n*h + min(max(0, 4*t.y+y), h) }
-	return x[row(w.tile(first), above)*size : row(w.tile(first+count-1), below)*size]
+	row := func(at tile, y int) int { return at.n*h + min(max(0, step*at.y+y), h) }
+	return x[row(t.tile(first), above)*size : row(t.tile(first+count-1), below)*size]
 }
 
-// ahead is what is fetched while the products of n planes from p on are computed, for the transforms would wait for memory: a
-// part of one or of the other, in turn.
-func ahead(p, n int, one, other []float32) []float32 {
-	if p/n%2 == 1 {
+// ahead is what is fetched during one of some steps of products, for the transforms would wait for memory: a part of one or
+// of the other, in turn.
+func ahead(step, steps int, one, other []float32) []float32 {
+	if step%2 == 1 {
 		one = other
 	}
-	i, parts := p/n/2, planes/n/2
+	i, parts := step/2, divUp(steps, 2)
 	return one[i*len(one)/parts : (i+1)*len(one)/parts]
 }
 
@@ -252,7 +296,7 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 		count := func(group int) int { return min(tiles, min(batch, w.total()-start)-group*tiles) }
 		par.Run(groups*blocks, func(task, _ int) {
 			group, row := task/blocks, task%blocks*lateTerms
-			w.transformInput(in[task*block:], lateTerms, inPlane, start+group*tiles, count(group), x, row, min(lateTerms, w.cin-row))
+			w.transformInput(in[task*block:], lateTerms, inPlane, start+group*tiles, count(group), x, w.image(), row, min(lateTerms, w.cin-row))
 		})
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
@@ -273,45 +317,45 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 						right{transformed[p*wPlane:], terms, 0}, products[p*outPlane:], wide, i > 0)
 				}
 			}
-			o.transform(products, wide, outPlane, start+group*tiles, n, col, width, buf)
+			o.transform(w.result(), products, wide, outPlane, start+group*tiles, n, col, width, buf)
 		})
 	}
 }
 
 // output is where products go, and with which epilogue.
 type output struct {
-	*winograd
+	*tiling
+	channels          int
 	y, bias, residual []float32
 	mask              []uint16
 	floor             float32
 	finish            finisher // for tiles that reach over an edge
 }
 
-func (w *winograd) newOutput(y []float32, e Epilogue, mask []uint16) *output {
-	o := &output{winograd: w, y: y, bias: e.Bias, residual: e.Residual, mask: mask, floor: noFloor}
-	o.finish = finishForward(w.set, y, w.cout, e, w.zeros)
+func (t *tiling) newOutput(y []float32, channels int, e Epilogue, mask []uint16) *output {
+	o := &output{tiling: t, channels: channels, y: y, bias: e.Bias, residual: e.Residual, mask: mask, floor: noFloor}
+	o.finish = finishForward(t.set, y, channels, e, t.zeros)
 	if mask != nil {
-		o.finish = finishInput(w.set, y, w.cout, e.Residual, mask, w.zeros)
+		o.finish = finishInput(t.set, y, channels, e.Residual, mask, t.zeros)
 	}
 	if e.ReLU {
 		o.floor = 0
 	}
 	if o.bias == nil {
-		o.bias = w.zeros
+		o.bias = t.zeros
 	}
 	return o
 }
 
 // transform makes width channels from one on of the outputs of count tiles from first on of their products, with room for
 // one tile of them in edge.
-func (o *output) transform(products []float32, productRow, plane, first, count, channel, width int, edge []float32) {
-	w := o.winograd
-	vecs, row := width/w.set.Lanes(), w.outW*w.cout
-	words := kern.MaskWords(w.cout)
-	w.runs(first, count, func(t tile, i, n int) {
-		at := ((t.n*w.outH+4*t.y)*w.outW+4*t.x)*w.cout + channel
-		h := min(4, w.outH-4*t.y)
-		whole := min(n, (w.outW-4*t.x)/4)
+func (o *output) transform(l lattice, products []float32, productRow, plane, first, count, channel, width int, edge []float32) {
+	vecs := width / o.set.Lanes()
+	words := kern.MaskWords(o.channels)
+	o.runs(first, count, func(t tile, i, n int) {
+		at := t.n*l.image + l.start + 4*t.y*l.row + 4*t.x*l.col + channel
+		h := min(4, l.h-4*t.y)
+		whole := min(n, (l.w-4*t.x)/4)
 		if h < 4 {
 			whole = 0
 		}
@@ -319,16 +363,16 @@ func (o *output) transform(products []float32, productRow, plane, first, count, 
 		switch {
 		case whole == 0:
 		case o.mask != nil:
-			w.set.WinogradOutputMask(o.y[at:], row, w.cout, src, plane, productRow, from(o.residual, at), o.mask[at/w.cout*words:], w.outW*words, words,
-				channel, vecs, whole)
+			o.set.WinogradOutputMask(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, from(o.residual, at), o.mask[at/o.channels*words:],
+				l.row/o.channels*words, l.col/o.channels*words, channel, vecs, whole)
 		default:
-			w.set.WinogradOutput(o.y[at:], row, w.cout, src, plane, productRow, o.bias[channel:], from(o.residual, at), o.floor, vecs, whole)
+			o.set.WinogradOutput(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, o.bias[channel:], from(o.residual, at), o.floor, vecs, whole)
 		}
 		for k := whole; k < n; k++ {
-			w.set.WinogradOutput(edge, 4*width, width, src[k*productRow:], plane, productRow, w.zeros, nil, noFloor, vecs, 1)
-			cols := min(4, w.outW-4*(t.x+k))
+			o.set.WinogradOutput(edge, 4*width, width, src[k*productRow:], plane, productRow, l.high, l.wide, o.zeros, nil, noFloor, vecs, 1)
+			cols := min(4, l.w-4*(t.x+k))
 			for r := range h {
-				o.finish.rows(at+r*row+4*k*w.cout, w.cout, edge[4*r*width:], width, channel, cols, width)
+				o.finish.rows(at+r*l.row+4*k*l.col, l.col, edge[4*r*width:], width, channel, cols, width)
 			}
 		}
 	})
@@ -372,7 +416,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		end := min((chunk+1)*each, w.total())
 		for first := chunk * each; first < end; first += tiles {
 			count := min(tiles, end-first)
-			w.transformInput(xt, ci, xPlane, first, count, x, i, height)
+			w.transformInput(xt, ci, xPlane, first, count, x, w.image(), i, height)
 			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
 			var nextX, nextDY []float32 // of all channels
 			next := min(tiles, w.total()-first-count)
@@ -383,8 +427,8 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 				nextDY = w.outputRows(dy, first+count, next)
 			}
 			for p := 0; p < planes; p += group {
-				multiplyAll(w.set, group, height, width, count, xt[p*xPlane:], xPlane, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
-					sums[p*sumPlane:], sumPlane, width, first > chunk*each, ahead(p, group, nextX, nextDY))
+				multiplyAll(w.set, group, 1, height, width, count, xt[p*xPlane:], xPlane, 0, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
+					sums[p*sumPlane:], sumPlane, width, first > chunk*each, ahead(p/group, planes/group, nextX, nextDY))
 			}
 		}
 		out := buf
@@ -422,7 +466,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 func (w *winograd) transformGradient(dst []float32, row, plane, first, count int, dy []float32, channel, width int) {
 	var rows [4][]float32
 	w.runs(first, count, func(t tile, i, n int) {
-		patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, w.outH, w.outW*w.cout, channel)
+		w.result().patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, channel)
 		w.set.WinogradGradient(dst[i*row:], plane, row, &rows, 4*t.x, w.outW, w.cout, width/w.set.Lanes(), n)
 	})
 }

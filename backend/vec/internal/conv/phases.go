@@ -1,0 +1,207 @@
+package conv
+
+import (
+	"slices"
+
+	"github.com/adaad-go/adaad/internal/kern"
+)
+
+// phases is a 3x3 convolution of stride 2 whose padding is 1, or its gradient by input, by Winograd's algorithm on the four
+// phases of the image: its odd and even rows and columns, O[t] = in[2t-1] and E[t] = in[2t] along an axis. With them
+//
+//	out[t] = w0·O[t] + w2·O[t+1] + w1·E[t];   dE[t] = w1·dout[t];   dO[t] = w2·dout[t-1] + w0·dout[t]
+//
+// are correlations of stride 1 and two taps, or one of which the other is zero and which needs no point ∞. A tile takes 81
+// products instead of 144, 25 where both rows and columns are odd, 20 where one of them is and 16 where none is. Forward, the
+// phases have one output, so what a plane of all of them adds to it is one product whose terms come in runs. The gradient has
+// one input, and a product and an output transform for each phase.
+type phases struct {
+	tiling
+	inner, outer      int // channels that are summed over, and those of the result
+	backward          bool
+	reads, writes     []lattice
+	inPlane, outPlane int // elements of a plane of the transformed input and of the products
+	products          []phaseProduct
+}
+
+// phaseProduct is the products of count planes that follow each other, summed over runs phases from one on.
+type phaseProduct struct {
+	plane, count, phase, runs int
+	weights                   int // where they are
+}
+
+const (
+	phaseProducts = 81
+	phaseTiles    = 24      // in a task
+	phaseWeights  = 3 << 20 // transformed elements up to which it is done: more would be read from memory for every task
+)
+
+// oddRows and oddCols say which the four phases are. Those of odd rows follow each other, and so do those of odd columns.
+var oddRows, oddCols = [4]bool{true, true, false, false}, [4]bool{false, true, true, false}
+
+// newPhases returns nil where another algorithm is better, or the convolution is none of these.
+func newPhases(s Shape, set *kern.Set, zeros []float32, backward bool) *phases {
+	oh, ow := s.Out()
+	set = vectors(set, s.Cin, s.Cout)
+	if s.KH != 3 || s.KW != 3 || s.StrideH != 2 || s.StrideW != 2 || s.DilH != 1 || s.DilW != 1 || s.Groups != 1 ||
+		s.PadTop != 1 || s.PadLeft != 1 || s.H != 2*oh || s.W != 2*ow || s.N*oh*ow == 0 || set == nil {
+		return nil
+	}
+	p := &phases{tiling: newTiling(set, zeros, s.N, oh, ow), inner: s.Cin, outer: s.Cout, backward: backward}
+	if backward {
+		p.inner, p.outer = s.Cout, s.Cin
+	}
+	if 13*phaseProducts*p.tilesH*p.tilesW > 10*9*oh*ow || phaseProducts*s.Cin*s.Cout > phaseWeights {
+		return nil
+	}
+	p.share(phaseTiles)
+	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.outer)
+	two, one := kern.Points{From: 1, To: 6}, kern.Points{From: 1, To: 5}
+	whole := lattice{h: oh, w: ow, row: ow * s.Cout, col: s.Cout, image: oh * ow * s.Cout, top: 1, left: 1, high: two, wide: two}
+	var each []lattice
+	for f := range 4 {
+		l := lattice{h: oh, w: ow, row: 2 * s.W * s.Cin, col: 2 * s.Cin, image: s.H * s.W * s.Cin, top: 1, left: 1, high: one, wide: one}
+		if oddRows[f] {
+			l.start, l.top, l.high = s.W*s.Cin, 2, two
+		}
+		if oddCols[f] {
+			l.start, l.left, l.wide = l.start+s.Cin, 2, two
+		}
+		each = append(each, l)
+	}
+	p.reads, p.writes = each, []lattice{whole}
+	if backward {
+		p.reads, p.writes = p.writes, p.reads
+	}
+	p.planProducts(each)
+	return p
+}
+
+// planProducts lists the products, of planes in a row at once where weights are few.
+func (p *phases) planProducts(each []lattice) {
+	group, size := 1, 0
+	if narrow(p.inner, p.outer) {
+		group = 4
+	}
+	// of adds the products of some of the phases.
+	of := func(first int, some []lattice) {
+		has := func(i, j int) func(l lattice) bool {
+			return func(l lattice) bool { return i < l.high.To && j < l.wide.To }
+		}
+		for i := 1; i < 6; i++ {
+			for j := 1; j < 6; {
+				count := group
+				if j == 5 {
+					count = 1
+				}
+				lo := slices.IndexFunc(some, has(i, j))
+				if lo >= 0 {
+					m := phaseProduct{plane: 6*i + j, count: count, phase: first + lo, weights: size}
+					for _, l := range some {
+						if has(i, j)(l) {
+							m.runs++
+						}
+					}
+					p.products = append(p.products, m)
+					size += count * m.runs * p.inner * p.outer
+				}
+				j += count
+			}
+		}
+	}
+	if !p.backward {
+		of(0, each)
+		return
+	}
+	for f := range each {
+		of(f, each[f:f+1])
+	}
+}
+
+func (p *phases) packedSize() int { return phaseProducts * p.inner * p.outer }
+
+// pack transforms the weights, given as those of a correlation, into panels, a strip and a phase at a time. The transform is
+// that of three taps of which the first is zero.
+func (p *phases) pack(par Parallel, packed []float32, k Kernel) {
+	sc := getScratch(par.Workers())
+	defer sc.put()
+	wide := p.set.MaxVecs() * p.set.Lanes()
+	par.Run(divUp(p.outer, wide), func(strip, worker int) {
+		col := strip * wide
+		width := min(wide, p.outer-col)
+		size := p.inner * width
+		plane := oddLines(size)
+		buf := sc.worker(worker, (9+planes)*plane+line)
+		taps, transformed := cut(&buf, 9*plane), cut(&buf, planes*plane)
+		for f := range 4 {
+			clear(taps)
+			for t := range 9 {
+				kh, kw := phaseTap(oddRows[f], t/3), phaseTap(oddCols[f], t%3)
+				if kh < 0 || kw < 0 {
+					continue
+				}
+				fillPanels(p.set, taps[t*plane:], p.inner, width, func(i int) ([]float32, int) {
+					return k.Data[k.Base+kh*k.SH+kw*k.SW+i*k.SI+col*k.SO:], k.SO
+				})
+			}
+			p.set.WinogradWeights(transformed, plane, taps, plane, size/p.set.Lanes())
+			for _, m := range p.products {
+				if f < m.phase || f >= m.phase+m.runs {
+					continue
+				}
+				for c := range m.count {
+					at := m.weights + (c*p.outer+col)*m.runs*p.inner + (f-m.phase)*size
+					copy(packed[at:][:size], transformed[(m.plane+c)*plane:])
+				}
+			}
+		}
+	})
+}
+
+// phaseTap is the element of the kernel that is tap t of an axis of a phase, or -1.
+func phaseTap(odd bool, t int) int {
+	if odd {
+		return [3]int{-1, 0, 2}[t]
+	}
+	return [3]int{-1, 1, -1}[t]
+}
+
+// run computes the convolution, or its gradient.
+func (p *phases) run(par Parallel, y, x, weights []float32, e Epilogue, mask []uint16) {
+	sc := getScratch(par.Workers())
+	defer sc.put()
+	o := p.newOutput(y, p.outer, e, mask)
+	in, out := planes*p.inPlane, planes*p.outPlane // of a phase
+	par.Run(divUp(p.total(), p.tiles), func(task, worker int) {
+		first := task * p.tiles
+		count := min(p.tiles, p.total()-first)
+		buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.outer+3*line)
+		transformed, products := cut(&buf, len(p.reads)*in), cut(&buf, len(p.writes)*out)
+		for f, l := range p.reads {
+			p.transformInput(transformed[f*in:], p.inner, p.inPlane, first, count, x, l, 0, p.inner)
+		}
+		next := min(p.tiles, p.total()-first-count)
+		nextX, made := p.around(x, p.reads, first+count, next), p.around(y, p.writes, first, count)
+		for i, m := range p.products {
+			from, to := m.phase*in, 0
+			if p.backward {
+				from, to = 0, m.phase*out
+			}
+			multiplyAll(p.set, m.count, m.runs, count, p.outer, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
+				right{weights[m.weights:], m.runs * p.inner, 0}, m.runs*p.inner*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.outer, false,
+				ahead(i, len(p.products), nextX, made))
+		}
+		for f, l := range p.writes {
+			o.transform(l, products[f*out:], p.outer, p.outPlane, first, count, 0, p.outer, buf)
+		}
+	})
+}
+
+// around is the rows of an image that count tiles from first on read or write, those of all phases.
+func (p *phases) around(x []float32, phases []lattice, first, count int) []float32 {
+	l := phases[0]
+	if len(phases) == 1 {
+		return p.rows(x, first, count, l.h, l.row, 4, 0, 5)
+	}
+	return p.rows(x, first, count, 2*l.h, l.row/2, 8, -1, 8)
+}
