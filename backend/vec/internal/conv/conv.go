@@ -113,7 +113,9 @@ func NewPlan(s Shape, set *kern.Set) *Plan {
 			p.winogradInput.borrow(p.winogradForward)
 		}
 	}
-	p.phasesForward, p.phasesInput = newPhases(s, set, p.zeros, false), newPhases(s, set, p.zeros, true)
+	if forward := newPhases(s, set, p.zeros, false); forward != nil && forward.wins() {
+		p.phasesForward, p.phasesInput = forward, newPhases(s, set, p.zeros, true)
+	}
 	p.forward = forwardGather(s, set)
 	p.input = inputGathers(s, set)
 	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {

@@ -33,7 +33,7 @@ func FuzzConvolution(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		d := sizes(data)
-		kind := d.in(0, 6)
+		kind := d.in(0, 7)
 		s := Shape{KH: d.in(1, 5), KW: d.in(1, 5), StrideH: d.in(1, 3), StrideW: d.in(1, 3), DilH: d.in(1, 3), DilW: d.in(1, 3),
 			N: d.in(1, 3), H: d.in(0, 13), W: d.in(0, 13),
 			PadTop: d.in(-2, 4), PadBottom: d.in(-2, 4), PadLeft: d.in(-2, 4), PadRight: d.in(-2, 4), Groups: 1}
@@ -53,6 +53,9 @@ func FuzzConvolution(f *testing.F) {
 			s.KH, s.KW, s.StrideH, s.StrideW, s.DilH, s.DilW = 3, 3, 1, 1, 1, 1
 			s.N, s.H, s.W = d.in(1, 2), d.in(1, 5), d.in(1, 5)
 			s.Cin, s.Cout = 32*d.in(4, 8), 32*d.in(4, 8)
+		case 6: // Winograd on phases
+			s = square(d.in(1, 3), 2*d.in(1, 13), 8*d.in(1, 9), 8*d.in(1, 9), 3, 2)
+			s.W = 2 * d.in(1, 13)
 		default:
 			s.Cin, s.Cout = d.in(1, 70), d.in(1, 40)
 		}

@@ -20,6 +20,7 @@ type phases struct {
 	inner, outer      int // channels that are summed over, and those of the result
 	backward          bool
 	reads, writes     []lattice
+	cols              int // channels of the result that a task computes
 	inPlane, outPlane int // elements of a plane of the transformed input and of the products
 	products          []phaseProduct
 }
@@ -39,7 +40,7 @@ const (
 // oddRows and oddCols say which the four phases are. Those of odd rows follow each other, and so do those of odd columns.
 var oddRows, oddCols = [4]bool{true, true, false, false}, [4]bool{false, true, true, false}
 
-// newPhases returns nil where another algorithm is better, or the convolution is none of these.
+// newPhases returns nil where the convolution is none of these, or its channels do not fill vectors.
 func newPhases(s Shape, set *kern.Set, zeros []float32, backward bool) *phases {
 	oh, ow := s.Out()
 	set = vectors(set, s.Cin, s.Cout)
@@ -51,11 +52,12 @@ func newPhases(s Shape, set *kern.Set, zeros []float32, backward bool) *phases {
 	if backward {
 		p.inner, p.outer = s.Cout, s.Cin
 	}
-	if 13*phaseProducts*p.tilesH*p.tilesW > 10*9*oh*ow || phaseProducts*s.Cin*s.Cout > phaseWeights {
-		return nil
-	}
 	p.share(phaseTiles)
-	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.outer)
+	p.cols = p.outer
+	if total := p.total(); 2*total <= set.MaxRows() && float64(phaseProducts*total*s.Cin)*float64(s.Cout) > 2*minProducts {
+		p.cols = roundUp(divUp(p.outer, 2), p.strip()) // a task for each of two threads
+	}
+	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.cols)
 	two, one := kern.Points{From: 1, To: 6}, kern.Points{From: 1, To: 5}
 	whole := lattice{h: oh, w: ow, row: ow * s.Cout, col: s.Cout, image: oh * ow * s.Cout, top: 1, left: 1, high: two, wide: two}
 	var each []lattice
@@ -75,6 +77,11 @@ func newPhases(s Shape, set *kern.Set, zeros []float32, backward bool) *phases {
 	}
 	p.planProducts(each)
 	return p
+}
+
+// wins reports whether no other algorithm is better: most of the tiles are inside the image, and the weights stay in a cache.
+func (p *phases) wins() bool {
+	return 13*phaseProducts*p.tilesH*p.tilesW <= 10*9*p.writes[0].h*p.writes[0].w && p.packedSize() <= phaseWeights
 }
 
 // planProducts lists the products, of planes in a row at once where weights are few.
@@ -125,7 +132,7 @@ func (p *phases) packedSize() int { return phaseProducts * p.inner * p.outer }
 func (p *phases) pack(par Parallel, packed []float32, k Kernel) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	wide := p.set.MaxVecs() * p.set.Lanes()
+	wide := p.strip()
 	par.Run(divUp(p.outer, wide), func(strip, worker int) {
 		col := strip * wide
 		width := min(wide, p.outer-col)
@@ -172,10 +179,11 @@ func (p *phases) run(par Parallel, y, x, weights []float32, e Epilogue, mask []u
 	defer sc.put()
 	o := p.newOutput(y, p.outer, e, mask)
 	in, out := planes*p.inPlane, planes*p.outPlane // of a phase
-	par.Run(divUp(p.total(), p.tiles), func(task, worker int) {
-		first := task * p.tiles
-		count := min(p.tiles, p.total()-first)
-		buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.outer+3*line)
+	parts := divUp(p.outer, p.cols)
+	par.Run(divUp(p.total(), p.tiles)*parts, func(task, worker int) {
+		first, col := task/parts*p.tiles, task%parts*p.cols
+		count, width := min(p.tiles, p.total()-first), min(p.cols, p.outer-col)
+		buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.cols+3*line)
 		transformed, products := cut(&buf, len(p.reads)*in), cut(&buf, len(p.writes)*out)
 		for f, l := range p.reads {
 			p.transformInput(transformed[f*in:], p.inner, p.inPlane, first, count, x, l, 0, p.inner)
@@ -187,12 +195,13 @@ func (p *phases) run(par Parallel, y, x, weights []float32, e Epilogue, mask []u
 			if p.backward {
 				from, to = 0, m.phase*out
 			}
-			multiplyAll(p.set, m.count, m.runs, count, p.outer, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
-				right{weights[m.weights:], m.runs * p.inner, 0}, m.runs*p.inner*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.outer, false,
+			terms := m.runs * p.inner
+			multiplyAll(p.set, m.count, m.runs, count, width, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
+				right{weights[m.weights+col*terms:], terms, 0}, terms*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.cols, false,
 				ahead(i, len(p.products), nextX, made))
 		}
 		for f, l := range p.writes {
-			o.transform(l, products[f*out:], p.outer, p.outPlane, first, count, 0, p.outer, buf)
+			o.transform(l, products[f*out:], p.cols, p.outPlane, first, count, col, width, buf)
 		}
 	})
 }

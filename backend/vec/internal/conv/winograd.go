@@ -95,6 +95,9 @@ func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, c
 
 func (t *tiling) total() int { return t.n * t.tilesH * t.tilesW }
 
+// strip is the width of a panel of weights.
+func (t *tiling) strip() int { return t.set.MaxVecs() * t.set.Lanes() }
+
 // image is all pixels of the input, and result those of the output.
 func (w *winograd) image() lattice {
 	return lattice{h: w.inH, w: w.inW, row: w.inW * w.cin, col: w.cin, image: w.inH * w.inW * w.cin, top: w.padTop, left: w.padLeft,
@@ -242,8 +245,6 @@ const (
 )
 
 func (w *winograd) late() bool { return planes*w.cin*w.cout > lateWeights }
-
-func (w *winograd) strip() int { return w.set.MaxVecs() * w.set.Lanes() }
 
 // borrow makes w read the weights that another correlation packed, of which w is the gradient. They are turned round on
 // the way.
