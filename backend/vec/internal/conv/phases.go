@@ -1,10 +1,6 @@
 package conv
 
-import (
-	"slices"
-
-	"github.com/adaad-go/adaad/internal/kern"
-)
+import "github.com/adaad-go/adaad/internal/kern"
 
 // phases is a 3x3 convolution of stride 2 whose padding is 1, or its gradient by input, by Winograd's algorithm on the four
 // phases of the image: its odd and even rows and columns, O[t] = in[2t-1] and E[t] = in[2t] along an axis. With them
@@ -25,10 +21,12 @@ type phases struct {
 	products          []phaseProduct
 }
 
-// phaseProduct is the products of count planes that follow each other, summed over runs phases from one on.
+// phaseProduct is the products of count planes from one on, each summed over the runs phases from one on that have it. The
+// weights of a product are one matrix in panels, its rows those of the phases in order.
 type phaseProduct struct {
-	plane, count, phase, runs int
-	weights                   int // where they are
+	plane, count int
+	phase, runs  int
+	weights      int // where they start
 }
 
 const (
@@ -84,44 +82,30 @@ func (p *phases) wins() bool {
 	return 13*phaseProducts*p.tilesH*p.tilesW <= 10*9*p.writes[0].h*p.writes[0].w && p.packedSize() <= phaseWeights
 }
 
-// planProducts lists the products, of planes in a row at once where weights are few.
+// planProducts lists the products, row by row: of the four planes of finite points, and of that of ∞. Forward, those of the
+// phases that have a plane are one.
 func (p *phases) planProducts(each []lattice) {
-	group, size := 1, 0
-	if narrow(p.inner, p.outer) {
-		group = 4
+	together := len(each)
+	if p.backward {
+		together = 1
 	}
-	// of adds the products of some of the phases.
-	of := func(first int, some []lattice) {
-		has := func(i, j int) func(l lattice) bool {
-			return func(l lattice) bool { return i < l.high.To && j < l.wide.To }
-		}
+	weights := 0
+	for f := 0; f < len(each); f += together {
 		for i := 1; i < 6; i++ {
-			for j := 1; j < 6; {
-				count := group
-				if j == 5 {
-					count = 1
+			for _, m := range []phaseProduct{{plane: 6*i + 1, count: 4}, {plane: 6*i + 5, count: 1}} {
+				has := func(l lattice) bool { return i < l.high.To && m.plane%6 < l.wide.To }
+				lo, hi := f, f+together
+				for ; lo < hi && !has(each[lo]); lo++ {
 				}
-				lo := slices.IndexFunc(some, has(i, j))
-				if lo >= 0 {
-					m := phaseProduct{plane: 6*i + j, count: count, phase: first + lo, weights: size}
-					for _, l := range some {
-						if has(i, j)(l) {
-							m.runs++
-						}
-					}
+				for ; lo < hi && !has(each[hi-1]); hi-- {
+				}
+				if lo < hi {
+					m.phase, m.runs, m.weights = lo, hi-lo, weights
 					p.products = append(p.products, m)
-					size += count * m.runs * p.inner * p.outer
+					weights += m.count * m.runs * p.inner * p.outer
 				}
-				j += count
 			}
 		}
-	}
-	if !p.backward {
-		of(0, each)
-		return
-	}
-	for f := range each {
-		of(f, each[f:f+1])
 	}
 }
 
