@@ -43,8 +43,8 @@ func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPla
 //go:noescape
 func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
-// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0: for i in
-// [1,rowTo) and j in [1,colTo):
+// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
+// for i in [1,rowTo) and j in [1,colTo):
 //
 //	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
@@ -151,16 +151,16 @@ func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane
 //go:noescape
 func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
-// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0: for i in
-// [1,rowTo) and j in [1,colTo):
+// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
+// for i in [1,rowTo) and j in [1,colTo):
 //
 //	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
 func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
 
-// winogradTwoInputWholeAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane]: for i in
-// [1,rowTo) and j in [1,colTo):
+// winogradTwoInputWholeAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
+// for i in [1,rowTo) and j in [1,colTo):
 //
 //	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //

@@ -1750,7 +1750,7 @@ vector:
 	VFNMADD231PS Z29, Z24, Z10
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows1Short
+	JNE          noLastColumn1
 	VMOVUPS.Z    (BX)(R8*1), K6, Z18
 	VMOVUPS.Z    (CX)(R8*1), K6, Z19
 	VMOVUPS.Z    (DX)(R8*1), K6, Z20
@@ -1763,18 +1763,18 @@ vector:
 	VFMADD231PS  Z29, Z24, Z5
 	VFNMADD231PS Z29, Z24, Z11
 
-rows1Short:
+noLastColumn1:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row1Short
+	JNE          noEnd1
 	VMOVUPS      Z1, Z30
 	VADDPS       Z5, Z30, Z30
 	VFNMADD231PS Z3, Z27, Z30
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Z30, (R13)(R11*1)
 
-row1Short:
+noEnd1:
 	VMOVUPS      Z4, Z31
 	VMOVUPS      Z3, Z29
 	VFNMADD231PS Z2, Z26, Z31
@@ -1795,14 +1795,14 @@ row1Short:
 	VMOVUPS      Z31, (R10)(R11*4)
 	LEAQ         (R10)(R12*2), R10
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row2Short
+	JNE          noEnd2
 	VMOVUPS      Z7, Z30
 	VADDPS       Z11, Z30, Z30
 	VFNMADD231PS Z9, Z27, Z30
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Z30, (R13)(R11*1)
 
-row2Short:
+noEnd2:
 	VMOVUPS      Z10, Z31
 	VMOVUPS      Z9, Z29
 	VFNMADD231PS Z8, Z26, Z31
@@ -1871,7 +1871,7 @@ row2Short:
 	VFNMADD231PS Z29, Z23, Z10
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows3Short
+	JNE          noLastColumn3
 	VMOVUPS.Z    (BX)(R8*1), K6, Z18
 	VMOVUPS.Z    (CX)(R8*1), K6, Z19
 	VMOVUPS.Z    (DX)(R8*1), K6, Z20
@@ -1884,18 +1884,18 @@ row2Short:
 	VFMADD231PS  Z29, Z23, Z5
 	VFNMADD231PS Z29, Z23, Z11
 
-rows3Short:
+noLastColumn3:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row3Short
+	JNE          noEnd3
 	VMOVUPS      Z1, Z30
 	VADDPS       Z5, Z30, Z30
 	VFNMADD231PS Z3, Z27, Z30
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Z30, (R13)(R11*1)
 
-row3Short:
+noEnd3:
 	VMOVUPS      Z4, Z31
 	VMOVUPS      Z3, Z29
 	VFNMADD231PS Z2, Z26, Z31
@@ -1916,14 +1916,14 @@ row3Short:
 	VMOVUPS      Z31, (R10)(R11*4)
 	LEAQ         (R10)(R12*2), R10
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row4Short
+	JNE          noEnd4
 	VMOVUPS      Z7, Z30
 	VADDPS       Z11, Z30, Z30
 	VFNMADD231PS Z9, Z27, Z30
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Z30, (R13)(R11*1)
 
-row4Short:
+noEnd4:
 	VMOVUPS      Z10, Z31
 	VMOVUPS      Z9, Z29
 	VFNMADD231PS Z8, Z26, Z31
@@ -1974,7 +1974,7 @@ row4Short:
 	VFNMADD231PS Z20, Z27, Z4
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows5Short
+	JNE          noLastColumn5
 	VMOVUPS.Z    (BX)(R8*1), K6, Z18
 	VMOVUPS.Z    (DX)(R8*1), K6, Z20
 	VMOVUPS.Z    (DI)(R8*1), K6, Z22
@@ -1982,18 +1982,18 @@ row4Short:
 	VADDPS       Z22, Z5, Z5
 	VFNMADD231PS Z20, Z27, Z5
 
-rows5Short:
+noLastColumn5:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row5Short
+	JNE          noEnd5
 	VMOVUPS      Z1, Z30
 	VADDPS       Z5, Z30, Z30
 	VFNMADD231PS Z3, Z27, Z30
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Z30, (R13)(R11*1)
 
-row5Short:
+noEnd5:
 	VMOVUPS      Z4, Z31
 	VMOVUPS      Z3, Z29
 	VFNMADD231PS Z2, Z26, Z31
@@ -2164,10 +2164,10 @@ noLastColumn0:
 	VFMADD231PS Z30, Z24, Z1
 	VPXORD      Z7, Z7, Z7
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column1Short
+	JNE         noLastRow1
 	VMOVUPS     (SI)(R11*1), Z7
 
-column1Short:
+noLastRow1:
 	VFMADD231PS Z29, Z23, Z7
 	VFMADD231PS Z30, Z22, Z7
 	ADDQ        R8, SI
@@ -2179,10 +2179,10 @@ column1Short:
 	VFMADD231PS Z30, Z24, Z2
 	VPXORD      Z8, Z8, Z8
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column2Short
+	JNE         noLastRow2
 	VMOVUPS     (SI)(R11*1), Z8
 
-column2Short:
+noLastRow2:
 	VFMADD231PS Z29, Z23, Z8
 	VFMADD231PS Z30, Z22, Z8
 	ADDQ        R8, SI
@@ -2194,10 +2194,10 @@ column2Short:
 	VFMADD231PS Z30, Z24, Z3
 	VPXORD      Z9, Z9, Z9
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column3Short
+	JNE         noLastRow3
 	VMOVUPS     (SI)(R11*1), Z9
 
-column3Short:
+noLastRow3:
 	VFMADD231PS Z29, Z23, Z9
 	VFMADD231PS Z30, Z22, Z9
 	ADDQ        R8, SI
@@ -2209,10 +2209,10 @@ column3Short:
 	VFMADD231PS Z30, Z24, Z4
 	VPXORD      Z10, Z10, Z10
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column4Short
+	JNE         noLastRow4
 	VMOVUPS     (SI)(R11*1), Z10
 
-column4Short:
+noLastRow4:
 	VFMADD231PS Z29, Z23, Z10
 	VFMADD231PS Z30, Z22, Z10
 	ADDQ        R8, SI
@@ -2228,10 +2228,10 @@ column4Short:
 	VFMADD231PS Z30, Z24, Z5
 	VPXORD      Z11, Z11, Z11
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column5Short
+	JNE         noLastRow5
 	VMOVUPS     (SI)(R11*1), Z11
 
-column5Short:
+noLastRow5:
 	VFMADD231PS Z29, Z23, Z11
 	VFMADD231PS Z30, Z22, Z11
 
@@ -2451,10 +2451,10 @@ noLastColumn0:
 	VFMADD231PS Z30, Z24, Z1
 	VPXORD      Z7, Z7, Z7
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column1Short
+	JNE         noLastRow1
 	VMOVUPS     (SI)(R11*1), Z7
 
-column1Short:
+noLastRow1:
 	VFMADD231PS Z29, Z23, Z7
 	VFMADD231PS Z30, Z22, Z7
 	ADDQ        R8, SI
@@ -2466,10 +2466,10 @@ column1Short:
 	VFMADD231PS Z30, Z24, Z2
 	VPXORD      Z8, Z8, Z8
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column2Short
+	JNE         noLastRow2
 	VMOVUPS     (SI)(R11*1), Z8
 
-column2Short:
+noLastRow2:
 	VFMADD231PS Z29, Z23, Z8
 	VFMADD231PS Z30, Z22, Z8
 	ADDQ        R8, SI
@@ -2481,10 +2481,10 @@ column2Short:
 	VFMADD231PS Z30, Z24, Z3
 	VPXORD      Z9, Z9, Z9
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column3Short
+	JNE         noLastRow3
 	VMOVUPS     (SI)(R11*1), Z9
 
-column3Short:
+noLastRow3:
 	VFMADD231PS Z29, Z23, Z9
 	VFMADD231PS Z30, Z22, Z9
 	ADDQ        R8, SI
@@ -2496,10 +2496,10 @@ column3Short:
 	VFMADD231PS Z30, Z24, Z4
 	VPXORD      Z10, Z10, Z10
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column4Short
+	JNE         noLastRow4
 	VMOVUPS     (SI)(R11*1), Z10
 
-column4Short:
+noLastRow4:
 	VFMADD231PS Z29, Z23, Z10
 	VFMADD231PS Z30, Z22, Z10
 	ADDQ        R8, SI
@@ -2515,10 +2515,10 @@ column4Short:
 	VFMADD231PS Z30, Z24, Z5
 	VPXORD      Z11, Z11, Z11
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column5Short
+	JNE         noLastRow5
 	VMOVUPS     (SI)(R11*1), Z11
 
-column5Short:
+noLastRow5:
 	VFMADD231PS Z29, Z23, Z11
 	VFMADD231PS Z30, Z22, Z11
 
@@ -2756,10 +2756,10 @@ noLastColumn0:
 	VFMADD231PS Z30, Z24, Z1
 	VPXORD      Z7, Z7, Z7
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column1Short
+	JNE         noLastRow1
 	VMOVUPS     (SI)(R11*1), Z7
 
-column1Short:
+noLastRow1:
 	VFMADD231PS Z29, Z23, Z7
 	VFMADD231PS Z30, Z22, Z7
 	ADDQ        R8, SI
@@ -2771,10 +2771,10 @@ column1Short:
 	VFMADD231PS Z30, Z24, Z2
 	VPXORD      Z8, Z8, Z8
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column2Short
+	JNE         noLastRow2
 	VMOVUPS     (SI)(R11*1), Z8
 
-column2Short:
+noLastRow2:
 	VFMADD231PS Z29, Z23, Z8
 	VFMADD231PS Z30, Z22, Z8
 	ADDQ        R8, SI
@@ -2786,10 +2786,10 @@ column2Short:
 	VFMADD231PS Z30, Z24, Z3
 	VPXORD      Z9, Z9, Z9
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column3Short
+	JNE         noLastRow3
 	VMOVUPS     (SI)(R11*1), Z9
 
-column3Short:
+noLastRow3:
 	VFMADD231PS Z29, Z23, Z9
 	VFMADD231PS Z30, Z22, Z9
 	ADDQ        R8, SI
@@ -2801,10 +2801,10 @@ column3Short:
 	VFMADD231PS Z30, Z24, Z4
 	VPXORD      Z10, Z10, Z10
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column4Short
+	JNE         noLastRow4
 	VMOVUPS     (SI)(R11*1), Z10
 
-column4Short:
+noLastRow4:
 	VFMADD231PS Z29, Z23, Z10
 	VFMADD231PS Z30, Z22, Z10
 	ADDQ        R8, SI
@@ -2820,10 +2820,10 @@ column4Short:
 	VFMADD231PS Z30, Z24, Z5
 	VPXORD      Z11, Z11, Z11
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column5Short
+	JNE         noLastRow5
 	VMOVUPS     (SI)(R11*1), Z11
 
-column5Short:
+noLastRow5:
 	VFMADD231PS Z29, Z23, Z11
 	VFMADD231PS Z30, Z22, Z11
 
@@ -3072,10 +3072,10 @@ noLastColumn0:
 	VFMADD231PS Z30, Z24, Z1
 	VPXORD      Z7, Z7, Z7
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column1Short
+	JNE         noLastRow1
 	VMOVUPS     (SI)(R11*1), Z7
 
-column1Short:
+noLastRow1:
 	VFMADD231PS Z29, Z23, Z7
 	VFMADD231PS Z30, Z22, Z7
 	ADDQ        R8, SI
@@ -3087,10 +3087,10 @@ column1Short:
 	VFMADD231PS Z30, Z24, Z2
 	VPXORD      Z8, Z8, Z8
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column2Short
+	JNE         noLastRow2
 	VMOVUPS     (SI)(R11*1), Z8
 
-column2Short:
+noLastRow2:
 	VFMADD231PS Z29, Z23, Z8
 	VFMADD231PS Z30, Z22, Z8
 	ADDQ        R8, SI
@@ -3102,10 +3102,10 @@ column2Short:
 	VFMADD231PS Z30, Z24, Z3
 	VPXORD      Z9, Z9, Z9
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column3Short
+	JNE         noLastRow3
 	VMOVUPS     (SI)(R11*1), Z9
 
-column3Short:
+noLastRow3:
 	VFMADD231PS Z29, Z23, Z9
 	VFMADD231PS Z30, Z22, Z9
 	ADDQ        R8, SI
@@ -3117,10 +3117,10 @@ column3Short:
 	VFMADD231PS Z30, Z24, Z4
 	VPXORD      Z10, Z10, Z10
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column4Short
+	JNE         noLastRow4
 	VMOVUPS     (SI)(R11*1), Z10
 
-column4Short:
+noLastRow4:
 	VFMADD231PS Z29, Z23, Z10
 	VFMADD231PS Z30, Z22, Z10
 	ADDQ        R8, SI
@@ -3136,10 +3136,10 @@ column4Short:
 	VFMADD231PS Z30, Z24, Z5
 	VPXORD      Z11, Z11, Z11
 	CMPQ        rowTo+48(FP), $0x06
-	JNE         column5Short
+	JNE         noLastRow5
 	VMOVUPS     (SI)(R11*1), Z11
 
-column5Short:
+noLastRow5:
 	VFMADD231PS Z29, Z23, Z11
 	VFMADD231PS Z30, Z22, Z11
 
@@ -6576,7 +6576,7 @@ vector:
 	VFNMADD231PS Y13, Y12, Y10
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows1Short
+	JNE          noLastColumn1
 	VMOVUPS      160(R15), Y15
 	VMASKMOVPS   (SI)(R8*1), Y15, Y15
 	VMOVUPS      Y15, Y11
@@ -6595,11 +6595,11 @@ vector:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 
-rows1Short:
+noLastColumn1:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row1Short
+	JNE          noEnd1
 	VMOVUPS      Y1, Y14
 	VADDPS       Y5, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -6607,7 +6607,7 @@ rows1Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row1Short:
+noEnd1:
 	VMOVUPS      Y4, Y15
 	VMOVUPS      Y3, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -6632,7 +6632,7 @@ row1Short:
 	VMOVUPS      Y15, (R10)(R11*4)
 	LEAQ         (R10)(R12*2), R10
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row2Short
+	JNE          noEnd2
 	VMOVUPS      Y7, Y14
 	VADDPS       Y11, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -6640,7 +6640,7 @@ row1Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row2Short:
+noEnd2:
 	VMOVUPS      Y10, Y15
 	VMOVUPS      Y9, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -6737,7 +6737,7 @@ row2Short:
 	VFNMADD231PS Y13, Y12, Y10
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows3Short
+	JNE          noLastColumn3
 	VMOVUPS      160(R15), Y15
 	VMASKMOVPS   (SI)(R8*1), Y15, Y15
 	VMOVUPS      Y15, Y11
@@ -6756,11 +6756,11 @@ row2Short:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 
-rows3Short:
+noLastColumn3:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row3Short
+	JNE          noEnd3
 	VMOVUPS      Y1, Y14
 	VADDPS       Y5, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -6768,7 +6768,7 @@ rows3Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row3Short:
+noEnd3:
 	VMOVUPS      Y4, Y15
 	VMOVUPS      Y3, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -6793,7 +6793,7 @@ row3Short:
 	VMOVUPS      Y15, (R10)(R11*4)
 	LEAQ         (R10)(R12*2), R10
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row4Short
+	JNE          noEnd4
 	VMOVUPS      Y7, Y14
 	VADDPS       Y11, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -6801,7 +6801,7 @@ row3Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row4Short:
+noEnd4:
 	VMOVUPS      Y10, Y15
 	VMOVUPS      Y9, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -6872,7 +6872,7 @@ row4Short:
 	VFNMADD231PS Y15, Y12, Y4
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows5Short
+	JNE          noLastColumn5
 	VMOVUPS      160(R15), Y15
 	VMASKMOVPS   (BX)(R8*1), Y15, Y15
 	VMOVUPS      Y15, Y5
@@ -6884,11 +6884,11 @@ row4Short:
 	VMASKMOVPS   (DX)(R8*1), Y15, Y15
 	VFNMADD231PS Y15, Y12, Y5
 
-rows5Short:
+noLastColumn5:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row5Short
+	JNE          noEnd5
 	VMOVUPS      Y1, Y14
 	VADDPS       Y5, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -6896,7 +6896,7 @@ rows5Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row5Short:
+noEnd5:
 	VMOVUPS      Y4, Y15
 	VMOVUPS      Y3, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7007,7 +7007,7 @@ vector:
 	VFNMADD231PS Y13, Y12, Y10
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows1Short
+	JNE          noLastColumn1
 	VMOVUPS      (SI)(R8*1), Y11
 	VMOVUPS      (DX)(R8*1), Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7018,11 +7018,11 @@ vector:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 
-rows1Short:
+noLastColumn1:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row1Short
+	JNE          noEnd1
 	VMOVUPS      Y1, Y14
 	VADDPS       Y5, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -7030,7 +7030,7 @@ rows1Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row1Short:
+noEnd1:
 	VMOVUPS      Y4, Y15
 	VMOVUPS      Y3, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7055,7 +7055,7 @@ row1Short:
 	VMOVUPS      Y15, (R10)(R11*4)
 	LEAQ         (R10)(R12*2), R10
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row2Short
+	JNE          noEnd2
 	VMOVUPS      Y7, Y14
 	VADDPS       Y11, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -7063,7 +7063,7 @@ row1Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row2Short:
+noEnd2:
 	VMOVUPS      Y10, Y15
 	VMOVUPS      Y9, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7128,7 +7128,7 @@ row2Short:
 	VFNMADD231PS Y13, Y12, Y10
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows3Short
+	JNE          noLastColumn3
 	VMOVUPS      (SI)(R8*1), Y11
 	VMOVUPS      (DX)(R8*1), Y13
 	VBROADCASTSS half<>+0(SB), Y12
@@ -7139,11 +7139,11 @@ row2Short:
 	VFMADD231PS  Y13, Y12, Y5
 	VFNMADD231PS Y13, Y12, Y11
 
-rows3Short:
+noLastColumn3:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row3Short
+	JNE          noEnd3
 	VMOVUPS      Y1, Y14
 	VADDPS       Y5, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -7151,7 +7151,7 @@ rows3Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row3Short:
+noEnd3:
 	VMOVUPS      Y4, Y15
 	VMOVUPS      Y3, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7176,7 +7176,7 @@ row3Short:
 	VMOVUPS      Y15, (R10)(R11*4)
 	LEAQ         (R10)(R12*2), R10
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row4Short
+	JNE          noEnd4
 	VMOVUPS      Y7, Y14
 	VADDPS       Y11, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -7184,7 +7184,7 @@ row3Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row4Short:
+noEnd4:
 	VMOVUPS      Y10, Y15
 	VMOVUPS      Y9, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7231,17 +7231,17 @@ row4Short:
 	VFNMADD231PS (DX)(R8*1), Y12, Y4
 	ADDQ         R9, R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          rows5Short
+	JNE          noLastColumn5
 	VMOVUPS      (BX)(R8*1), Y5
 	VADDPS       (DI)(R8*1), Y5, Y5
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
 	VFNMADD231PS (DX)(R8*1), Y12, Y5
 
-rows5Short:
+noLastColumn5:
 	ADDQ         R9, R8
 	SUBQ         (SP), R8
 	CMPQ         colTo+88(FP), $0x06
-	JNE          row5Short
+	JNE          noEnd5
 	VMOVUPS      Y1, Y14
 	VADDPS       Y5, Y14, Y14
 	VBROADCASTSS fiveHalves<>+0(SB), Y12
@@ -7249,7 +7249,7 @@ rows5Short:
 	LEAQ         (R10)(R11*4), R13
 	VMOVUPS      Y14, (R13)(R11*1)
 
-row5Short:
+noEnd5:
 	VMOVUPS      Y4, Y15
 	VMOVUPS      Y3, Y13
 	VBROADCASTSS two<>+0(SB), Y12
@@ -7442,10 +7442,10 @@ noLastColumn0:
 	VFMADD231PS  Y14, Y12, Y1
 	VXORPS       Y7, Y7, Y7
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column1Short
+	JNE          noLastRow1
 	VMOVUPS      (SI)(R11*1), Y7
 
-column1Short:
+noLastRow1:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y7
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7461,10 +7461,10 @@ column1Short:
 	VFMADD231PS  Y14, Y12, Y2
 	VXORPS       Y8, Y8, Y8
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column2Short
+	JNE          noLastRow2
 	VMOVUPS      (SI)(R11*1), Y8
 
-column2Short:
+noLastRow2:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y8
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7480,10 +7480,10 @@ column2Short:
 	VFMADD231PS  Y14, Y12, Y3
 	VXORPS       Y9, Y9, Y9
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column3Short
+	JNE          noLastRow3
 	VMOVUPS      (SI)(R11*1), Y9
 
-column3Short:
+noLastRow3:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y9
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7499,10 +7499,10 @@ column3Short:
 	VFMADD231PS  Y14, Y12, Y4
 	VXORPS       Y10, Y10, Y10
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column4Short
+	JNE          noLastRow4
 	VMOVUPS      (SI)(R11*1), Y10
 
-column4Short:
+noLastRow4:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y10
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7522,10 +7522,10 @@ column4Short:
 	VFMADD231PS  Y14, Y12, Y5
 	VXORPS       Y11, Y11, Y11
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column5Short
+	JNE          noLastRow5
 	VMOVUPS      (SI)(R11*1), Y11
 
-column5Short:
+noLastRow5:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7777,10 +7777,10 @@ noLastColumn0:
 	VFMADD231PS  Y14, Y12, Y1
 	VXORPS       Y7, Y7, Y7
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column1Short
+	JNE          noLastRow1
 	VMOVUPS      (SI)(R11*1), Y7
 
-column1Short:
+noLastRow1:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y7
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7796,10 +7796,10 @@ column1Short:
 	VFMADD231PS  Y14, Y12, Y2
 	VXORPS       Y8, Y8, Y8
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column2Short
+	JNE          noLastRow2
 	VMOVUPS      (SI)(R11*1), Y8
 
-column2Short:
+noLastRow2:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y8
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7815,10 +7815,10 @@ column2Short:
 	VFMADD231PS  Y14, Y12, Y3
 	VXORPS       Y9, Y9, Y9
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column3Short
+	JNE          noLastRow3
 	VMOVUPS      (SI)(R11*1), Y9
 
-column3Short:
+noLastRow3:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y9
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7834,10 +7834,10 @@ column3Short:
 	VFMADD231PS  Y14, Y12, Y4
 	VXORPS       Y10, Y10, Y10
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column4Short
+	JNE          noLastRow4
 	VMOVUPS      (SI)(R11*1), Y10
 
-column4Short:
+noLastRow4:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y10
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -7857,10 +7857,10 @@ column4Short:
 	VFMADD231PS  Y14, Y12, Y5
 	VXORPS       Y11, Y11, Y11
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column5Short
+	JNE          noLastRow5
 	VMOVUPS      (SI)(R11*1), Y11
 
-column5Short:
+noLastRow5:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8146,10 +8146,10 @@ noLastColumn0:
 	VFMADD231PS  Y14, Y12, Y1
 	VXORPS       Y7, Y7, Y7
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column1Short
+	JNE          noLastRow1
 	VMOVUPS      (SI)(R11*1), Y7
 
-column1Short:
+noLastRow1:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y7
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8165,10 +8165,10 @@ column1Short:
 	VFMADD231PS  Y14, Y12, Y2
 	VXORPS       Y8, Y8, Y8
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column2Short
+	JNE          noLastRow2
 	VMOVUPS      (SI)(R11*1), Y8
 
-column2Short:
+noLastRow2:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y8
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8184,10 +8184,10 @@ column2Short:
 	VFMADD231PS  Y14, Y12, Y3
 	VXORPS       Y9, Y9, Y9
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column3Short
+	JNE          noLastRow3
 	VMOVUPS      (SI)(R11*1), Y9
 
-column3Short:
+noLastRow3:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y9
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8203,10 +8203,10 @@ column3Short:
 	VFMADD231PS  Y14, Y12, Y4
 	VXORPS       Y10, Y10, Y10
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column4Short
+	JNE          noLastRow4
 	VMOVUPS      (SI)(R11*1), Y10
 
-column4Short:
+noLastRow4:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y10
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8226,10 +8226,10 @@ column4Short:
 	VFMADD231PS  Y14, Y12, Y5
 	VXORPS       Y11, Y11, Y11
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column5Short
+	JNE          noLastRow5
 	VMOVUPS      (SI)(R11*1), Y11
 
-column5Short:
+noLastRow5:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8542,10 +8542,10 @@ noLastColumn0:
 	VFMADD231PS  Y14, Y12, Y1
 	VXORPS       Y7, Y7, Y7
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column1Short
+	JNE          noLastRow1
 	VMOVUPS      (SI)(R11*1), Y7
 
-column1Short:
+noLastRow1:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y7
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8561,10 +8561,10 @@ column1Short:
 	VFMADD231PS  Y14, Y12, Y2
 	VXORPS       Y8, Y8, Y8
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column2Short
+	JNE          noLastRow2
 	VMOVUPS      (SI)(R11*1), Y8
 
-column2Short:
+noLastRow2:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y8
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8580,10 +8580,10 @@ column2Short:
 	VFMADD231PS  Y14, Y12, Y3
 	VXORPS       Y9, Y9, Y9
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column3Short
+	JNE          noLastRow3
 	VMOVUPS      (SI)(R11*1), Y9
 
-column3Short:
+noLastRow3:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y9
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8599,10 +8599,10 @@ column3Short:
 	VFMADD231PS  Y14, Y12, Y4
 	VXORPS       Y10, Y10, Y10
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column4Short
+	JNE          noLastRow4
 	VMOVUPS      (SI)(R11*1), Y10
 
-column4Short:
+noLastRow4:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y10
 	VBROADCASTSS twoQ<>+0(SB), Y12
@@ -8622,10 +8622,10 @@ column4Short:
 	VFMADD231PS  Y14, Y12, Y5
 	VXORPS       Y11, Y11, Y11
 	CMPQ         rowTo+48(FP), $0x06
-	JNE          column5Short
+	JNE          noLastRow5
 	VMOVUPS      (SI)(R11*1), Y11
 
-column5Short:
+noLastRow5:
 	VBROADCASTSS halfP<>+0(SB), Y12
 	VFMADD231PS  Y13, Y12, Y11
 	VBROADCASTSS twoQ<>+0(SB), Y12

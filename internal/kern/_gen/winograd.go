@@ -3,7 +3,7 @@ package main
 import (
 	"fmt"
 	"math"
-	"strings"
+	"slices"
 
 	"github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
@@ -14,8 +14,8 @@ import (
 // winograd.go of package kern. Every two-dimensional map goes over the columns first and keeps some rows of the result in
 // registers, then over those rows; the rows that share sums are taken together, so nothing is computed twice.
 //
-// Without the point 0 these are the maps of F(4,2), whose patches are columns and rows 1 to 5. Kernels for it begin with
-// plane 1, and are told whether there are planes of the point ∞: those before rowTo and colTo, 5 or 6, are.
+// Without the point 0 these are the maps of F(4x4,2x2), whose patches are rows and columns 1 to 5 of the others. The kernels
+// called Two begin with the second point, and there may be no ∞: rowTo and colTo are where the points end, 5 or 6.
 
 const (
 	p = math.Sqrt2 / 2
@@ -130,6 +130,9 @@ func (w *winograd) plusMinus(plus, minus, u reg.VecPhysical, x string) {
 	w.VFNMADD231PS(u, k, minus)
 }
 
+// inputMapSources is which sources inputMap reads.
+var inputMapSources = map[int][]int{0: {0, 2, 4}, 1: {1, 2, 3, 4}, 3: {1, 2, 3, 4}, 5: {1, 3, 5}}
+
 // inputMap writes row n of the input's map of six sources: n is 0, 1 (with 2), 3 (with 4) or 5.
 func (w *winograd) inputMap(n int, s [6]source, out func(n int) reg.VecPhysical) {
 	switch n {
@@ -197,7 +200,7 @@ type rowGroup struct {
 	rows, maps []int
 }
 
-// planeStores stores six results of one row into six planes from D on, then moves D by six planes.
+// planeStores stores the results of one row into planes from D on, then moves D by six planes.
 type planeStores struct{ d, plane, plane3, tmp reg.GPPhysical }
 
 // startPlanes is for rows of planes from the first point on.
@@ -286,28 +289,28 @@ func (w *winograd) local(r reg.GPPhysical) operand.Mem {
 	return m
 }
 
-// ifLast emits code that runs where there are planes of the point ∞.
-func (w *winograd) ifLast(to, label string, code func()) {
+// point emits code for point n. Without the point 0 there may be no ∞: then its code is jumped over.
+func (w *winograd) point(first, n int, to, label string, code func()) {
+	if first == 0 || n < 5 {
+		code()
+		return
+	}
 	w.CMPQ(w.slot(to), operand.Imm(6))
 	w.JNE(operand.LabelRef(label))
 	code()
 	w.Label(label)
 }
 
-// spread runs a map over one row of temporaries and stores its results from the first point on: six, or five of which there
-// may be no last one.
+// spread runs a map over one row of temporaries and stores its results from the first point on.
 func (w *winograd) spread(s planeStores, first, row int, mapping func(n int, out func(n int) reg.VecPhysical)) {
-	end := func(n int) {
-		mapping(n, func(int) reg.VecPhysical { return w.work(2) })
-		w.store(s, w.work(2), n)
-	}
 	for _, n := range []int{0, 5, 1, 3} {
 		switch {
-		case n == 0 && first > 0:
-		case n == 5 && first > 0:
-			w.ifLast("colTo", fmt.Sprintf("row%dShort", row), func() { end(n) })
+		case n < first:
 		case n == 0 || n == 5:
-			end(n)
+			w.point(first, n, "colTo", fmt.Sprintf("noEnd%d", row), func() {
+				mapping(n, func(int) reg.VecPhysical { return w.work(2) })
+				w.store(s, w.work(2), n)
+			})
 		default:
 			mapping(n, func(m int) reg.VecPhysical { return w.work(2 + m - n) })
 			w.store(s, w.work(2), n)
@@ -351,18 +354,25 @@ func (w *winograd) columnMasks(masks reg.GPPhysical, n int) {
 
 // input has forms with and without masks, from the first point on.
 func (w *winograd) input(first int, masked bool) {
-	name, rowParams, pointParams, masksParam := "winogradInput", "r0, r1, r2, r3, r4, r5", "", "masks *[6][8]uint32, "
-	doc := []string{" and 0 where masks[j] is 0:", "", "	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
-	size, column := 6, "j"
+	name, rowParams, pointParams := "winogradInput", "r0, r1, r2, r3, r4, r5", ""
+	masksParam, outside := "masks *[6][8]uint32, ", " and 0 where masks[j] is 0"
+	if !masked {
+		masksParam, outside = "", ""
+	}
+	doc := []string{" transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]" + outside + ":",
+		"",
+		"	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
 	if first == 1 {
-		name, rowParams, pointParams, size, column = "winogradTwoInput", "r1, r2, r3, r4, r5", "rowTo, colTo int, ", 5, "j-1"
-		doc[0] += " for i in"
-		doc = []string{doc[0], "[1,rowTo) and j in [1,colTo):", "", "	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
+		name, rowParams, pointParams = "winogradTwoInput", "r1, r2, r3, r4, r5", "rowTo, colTo int, "
+		doc = []string{" transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane]" + outside + ",",
+			"for i in [1,rowTo) and j in [1,colTo):",
+			"",
+			"	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
 	}
 	if !masked {
-		name, masksParam, doc[0] = name+"Whole", "", strings.TrimPrefix(doc[0], " and 0 where masks[j] is 0")
+		name += "Whole"
 	}
-	doc[0] = fmt.Sprintf("%s%s transforms vecs vectors of count %dx%d patches, d[t][i][j] = ri[off + (4*t+%s)*col + lane]%s", name, w.name, size, size, column, doc[0])
+	doc[0] = name + w.name + doc[0]
 	w.fn(name, "(dst *float32, plane, tile int, "+rowParams+" *float32, off, col int, "+pointParams+masksParam+"vecs, count int)", doc...)
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
 	for i, r := range rows[first:] {
@@ -392,31 +402,19 @@ func (w *winograd) input(first int, masked bool) {
 		for _, g := range groups {
 			temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
 			var used []int
-			switch {
-			case !w.wide():
-				used = []int{0, 1, 2, 3, 4, 5}[first:]
-			case g.rows[0] == 5:
-				used = []int{1, 3, 5}
-			case first == 1:
-				used = []int{1, 2, 3, 4}
-			case g.rows[0] >= 3:
-				used = []int{1, 2, 3, 4, 5}
-			default:
-				used = []int{0, 1, 2, 3, 4}
-			}
-			columnMap := func(j int) {
-				src := w.maskedColumns(rows, off, masks, j, used)
-				for _, m := range g.maps {
-					w.inputMap(m, [6]source(src), func(n int) reg.VecPhysical { return temp(n, j) })
+			for i := range 6 {
+				if slices.ContainsFunc(g.maps, func(m int) bool { return slices.Contains(inputMapSources[m], i) }) {
+					used = append(used, i)
 				}
 			}
-			rowMaps := func() {
+			w.point(first, g.rows[0], "rowTo", "noLastRow", func() {
 				for j := first; j < 6; j++ {
-					if first == 1 && j == 5 {
-						w.ifLast("colTo", fmt.Sprintf("rows%dShort", g.rows[0]), func() { columnMap(j) })
-					} else {
-						columnMap(j)
-					}
+					w.point(first, j, "colTo", fmt.Sprintf("noLastColumn%d", g.rows[0]), func() {
+						src := w.maskedColumns(rows, off, masks, j, used)
+						for _, m := range g.maps {
+							w.inputMap(m, [6]source(src), func(n int) reg.VecPhysical { return temp(n, j) })
+						}
+					})
 					w.ADDQ(col, off)
 				}
 				w.SUBQ(patch, off)
@@ -430,12 +428,7 @@ func (w *winograd) input(first int, masked bool) {
 					}
 					w.spread(s, first, r, func(n int, out func(n int) reg.VecPhysical) { w.inputMap(n, src, out) })
 				}
-			}
-			if first == 1 && g.rows[0] == 5 {
-				w.ifLast("rowTo", "noLastRow", rowMaps)
-			} else {
-				rowMaps()
-			}
+			})
 			w.nextRow(s)
 		}
 		w.ADDQ(operand.Imm(uint64(w.bytes())), off)
@@ -627,40 +620,37 @@ func (w *winograd) output(first int, extra string) {
 			w.VBROADCASTSS(w.slot("floor"), floor)
 		}
 		for _, odd := range []int{0, 1} {
-			columnMap := func(j int) {
-				a, b := w.sums(l, odd == 1)
+			for j := first; j < 6; j++ {
 				t0, t1 := w.v(j), w.v(6+j)
-				if odd == 0 {
-					if first == 0 {
+				if first > 0 && j == 5 {
+					w.zero(t0)
+					w.zero(t1)
+				}
+				w.point(first, j, "colTo", fmt.Sprintf("noLastColumn%d", odd), func() {
+					a, b := w.sums(l, odd == 1)
+					switch {
+					case odd == 0 && first == 0:
 						w.VMOVUPS(l.row(0), t0)
 						w.VADDPS(a, t0, t0)
 						w.VADDPS(b, t0, t0)
-					} else {
+					case odd == 0:
 						w.VADDPS(b, a, t0)
+					default:
+						w.VMULPS(w.k("p"), a, t0)
+						w.VFMADD231PS(b, w.k("q"), t0)
 					}
-					w.VMULPS(w.k("half"), a, t1)
-					w.VFMADD231PS(b, w.k("two"), t1)
-				} else {
-					w.VMULPS(w.k("p"), a, t0)
-					w.VFMADD231PS(b, w.k("q"), t0)
-					if first == 0 {
-						w.VMOVUPS(l.row(5), t1)
-					} else {
+					if odd == 0 {
+						w.VMULPS(w.k("half"), a, t1)
+						w.VFMADD231PS(b, w.k("two"), t1)
+						return
+					}
+					if first > 0 {
 						w.zero(t1)
-						w.ifLast("rowTo", fmt.Sprintf("column%dShort", j), func() { w.VMOVUPS(l.row(5), t1) })
 					}
+					w.point(first, 5, "rowTo", fmt.Sprintf("noLastRow%d", j), func() { w.VMOVUPS(l.row(5), t1) })
 					w.VFMADD231PS(a, w.k("halfP"), t1)
 					w.VFMADD231PS(b, w.k("twoQ"), t1)
-				}
-			}
-			for j := first; j < 6; j++ {
-				if first == 1 && j == 5 {
-					w.zero(w.v(5))
-					w.zero(w.v(11))
-					w.ifLast("colTo", fmt.Sprintf("noLastColumn%d", odd), func() { columnMap(j) })
-				} else {
-					columnMap(j)
-				}
+				})
 				if j < 5 {
 					w.ADDQ(l.plane, l.s)
 				}
