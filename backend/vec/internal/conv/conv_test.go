@@ -151,7 +151,7 @@ func identical(t *testing.T, what string, a, b []float32) {
 	t.Helper()
 	for i := range a {
 		if math.Float32bits(a[i]) != math.Float32bits(b[i]) {
-			t.Fatalf("%s[%d] depends on the number of workers: %v and %v", what, i, a[i], b[i])
+			t.Fatalf("%s[%d] is not the same again: %v and %v", what, i, a[i], b[i])
 		}
 	}
 }
@@ -244,6 +244,39 @@ func TestPhasesOfAnySize(t *testing.T) {
 				p.layOut()
 				testPlan(t, p, set, layouts(s)[(h+w)%3])
 			}
+		}
+	})
+}
+
+// An image has the same bits alone, where its channels are shared out, and at every place of a batch.
+func TestPhasesByImages(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		rnd := noise(6)
+		draw := func(n int) []float32 { return newGuarded(n, rnd.next).v }
+		for _, channels := range []int{32, 128} {
+			s := square(7, 8, channels, 128, 3, 2)
+			one := s.with(func(s *Shape) { s.N = 1 })
+			batch, alone := NewPlan(s, set), NewPlan(one, set)
+			if alone.phasesForward == nil || (alone.phasesForward.cols < 128) != (channels == 128) {
+				t.Fatalf("%s is not computed as it was", one)
+			}
+			x, y := draw(7*64*channels), make([]float32, 7*16*128)
+			k := layouts(s)[1]
+			k.Data = draw(9 * channels * 128)
+			forward, backward := make([]float32, batch.PackedSize()), make([]float32, batch.PackedInputSize())
+			batch.Pack(goroutines(1), forward, k)
+			batch.PackInput(goroutines(1), backward, k)
+			batch.Forward(goroutines(1), y, x, forward, Epilogue{})
+			dx, again := make([]float32, len(x)), make([]float32, len(x))
+			batch.GradInput(goroutines(1), dx, y, backward, nil)
+			yAgain := make([]float32, len(y))
+			for i := range 7 {
+				a, b := i*64*channels, i*16*128
+				alone.Forward(goroutines(2), yAgain[b:][:16*128], x[a:][:64*channels], forward, Epilogue{})
+				alone.GradInput(goroutines(2), again[a:][:64*channels], y[b:][:16*128], backward, nil)
+			}
+			identical(t, "y", y, yAgain)
+			identical(t, "dx", dx, again)
 		}
 	})
 }
