@@ -499,7 +499,7 @@ func FuzzWinograd(f *testing.F) {
 
 		points := everyPoints[d.in(0, len(everyPoints)-1)]
 		high, wide := points[0], points[1]
-		unused := (WinogradPlanes - lastPlane(high, wide)) * plane // elements of planes behind the last
+		unused := (WinogradPlanes - planesTo(high, wide)) * plane // elements of planes behind the last
 		rows, left, width, m := patches(6)
 		dst := between(fresh(WinogradPlanes, plane, run))
 		six := [6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}
@@ -510,6 +510,7 @@ func FuzzWinograd(f *testing.F) {
 			refuses(t, what, func() {
 				s.WinogradInput(dst.v[unused+1:], plane, tile, &six, high, wide, left, width, col, vecs, count)
 			}, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &six, AllPoints, OneTap, left, width, col, vecs, count) }, dst)
 			refuses(t, what, func() { s.WinogradInput(dst.v, plane, -1, &six, high, wide, left, width, col, vecs, count) }, dst)
 		}
 		s.WinogradInput(dst.v, plane, tile, &six, high, wide, left, width, col, vecs, count)

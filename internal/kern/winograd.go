@@ -16,8 +16,8 @@ import (
 //
 // Transformed data is 36 planes, element (i,j) of every 6x6 matrix in plane 6·i+j.
 //
-// Without the point 0 the same maps are those of two taps: of 4x4 outputs of a 2x2 correlation by g1 and g2, from d1 to d5.
-// And where g2 is 0, the point ∞ is not needed, nor is d5.
+// Without the point 0 the same maps are those of F(4,2), whose taps are g1 and g2 and whose patch is d1 to d5. And where g2 is 0
+// the point ∞ is not needed, nor is d5.
 const (
 	winogradP = math.Sqrt2 / 2
 	winogradQ = math.Sqrt2
@@ -30,19 +30,23 @@ const WinogradPlanes = 36
 // they have not may ∞ be missing.
 type Points struct{ From, To int }
 
-// AllPoints are those of three taps.
-var AllPoints = Points{0, 6}
+// The points of three taps, of the last two, and of the second alone.
+var (
+	AllPoints = Points{0, 6}
+	TwoTaps   = Points{1, 6}
+	OneTap    = Points{1, 5}
+)
 
 func needPoints(high, wide Points) {
 	for _, p := range []Points{high, wide} {
-		if p != AllPoints && p != (Points{1, 6}) && p != (Points{1, 5}) || p.From != high.From {
+		if p != AllPoints && p != TwoTaps && p != OneTap || p.From != high.From {
 			panic(fmt.Sprintf("kern: no Winograd transforms of points %v and %v", high, wide))
 		}
 	}
 }
 
-// lastPlane is one more than the number of the last plane there is.
-func lastPlane(high, wide Points) int { return 6*(high.To-1) + wide.To }
+// planesTo is where the planes end.
+func planesTo(high, wide Points) int { return 6*(high.To-1) + wide.To }
 
 // columnMasks[m][j] is all ones where bit j of m is set.
 var columnMasks = func() (m [64][6][8]uint32) {
@@ -87,7 +91,7 @@ func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, 
 		return
 	}
 	needPoints(high, wide)
-	needRuns("dst", dst, lastPlane(high, wide), plane, count, tile, n)
+	needRuns("dst", dst, planesTo(high, wide), plane, count, tile, n)
 	for _, r := range rows[high.From:] {
 		need("a patch's row", r, width, col, n)
 	}
@@ -216,7 +220,7 @@ func (s *Set) WinogradOutput(y []float32, row, col int, src []float32, plane, ti
 	}
 	needRuns("y", y, 4, row, 4*count, col, n)
 	needPoints(high, wide)
-	needRuns("src", src, lastPlane(high, wide), plane, count, tile, n)
+	needRuns("src", src, planesTo(high, wide), plane, count, tile, n)
 	need("bias", bias, 1, 0, n)
 	if extra != nil {
 		needRuns("extra", extra, 4, row, 4*count, col, n)
@@ -255,7 +259,7 @@ func (s *Set) WinogradOutputMask(y []float32, row, col int, src []float32, plane
 	}
 	needRuns("y", y, 4, row, 4*count, col, n)
 	needPoints(high, wide)
-	needRuns("src", src, lastPlane(high, wide), plane, count, tile, n)
+	needRuns("src", src, planesTo(high, wide), plane, count, tile, n)
 	needMask(mask, 4, maskRow, 16*(4*count-1)*maskCol+first+n)
 	if s.asm != nil && first%16 != 0 {
 		panic(fmt.Sprintf("kern: the mask's first column is %d, which starts no word", first))

@@ -129,7 +129,7 @@ func TestWinogradMatricesConvolve(t *testing.T) {
 
 // everyPoints are the points of rows and columns that there are transforms of.
 var everyPoints = [][2]Points{
-	{AllPoints, AllPoints}, {{1, 6}, {1, 6}}, {{1, 6}, {1, 5}}, {{1, 5}, {1, 6}}, {{1, 5}, {1, 5}},
+	{AllPoints, AllPoints}, {TwoTaps, TwoTaps}, {TwoTaps, OneTap}, {OneTap, TwoTaps}, {OneTap, OneTap},
 }
 
 func (p Points) has(i int) bool { return i >= p.From && i < p.To }
@@ -365,14 +365,14 @@ func BenchmarkWinograd(b *testing.B) {
 		out := [4][]float32(rows[:4])
 		for name, f := range map[string]func(){
 			"input":     func() { s.WinogradInput(planes, plane, n, &rows, AllPoints, AllPoints, 0, width, n, vecs, count) },
-			"input-two": func() { s.WinogradInput(planes, plane, n, &rows, Points{1, 6}, Points{1, 6}, 0, width, n, vecs, count) },
-			"input-one": func() { s.WinogradInput(planes, plane, n, &rows, Points{1, 5}, Points{1, 5}, 0, width, n, vecs, count) },
+			"input-two": func() { s.WinogradInput(planes, plane, n, &rows, TwoTaps, TwoTaps, 0, width, n, vecs, count) },
+			"input-one": func() { s.WinogradInput(planes, plane, n, &rows, OneTap, OneTap, 0, width, n, vecs, count) },
 			"gradient":  func() { s.WinogradGradient(planes, plane, n, &out, 0, width, n, vecs, count) },
 			"output": func() {
 				s.WinogradOutput(image, width*n, n, planes, plane, n, AllPoints, AllPoints, rows[5], nil, 0, vecs, count)
 			},
 			"output-two": func() {
-				s.WinogradOutput(image, width*n, n, planes, plane, n, Points{1, 6}, Points{1, 6}, rows[5], nil, 0, vecs, count)
+				s.WinogradOutput(image, width*n, n, planes, plane, n, TwoTaps, TwoTaps, rows[5], nil, 0, vecs, count)
 			},
 			"weights":      func() { s.WinogradWeights(planes, plane, image, count*n, count*vecs) },
 			"weights-grad": func() { s.WinogradWeightsGrad(image, count*n, planes, plane, count*vecs) },
