@@ -11,6 +11,22 @@ package kern
 //go:noescape
 func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
+// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
+// for i in [1,rowTo) and j in [1,colTo):
+//
+//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//
+//go:noescape
+func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
+
+// winogradGradientAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where
+// masks[j] is 0:
+//
+//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
+//
+//go:noescape
+func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
+
 // winogradOutputAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
 // i, j in [0,4):
 //
@@ -42,14 +58,6 @@ func winogradOutputMaskAVX512(y *float32, row int, col int, src *float32, srcPla
 //
 //go:noescape
 func winogradOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
-
-// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
-// for i in [1,rowTo) and j in [1,colTo):
-//
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
 
 // winogradTwoOutputAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j-1)*srcPlane + t*tile + lane]
 // where i is in [1,rowTo) and j in [1,colTo) and 0 elsewhere, for i, j in [0,4):
@@ -83,14 +91,6 @@ func winogradTwoOutputMaskAVX512(y *float32, row int, col int, src *float32, src
 //go:noescape
 func winogradTwoOutputAddMaskAVX512(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
-// winogradGradientAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where
-// masks[j] is 0:
-//
-//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
-//
-//go:noescape
-func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
-
 // winogradWeightsAVX512 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //
 //	dst[(6*i+j)*plane + lane] = (G·g·Gᵀ)[i][j]
@@ -118,6 +118,30 @@ func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float
 //
 //go:noescape
 func winogradInputWholeAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int, count int)
+
+// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
+// for i in [1,rowTo) and j in [1,colTo):
+//
+//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//
+//go:noescape
+func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
+
+// winogradTwoInputWholeAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
+// for i in [1,rowTo) and j in [1,colTo):
+//
+//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//
+//go:noescape
+func winogradTwoInputWholeAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, vecs int, count int)
+
+// winogradGradientAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where
+// masks[j] is 0:
+//
+//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
+//
+//go:noescape
+func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
 // winogradOutputAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
 // i, j in [0,4):
@@ -151,22 +175,6 @@ func winogradOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPlane
 //go:noescape
 func winogradOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
 
-// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
-// for i in [1,rowTo) and j in [1,colTo):
-//
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
-
-// winogradTwoInputWholeAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
-// for i in [1,rowTo) and j in [1,colTo):
-//
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradTwoInputWholeAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, vecs int, count int)
-
 // winogradTwoOutputAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j-1)*srcPlane + t*tile + lane]
 // where i is in [1,rowTo) and j in [1,colTo) and 0 elsewhere, for i, j in [0,4):
 //
@@ -198,14 +206,6 @@ func winogradTwoOutputMaskAVX2(y *float32, row int, col int, src *float32, srcPl
 //
 //go:noescape
 func winogradTwoOutputAddMaskAVX2(y *float32, row int, col int, src *float32, srcPlane int, tile int, rowTo int, colTo int, extra *float32, mask *uint16, maskRow int, maskCol int, vecs int, count int)
-
-// winogradGradientAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where
-// masks[j] is 0:
-//
-//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
-//
-//go:noescape
-func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
 
 // winogradWeightsAVX2 transforms vecs vectors of 3x3 weights g[i][j] = src[(3*i+j)*srcPlane + lane]:
 //

@@ -41,11 +41,13 @@ func winogradFile(c *build.Context) {
 			if !g.wide() {
 				w.input(first, false)
 			}
+		}
+		w.gradient()
+		for _, first := range []int{0, 1} {
 			for _, extra := range []string{"", "extra", "mask", "extra, mask"} {
 				w.output(first, extra)
 			}
 		}
-		w.gradient()
 		w.weights()
 		w.weightsGrad()
 	}
