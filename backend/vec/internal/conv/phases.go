@@ -56,10 +56,12 @@ func newPhases(s Shape, set *kern.Set, zeros []float32, backward bool) *phases {
 		p.cols = roundUp(divUp(p.outer, 2), p.strip()) // a task for each of two threads
 	}
 	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.cols)
-	whole := lattice{h: oh, w: ow, row: ow * s.Cout, col: s.Cout, image: oh * ow * s.Cout, top: 1, left: 1, high: kern.TwoTaps, wide: kern.TwoTaps}
+	whole := lattice{h: oh, w: ow, row: ow * s.Cout, col: s.Cout, image: oh * ow * s.Cout, top: 1, left: 1,
+		high: kern.TwoTaps, wide: kern.TwoTaps}
 	var each []lattice
 	for f := range 4 {
-		l := lattice{h: oh, w: ow, row: 2 * s.W * s.Cin, col: 2 * s.Cin, image: s.H * s.W * s.Cin, top: 1, left: 1, high: kern.OneTap, wide: kern.OneTap}
+		l := lattice{h: oh, w: ow, row: 2 * s.W * s.Cin, col: 2 * s.Cin, image: s.H * s.W * s.Cin, top: 1, left: 1,
+			high: kern.OneTap, wide: kern.OneTap}
 		if oddRows[f] {
 			l.start, l.top, l.high = s.W*s.Cin, 2, kern.TwoTaps
 		}

@@ -105,7 +105,8 @@ func (w *winograd) image() lattice {
 }
 
 func (w *winograd) result() lattice {
-	return lattice{h: w.outH, w: w.outW, row: w.outW * w.cout, col: w.cout, image: w.outH * w.outW * w.cout, high: kern.AllPoints, wide: kern.AllPoints}
+	return lattice{h: w.outH, w: w.outW, row: w.outW * w.cout, col: w.cout, image: w.outH * w.outW * w.cout,
+		high: kern.AllPoints, wide: kern.AllPoints}
 }
 
 func (w *winograd) packedSize() int {
@@ -367,7 +368,8 @@ func (o *output) transform(l lattice, products []float32, productRow, plane, fir
 			o.set.WinogradOutputMask(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, from(o.residual, at), o.mask[at/o.channels*words:],
 				l.row/o.channels*words, l.col/o.channels*words, channel, vecs, whole)
 		default:
-			o.set.WinogradOutput(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, o.bias[channel:], from(o.residual, at), o.floor, vecs, whole)
+			o.set.WinogradOutput(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, o.bias[channel:], from(o.residual, at), o.floor,
+				vecs, whole)
 		}
 		for k := whole; k < n; k++ {
 			o.set.WinogradOutput(edge, 4*width, width, src[k*productRow:], plane, productRow, l.high, l.wide, o.zeros, nil, noFloor, vecs, 1)
