@@ -67,7 +67,7 @@ func lines(title, xName, yName string, chosen float64, curves []Curve) (*Figure,
 
 	const width, height = 480, 320
 	widest = min(widest, width/3)
-	f, top := newFigure(title, width, max(height, (lineHeight+1)*float64(len(drawn))+90))
+	f, top := newFigure(title, width, max(height, (lineHeight+1)*float64(len(drawn))+90, textWidth(yName, textSize)+90))
 	p := plot{Figure: f, y: newAxis(ys.low, ys.high, 6, f.height-54, top+20)}
 	if strings.HasSuffix(yName, "%") {
 		p.y = percentAxis(ys.low, ys.high, p.y.from, p.y.to)
