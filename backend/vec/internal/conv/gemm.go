@@ -8,11 +8,11 @@ type Matrix struct {
 	Rows, Cols int // distance between neighbours in a column, and in a row
 }
 
-// gemmTerms bounds the part of b that is packed at once; gemmTasks is how many blocks of rows are asked for, and of columns
-// if there are fewer of rows.
+// gemmTerms bounds the part of b that is packed at once; gemmTasks asks for that many blocks of rows. Where there are fewer,
+// each is done in blocks of gemmCols columns.
 const (
 	gemmTerms = 1024
-	gemmCols  = 512 // of a block, at least
+	gemmCols  = 512
 	gemmStrip = 128 // packed by one task
 	gemmTasks = 8
 )
