@@ -110,7 +110,7 @@ func (p *convPlan) absorb(c *compiler, k *cluster, n, m *node) bool {
 			p.bias = other.v
 			return true
 		}
-		if p.residual == nil && other.form() == fullForm && !(p.sparse() && c.comes(other.v, n)) {
+		if p.residual == nil && other.form() == fullForm && !(p.sparse() && c.laterConvolution(other.v, n)) {
 			p.residual = other.v
 			return true
 		}
@@ -145,8 +145,8 @@ func (p *convPlan) sparse() bool {
 	return p.direction == gradInput && (p.shape.KH < p.shape.StrideH || p.shape.KW < p.shape.StrideW)
 }
 
-// comes reports whether v is the result of a convolution behind n that nothing else reads.
-func (c *compiler) comes(v *value, n *node) bool {
+// laterConvolution reports whether v is the result of a convolution behind n that nothing else reads.
+func (c *compiler) laterConvolution(v *value, n *node) bool {
 	return v.node != nil && v.node.op == compute.OpTypeConvGeneral && c.position[v.node] > c.position[n] && c.onlyReader(v) != nil
 }
 
