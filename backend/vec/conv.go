@@ -346,7 +346,7 @@ func kernelView(w *value, axes compute.ConvolveAxesConfig) (conv.Kernel, *value)
 
 // lowerConvolution adds the instruction, and those that bring images to NHWC and back.
 func (c *compiler) lowerConvolution(p *convPlan) {
-	plan := conv.NewPlan(p.shape, c.backend.set)
+	plan := conv.NewPlan(p.shape, c.backend.set, conv.Tasks)
 	optional := func(v *value) (t *tensor) {
 		if v != nil {
 			t = c.tensor(v)
@@ -452,7 +452,7 @@ func (c *compiler) splitConvolution(in *instruction, p *convPlan, once bool, eac
 		split: func(count int) func(v part) {
 			shape := p.shape
 			shape.N = count
-			plan := conv.NewPlan(shape, c.backend.set)
+			plan := conv.NewPlan(shape, c.backend.set, 1)
 			return func(v part) { run(plan, v) }
 		},
 	}

@@ -101,23 +101,27 @@ type Plan struct {
 	depthwiseInput   []*depthwise // one for each of input
 }
 
-// NewPlan chooses the algorithms. It panics on an impossible shape.
-func NewPlan(s Shape, set *kern.Set) *Plan {
+// Tasks is how many tasks a batch should make at least, for some workers to share.
+const Tasks = 16
+
+// NewPlan chooses the algorithms. Where it can, it cuts the work into at least so many tasks: Tasks, or 1 for a worker that is
+// alone. It panics on an impossible shape.
+func NewPlan(s Shape, set *kern.Set, tasks int) *Plan {
 	s.check()
 	oh, ow := s.Out()
 	p := &Plan{s: s, set: set, zeros: make([]float32, max(s.Cin, s.Cout)*max(1, s.W, ow))}
 	if s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 {
-		p.winogradForward = newWinograd(set, p.zeros, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
-		p.winogradInput = newWinograd(set, p.zeros, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
+		p.winogradForward = newWinograd(set, p.zeros, tasks, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
+		p.winogradInput = newWinograd(set, p.zeros, tasks, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
 		if p.winogradInput != nil {
 			p.winogradInput.borrow(p.winogradForward)
 		}
 	}
-	if forward := newPhases(s, set, p.zeros, false); forward != nil && forward.wins() {
-		p.phasesForward, p.phasesInput = forward, newPhases(s, set, p.zeros, true)
+	if forward := newPhases(s, set, p.zeros, tasks, false); forward != nil && forward.wins() {
+		p.phasesForward, p.phasesInput = forward, newPhases(s, set, p.zeros, tasks, true)
 	}
-	p.forward = forwardGather(s, set)
-	p.input = inputGathers(s, set)
+	p.forward = forwardGather(s, set, tasks)
+	p.input = inputGathers(s, set, tasks)
 	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {
 		weights := func(i int, _ tap) (int, int) { return 0, i * s.Cout }
 		p.depthwiseForward = []*depthwise{newDepthwise(p.forward, s.Cin, weights)}

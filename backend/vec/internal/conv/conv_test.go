@@ -235,14 +235,16 @@ func TestPhasesOfAnySize(t *testing.T) {
 		for h := 1; h <= 9; h++ {
 			for w := 1; w <= 9; w++ {
 				s := square(2, 2*h, 2*set.Lanes(), set.Lanes(), 3, 2).with(func(s *Shape) { s.W = 2 * w })
-				p := NewPlan(s, set)
-				p.phasesForward, p.phasesInput = newPhases(s, set, p.zeros, false), newPhases(s, set, p.zeros, true)
-				if p.phasesForward == nil || p.phasesInput == nil {
-					t.Fatalf("no phases for %s", s)
-				}
-				p.packForward, p.packInput = nil, nil
-				p.layOut()
-				testPlan(t, p, set, layouts(s)[(h+w)%3])
+				testPlan(t, set, layouts(s)[(h+w)%3], func(tasks int) *Plan {
+					p := NewPlan(s, set, tasks)
+					p.phasesForward, p.phasesInput = newPhases(s, set, p.zeros, tasks, false), newPhases(s, set, p.zeros, tasks, true)
+					if p.phasesForward == nil || p.phasesInput == nil {
+						t.Fatalf("no phases for %s", s)
+					}
+					p.packForward, p.packInput = nil, nil
+					p.layOut()
+					return p
+				})
 			}
 		}
 	})
@@ -256,7 +258,7 @@ func TestPhasesByImages(t *testing.T) {
 		for _, channels := range []int{32, 128} {
 			s := square(7, 8, channels, 128, 3, 2)
 			one := s.with(func(s *Shape) { s.N = 1 })
-			batch, alone := NewPlan(s, set), NewPlan(one, set)
+			batch, alone := NewPlan(s, set, Tasks), NewPlan(one, set, Tasks)
 			if alone.phasesForward == nil || (alone.phasesForward.cols < 128) != (channels == 128) {
 				t.Fatalf("%s is not computed as it was", one)
 			}
@@ -296,7 +298,7 @@ func TestOnePackingServesBothDirections(t *testing.T) {
 		}
 		k.Data = draw(9 * s.Cin * s.Cout)
 		dy, one, two := draw(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
-		plan := NewPlan(s, set)
+		plan := NewPlan(s, set, Tasks)
 		if !plan.OnePacking() {
 			t.Fatal("so many weights are packed twice")
 		}
@@ -304,7 +306,7 @@ func TestOnePackingServesBothDirections(t *testing.T) {
 		plan.Pack(goroutines(2), w, k)
 		plan.GradInput(goroutines(2), one, dy, w, nil)
 
-		apart := NewPlan(s, set)
+		apart := NewPlan(s, set, Tasks)
 		apart.winogradInput.borrows = false
 		apart.packForward, apart.packInput = nil, nil
 		apart.layOut()
@@ -346,9 +348,14 @@ func TestRandomConvolutions(t *testing.T) {
 	})
 }
 
-func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) { testPlan(t, NewPlan(s, set), set, k) }
+func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
+	testPlan(t, set, k, func(tasks int) *Plan { return NewPlan(s, set, tasks) })
+}
 
-func testPlan(t *testing.T, plan *Plan, set *kern.Set, k Kernel) {
+// testPlan compares what plans of a shape compute with the definition, and one with another: they differ in the least
+// number of tasks.
+func testPlan(t *testing.T, set *kern.Set, k Kernel, newPlan func(tasks int) *Plan) {
+	plan, alone := newPlan(Tasks), newPlan(1)
 	s := plan.Shape()
 	rnd := noise(99)
 	oh, ow := s.Out()
@@ -422,6 +429,8 @@ func testPlan(t *testing.T, plan *Plan, set *kern.Set, k Kernel) {
 		again := newGuarded(len(y), nan)
 		plan.Forward(goroutines(3), again.v, x.v, packed.v, e)
 		identical(t, "y", got.v, again.v)
+		alone.Forward(goroutines(1), again.v, x.v, packed.v, e)
+		identical(t, "y by one worker", got.v, again.v)
 		if e.Residual != nil {
 			e.Residual = again.v
 			copy(again.v, residual.v)
@@ -469,6 +478,11 @@ func testPlan(t *testing.T, plan *Plan, set *kern.Set, k Kernel) {
 		}
 		plan.GradInputAdd(goroutines(3), again.v, dy.v, packed.v, add, m)
 		identical(t, "dx", got.v, again.v)
+		if add != nil {
+			copy(add, added.v)
+		}
+		alone.GradInputAdd(goroutines(1), again.v, dy.v, packed.v, add, m)
+		identical(t, "dx by one worker", got.v, again.v)
 	}
 
 	got, again := newGuarded(size, nan), newGuarded(size, nan)
@@ -584,7 +598,7 @@ func BenchmarkConv(b *testing.B) {
 				bias := fill(s.Cout)
 				k := layouts(s)[1]
 				k.Data = w
-				plan := NewPlan(s, set)
+				plan := NewPlan(s, set, Tasks)
 				par := goroutines(runtime.GOMAXPROCS(0))
 				rate := func(name string, f func()) {
 					b.Run(name, func(b *testing.B) {

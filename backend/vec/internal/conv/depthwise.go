@@ -28,7 +28,7 @@ const (
 // and where its weights do, i being its position among the taps.
 func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights int)) *depthwise {
 	row := max(1, g.gw*g.outC)
-	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(depthwiseLeast/row, divUp(g.n*g.gh, minTasks))))}
+	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(depthwiseLeast/row, divUp(g.n*g.gh, g.least))))}
 	for oy := range g.gh {
 		var runs []depthwiseRun
 		var last uint64 // set of taps of the run before

@@ -15,6 +15,7 @@ import (
 // gradient by input is one for each residue of the input coordinates modulo the stride.
 type gather struct {
 	set              *kern.Set
+	least            int // tasks, where there is enough to do
 	n, gh, gw        int
 	inH, inW, inC    int
 	stepH, stepW     int
@@ -55,7 +56,6 @@ type tapRun struct{ dy, dx, count int }
 const (
 	maxTerms      = 784
 	blockElements = 96 << 10
-	minTasks      = 16
 	minProducts   = 500e3 // of a task that does some of the columns only
 )
 
@@ -92,14 +92,14 @@ func (g *gather) plan() {
 	g.packedSize = g.groups * len(g.taps) * g.ci * panelCols(g.set, g.co)
 	rows := g.set.MaxRows()
 	g.points = max(2, min(8, blockElements/(rows*(g.aRow+g.cRow)))) * rows
-	for g.points > 2*rows && divUp(g.total(), g.points) < minTasks {
+	for g.points > 2*rows && divUp(g.total(), g.points) < g.least {
 		g.points -= rows
 	}
 	// A few points of a single image are shared out by columns.
 	g.cols = panelCols(g.set, g.co)
-	if blocks := divUp(g.total(), g.points); blocks < minTasks && g.groups == 1 && g.total() > 0 {
+	if blocks := divUp(g.total(), g.points); blocks < g.least && g.groups == 1 && g.total() > 0 {
 		products := float64(g.total()) * float64(len(g.taps)*g.ci) * float64(g.co)
-		parts := max(1, min(minTasks, int(products/minProducts))/blocks)
+		parts := max(1, min(g.least, int(products/minProducts))/blocks)
 		g.cols = roundUp(divUp(g.co, parts), g.set.MaxVecs()*g.set.Lanes())
 	}
 }
@@ -213,9 +213,9 @@ func (g *gather) scatterRows(c []float32, first, count, channel, cols int, finis
 }
 
 // forwardGather is the plan of the convolution itself.
-func forwardGather(s Shape, set *kern.Set) *gather {
+func forwardGather(s Shape, set *kern.Set, tasks int) *gather {
 	oh, ow := s.Out()
-	g := &gather{set: set, n: s.N, gh: oh, gw: ow, inH: s.H, inW: s.W, inC: s.Cin, stepH: s.StrideH, stepW: s.StrideW,
+	g := &gather{set: set, least: tasks, n: s.N, gh: oh, gw: ow, inH: s.H, inW: s.W, inC: s.Cin, stepH: s.StrideH, stepW: s.StrideW,
 		outH: oh, outW: ow, outC: s.Cout, outStepH: 1, outStepW: 1, groups: s.Groups, ci: s.Cin / s.Groups, co: s.Cout / s.Groups}
 	for kh := range s.KH {
 		for kw := range s.KW {
@@ -228,12 +228,12 @@ func forwardGather(s Shape, set *kern.Set) *gather {
 
 // inputGathers are the plans of the gradient by input: dx[ih] takes dy[oh]·w[kh] where oh·s + kh·d - p = ih, so inputs of
 // one residue modulo s share their taps and read neighbouring outputs.
-func inputGathers(s Shape, set *kern.Set) []*gather {
+func inputGathers(s Shape, set *kern.Set, tasks int) []*gather {
 	oh, ow := s.Out()
 	var phases []*gather
 	for rh := range min(s.StrideH, s.H) {
 		for rw := range min(s.StrideW, s.W) {
-			g := &gather{set: set, n: s.N, gh: divUp(s.H-rh, s.StrideH), gw: divUp(s.W-rw, s.StrideW),
+			g := &gather{set: set, least: tasks, n: s.N, gh: divUp(s.H-rh, s.StrideH), gw: divUp(s.W-rw, s.StrideW),
 				inH: oh, inW: ow, inC: s.Cout, stepH: 1, stepW: 1,
 				outH: s.H, outW: s.W, outC: s.Cin, outStepH: s.StrideH, outOffH: rh, outStepW: s.StrideW, outOffW: rw,
 				groups: s.Groups, ci: s.Cout / s.Groups, co: s.Cin / s.Groups}

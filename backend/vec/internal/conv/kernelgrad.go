@@ -52,12 +52,12 @@ func newKernelGrad(g *gather) *kernelGrad {
 		}
 	}
 	total, pieces := g.total(), max(1, len(k.slices)*g.groups)
-	k.chunks = max(1, min(divUp(minTasks, pieces), total/gradLong, gradPartial/max(1, k.size())))
+	k.chunks = max(1, min(divUp(gradTasks, pieces), total/gradLong, gradPartial/max(1, k.size())))
 	k.pixels = max(gradPixels, roundUp(divUp(total, k.chunks), gradPixels))
 	k.chunks = max(1, divUp(total, k.pixels))
 	k.cols = g.co
 	if g.direct && g.co%gradCols == 0 {
-		k.cols = roundUp(divUp(g.co, min(divUp(minTasks, pieces*k.chunks), g.co/gradCols)), gradCols)
+		k.cols = roundUp(divUp(g.co, min(divUp(gradTasks, pieces*k.chunks), g.co/gradCols)), gradCols)
 	}
 	return k
 }

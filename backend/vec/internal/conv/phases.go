@@ -39,20 +39,20 @@ const (
 var oddRows, oddCols = [4]bool{true, true, false, false}, [4]bool{false, true, true, false}
 
 // newPhases returns nil where the convolution is none of these, or its channels do not fill vectors.
-func newPhases(s Shape, set *kern.Set, zeros []float32, backward bool) *phases {
+func newPhases(s Shape, set *kern.Set, zeros []float32, tasks int, backward bool) *phases {
 	oh, ow := s.Out()
 	set = vectors(set, s.Cin, s.Cout)
 	if s.KH != 3 || s.KW != 3 || s.StrideH != 2 || s.StrideW != 2 || s.DilH != 1 || s.DilW != 1 || s.Groups != 1 ||
 		s.PadTop != 1 || s.PadLeft != 1 || s.H != 2*oh || s.W != 2*ow || s.N*oh*ow == 0 || set == nil {
 		return nil
 	}
-	p := &phases{tiling: newTiling(set, zeros, s.N, oh, ow), inner: s.Cin, outer: s.Cout, backward: backward}
+	p := &phases{tiling: newTiling(set, zeros, tasks, s.N, oh, ow), inner: s.Cin, outer: s.Cout, backward: backward}
 	if backward {
 		p.inner, p.outer = s.Cout, s.Cin
 	}
 	p.share(phaseTiles)
 	p.cols = p.outer
-	if total := p.total(); 2*total <= set.MaxRows() && float64(phaseProducts*total*s.Cin)*float64(s.Cout) > 2*minProducts {
+	if total := p.total(); tasks > 1 && 2*total <= set.MaxRows() && float64(phaseProducts*total*s.Cin)*float64(s.Cout) > 2*minProducts {
 		p.cols = roundUp(divUp(p.outer, 2), p.strip()) // a task for each of two threads
 	}
 	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.cols)

@@ -42,7 +42,7 @@ func newThin(s Shape, forward *gather, input []*gather) *thin {
 	t := &thin{g: forward, s: s, row: ((ow-1)*s.StrideW + s.KW) * s.Cin, product: oddLines(panelCols(forward.set, terms))}
 	t.rows = min(oh, max(1, thinElements/(ow*forward.cRow)))
 	t.gradRows = t.rows
-	t.rows = min(t.rows, divUp(s.N*oh, minTasks))
+	t.rows = min(t.rows, divUp(s.N*oh, forward.least))
 	t.inRows = min(s.H, max(1, thinElements/(ow*t.product)*s.StrideH-s.KH*s.DilH))
 	for _, g := range input {
 		t.phases = append(t.phases, newDepthwise(g, t.product, func(_ int, t tap) (int, int) { return (t.kh*s.KW + t.kw) * s.Cin, 0 }))

@@ -35,18 +35,19 @@ func narrow(cin, cout int) bool { return cin*cout <= 1024 }
 type tiling struct {
 	set            *kern.Set
 	zeros          []float32
+	least          int // tasks, where the tiles suffice
 	n              int
 	tilesH, tilesW int
 	tiles          int // in a task
 }
 
-func newTiling(set *kern.Set, zeros []float32, n, h, w int) tiling {
-	return tiling{set: set, zeros: zeros, n: n, tilesH: divUp(h, 4), tilesW: divUp(w, 4)}
+func newTiling(set *kern.Set, zeros []float32, tasks, n, h, w int) tiling {
+	return tiling{set: set, zeros: zeros, least: tasks, n: n, tilesH: divUp(h, 4), tilesW: divUp(w, 4)}
 }
 
 // share divides the tiles into tasks of about as many.
 func (t *tiling) share(tiles int) {
-	t.tiles = divUp(t.total(), max(divUp(t.total(), tiles), min(minTasks, divUp(t.total(), t.set.MaxRows()))))
+	t.tiles = divUp(t.total(), max(divUp(t.total(), tiles), min(t.least, divUp(t.total(), t.set.MaxRows()))))
 }
 
 // lattice is the pixels of an image that patches or tiles are taken of: all of them, or those of every second row and column.
@@ -75,9 +76,9 @@ func vectors(set *kern.Set, cin, cout int) *kern.Set {
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
 // channels do not fill vectors.
-func newWinograd(set *kern.Set, zeros []float32, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
+func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
 	set = vectors(set, cin, cout)
-	w := &winograd{tiling: newTiling(set, zeros, n, outH, outW), inH: inH, inW: inW, cin: cin, outH: outH, outW: outW, cout: cout,
+	w := &winograd{tiling: newTiling(set, zeros, tasks, n, outH, outW), inH: inH, inW: inW, cin: cin, outH: outH, outW: outW, cout: cout,
 		padTop: padTop, padLeft: padLeft}
 	if set == nil || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
 		return nil
@@ -387,7 +388,7 @@ func (o *output) transform(l lattice, products []float32, productRow, plane, fir
 const (
 	gradChannels = 64
 	gradTiles    = 64 // in a chunk, at least
-	gradTasks    = 16
+	gradTasks    = 16 // at least, where there is enough to do
 )
 
 // gradKernel is the gradient of the correlation by its weights: dst = Gᵀ·[Σ_tiles (Bᵀ·x·B) ⊙ (A·dy·Aᵀ)]·G.
