@@ -94,6 +94,9 @@ type result struct {
 	Seconds float64 `json:"seconds"` // of one repetition
 	Value   float64 `json:"value"`
 	Peak    float64 `json:"peak"` // bytes the process has held at most
+
+	// Registers is how many operations a second it did meanwhile where they need nothing but registers, or 0.
+	Registers float64 `json:"registers"`
 }
 
 // row is a line of the table.
@@ -356,6 +359,7 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
 		defer sides[i].stop()
 	}
 	all := make([][]float64, len(sides))
+	var shares []float64 // of what registers allow, here
 	last := make([]result, len(sides))
 	for pair := -1; pair < pairs; pair++ { // the first is a warm-up, and compares what was computed
 		for i, s := range sides {
@@ -366,6 +370,9 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
 			}
 			if pair >= 0 {
 				all[i] = append(all[i], last[i].Seconds)
+				if x := last[i]; x.Registers > 0 {
+					shares = append(shares, r.flops/x.Seconds/x.Registers)
+				}
 			}
 		}
 		near := 0.02
@@ -406,7 +413,11 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
 	if r.job.Device != "" {
 		against = sides[1].name // what PyTorch made of what was asked for
 	}
-	cells := []string{r.name, against, show(median(all[0])), show(median(all[rival])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
+	here := show(median(all[0]))
+	if len(shares) > 0 {
+		here += fmt.Sprintf(", %.0f%% of peak", 100*median(shares))
+	}
+	cells := []string{r.name, against, here, show(median(all[rival])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
 	return cells, nil
 }
 
@@ -497,6 +508,7 @@ func serve(text string) error {
 				return err
 			}
 		}
+		before := registers(backend, j)
 		begin, runs := time.Now(), 0
 		for ; runs < max(j.Repeat, 1) || time.Since(begin).Seconds() < j.Seconds; runs++ {
 			if r.Value, err = work(); err != nil {
@@ -504,6 +516,7 @@ func serve(text string) error {
 			}
 		}
 		r.Seconds = time.Since(begin).Seconds() / float64(runs)
+		r.Registers = (before + registers(backend, j)) / 2
 		var usage syscall.Rusage
 		if err := syscall.Getrusage(syscall.RUSAGE_SELF, &usage); err != nil {
 			return err
@@ -514,6 +527,14 @@ func serve(text string) error {
 		}
 	}
 	return nil
+}
+
+// registers is the backend's peak at this moment for a matrix product, which is judged by it; else 0.
+func registers(backend compute.Backend, j job) float64 {
+	if b, ok := backend.(interface{ PeakFLOPS() float64 }); ok && j.Gemm != nil {
+		return b.PeakFLOPS()
+	}
+	return 0
 }
 
 func prepare(backend compute.Backend, j job) (speed.Work, error) {

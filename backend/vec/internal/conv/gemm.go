@@ -48,6 +48,7 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	}
 	for first := 0; first < k; first += gemmTerms {
 		terms := min(gemmTerms, k-first)
+		panels := func(col int) right { return right{strips[col*terms:], terms, 0} }
 		par.Run(divUp(n, gemmStrip), func(strip, _ int) {
 			col := strip * gemmStrip
 			fillPanels(set, strips[col*terms:], terms, min(gemmStrip, n-col), func(i int) ([]float32, int) {
@@ -70,13 +71,18 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 					to[j] = from[j*a.Cols]
 				}
 			}
-			right := right{strips[col*terms:], terms, 0}
 			out := c[row*n+col:]
 			if direct {
-				multiply(set, count, width, terms, left, aRow, 1, right, out, n, first > 0)
+				// All of b goes by for every block of rows: while one strip is multiplied the next is fetched.
+				strip := set.MaxVecs() * set.Lanes()
+				for at := col; at < col+width; at += strip {
+					next := min(n, at+strip)
+					multiplyAll(set, 1, 1, count, min(strip, col+width-at), terms, left, 0, 0, aRow, 1, panels(at), 0, out[at-col:], 0, n, first > 0,
+						strips[next*terms:min(n, next+strip)*terms])
+				}
 				return
 			}
-			multiply(set, count, width, terms, left, aRow, 1, right, products, cRow, false)
+			multiply(set, count, width, terms, left, aRow, 1, panels(col), products, cRow, false)
 			var sum []float32
 			if first > 0 {
 				sum = out
