@@ -192,6 +192,8 @@ var shapes = []Shape{
 	square(3, 14, 8, 16, 3, 2), square(1, 16, 24, 40, 3, 2), square(2, 32, 16, 16, 3, 2), square(1, 22, 32, 64, 3, 2),
 	square(13, 8, 48, 32, 3, 2), square(1, 30, 64, 16, 3, 2).with(func(s *Shape) { s.W = 14 }), square(1, 8, 96, 128, 3, 2),
 	square(2, 16, 32, 8, 3, 2).with(func(s *Shape) { s.PadBottom, s.PadRight = 0, 0; s.H = 24 }),
+	// So many channels and tiles that the kernel's gradient is summed by planes, in two batches.
+	square(130, 3, 80, 96, 3, 1),
 	// Groups and depthwise.
 	square(2, 8, 16, 32, 3, 1).with(func(s *Shape) { s.Groups = 4 }),
 	square(1, 7, 64, 64, 3, 2).with(func(s *Shape) { s.Groups = 2 }),

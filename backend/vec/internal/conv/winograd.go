@@ -385,9 +385,13 @@ func (o *output) transform(l lattice, products []float32, productRow, plane, fir
 // The weights' gradient is made of pieces: for some input channels, some output channels and a chunk of the tiles, a task
 // transforms both operands some tiles at a time, adds up the 36 planes of their products, and at the end transforms the sums,
 // all in memory of its own. The chunks of a gradient are then added in order.
+//
+// With more channels, of which every piece would transform some of the others' anew, all are transformed once, a batch of
+// tiles at a time, and a task adds up one plane. That takes enough tiles to be worth reading and writing all sums for.
 const (
 	gradChannels = 64
-	gradTiles    = 64 // in a chunk, at least
+	gradTiles    = 64 // in a chunk, or in a gradient by planes, at least
+	gradBatch    = 128
 	gradTasks    = 16 // at least, where there is enough to do
 )
 
@@ -397,6 +401,10 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	ci := roundUp(divUp(w.cin, divUp(w.cin, gradChannels)), lanes)
 	co := roundUp(divUp(w.cout, divUp(w.cout, gradChannels)), lanes)
 	partsIn, partsOut := divUp(w.cin, ci), divUp(w.cout, co)
+	if partsIn > 1 && partsOut > 1 && w.total() >= gradTiles {
+		w.gradKernelByPlanes(par, dst, x, dy)
+		return
+	}
 	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
@@ -463,6 +471,42 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			w.set.Add(sum, sum, pieces[c*piece+9*r*width:][:size])
 		}
 		storeGradient(w.set, dst, 3, 3, sum, width, i*ci+r, height, o*co, width)
+	})
+}
+
+// gradKernelByPlanes is gradKernel where each operand is transformed once.
+func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32) {
+	const tiles, rows = 16, 8 // transformed by a task, and back
+	batch := divUp(w.total(), divUp(w.total(), gradBatch))
+	xRow, dyRow := oddLines(w.cin), oddLines(w.cout)
+	xPlane, dyPlane, sumPlane := oddLines(batch*xRow), oddLines(batch*dyRow), oddLines(w.cin*w.cout)
+	sc := getScratch(par.Workers())
+	defer sc.put()
+	buf := sc.common(planes*(xPlane+dyPlane+sumPlane) + 2*line)
+	xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), buf
+	for start := 0; start < w.total(); start += batch {
+		count := min(batch, w.total()-start)
+		par.Run(2*divUp(count, tiles), func(task, _ int) {
+			first := task / 2 * tiles
+			n := min(tiles, count-first)
+			if task%2 == 0 {
+				w.transformInput(xt[first*xRow:], xRow, xPlane, start+first, n, x, w.image(), 0, w.cin)
+			} else {
+				w.transformGradient(dyt[first*dyRow:], dyRow, dyPlane, start+first, n, dy, 0, w.cout)
+			}
+		})
+		par.Run(planes, func(p, _ int) {
+			multiply(w.set, w.cin, w.cout, count, xt[p*xPlane:], 1, xRow, right{dyt[p*dyPlane:], 0, dyRow}, sums[p*sumPlane:], w.cout, start > 0)
+		})
+	}
+	par.Run(divUp(w.cin, rows), func(task, worker int) {
+		i := task * rows
+		height := min(rows, w.cin-i)
+		out := sc.worker(worker, 9*rows*w.cout)
+		for r := range height {
+			w.set.WinogradWeightsGrad(out[9*r*w.cout:], w.cout, sums[(i+r)*w.cout:], sumPlane, w.cout/w.set.Lanes())
+		}
+		storeGradient(w.set, dst, 3, 3, out, w.cout, i, height, 0, w.cout)
 	})
 }
 
