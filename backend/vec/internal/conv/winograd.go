@@ -242,8 +242,9 @@ func ahead(step, steps int, one, other []float32) []float32 {
 const (
 	lateWeights = 4 << 20 / 4 // elements of all planes from which it is done
 	lateTerms   = 64
-	lateTiles   = 64  // in a group
+	lateTiles   = 128 // in a group
 	lateBatch   = 256 // tiles that are transformed before any are multiplied
+	latePlanes  = 6   // multiplied in one call, while the next are fetched
 )
 
 func (w *winograd) late() bool { return planes*w.cin*w.cout > lateWeights }
@@ -315,9 +316,10 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 					taps = weights[9*(col*w.cin+row*width):]
 				}
 				w.set.WinogradWeights(transformed, wPlane, taps, terms*width, terms*width/w.set.Lanes())
-				for p := range planes {
-					multiply(w.set, n, width, terms, in[(group*blocks+i)*block+p*inPlane:], lateTerms, 1,
-						right{transformed[p*wPlane:], terms, 0}, products[p*outPlane:], wide, i > 0)
+				for p := 0; p < planes; p += latePlanes {
+					left := in[(group*blocks+i)*block+p*inPlane:]
+					multiplyAll(w.set, latePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
+						products[p*outPlane:], outPlane, wide, i > 0, left[latePlanes*inPlane:min(len(left), 2*latePlanes*inPlane)])
 				}
 			}
 			o.transform(w.result(), products, wide, outPlane, start+group*tiles, n, col, width, buf)
