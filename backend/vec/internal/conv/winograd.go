@@ -25,6 +25,7 @@ const (
 	winogradTiles = 24 // in a task: with the weights of 64 channels these stay in a second-level cache
 	narrowTiles   = 32
 	narrowPlanes  = 18
+	widePlanes    = 6
 )
 
 // narrow says that a plane has so few weights that calls of kernels are what its products wait for. Then one call computes
@@ -84,7 +85,7 @@ func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, 
 		return nil
 	}
 	tiles := winogradTiles
-	w.group = 1
+	w.group = widePlanes
 	if narrow(cin, cout) {
 		tiles, w.group = narrowTiles, narrowPlanes
 	}
@@ -244,7 +245,6 @@ const (
 	lateTerms   = 64
 	lateTiles   = 128 // in a group
 	lateBatch   = 256 // tiles that are transformed before any are multiplied
-	latePlanes  = 6   // multiplied in one call, while the next are fetched
 )
 
 func (w *winograd) late() bool { return planes*w.cin*w.cout > lateWeights }
@@ -316,10 +316,10 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 					taps = weights[9*(col*w.cin+row*width):]
 				}
 				w.set.WinogradWeights(transformed, wPlane, taps, terms*width, terms*width/w.set.Lanes())
-				for p := 0; p < planes; p += latePlanes {
+				for p := 0; p < planes; p += widePlanes {
 					left := in[(group*blocks+i)*block+p*inPlane:]
-					multiplyAll(w.set, latePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
-						products[p*outPlane:], outPlane, wide, i > 0, left[latePlanes*inPlane:min(len(left), 2*latePlanes*inPlane)])
+					multiplyAll(w.set, widePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
+						products[p*outPlane:], outPlane, wide, i > 0, left[widePlanes*inPlane:min(len(left), 2*widePlanes*inPlane)])
 				}
 			}
 			o.transform(w.result(), products, wide, outPlane, start+group*tiles, n, col, width, buf)
@@ -410,7 +410,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	chunks := max(1, min(divUp(gradTasks, partsIn*partsOut), w.total()/gradTiles))
 	each := divUp(w.total(), chunks)
 	chunks = divUp(w.total(), each)
-	tiles, group := gradTiles/2, 1 // so few that they and the sums of 64 channels stay in a second-level cache
+	tiles, group := gradTiles/2, widePlanes // so few that they and the sums of 64 channels stay in a second-level cache
 	if narrow(ci, co) {
 		tiles, group = gradTiles, narrowPlanes
 	}
