@@ -124,12 +124,11 @@ func (w *winograd) pairRow(plus, minus reg.VecPhysical, s1, s2, s3, s4 source, o
 	w.plusMinus(plus, minus, u, x)
 }
 
-// plusMinus: plus, minus = minus ± x·u.
+// plusMinus: plus, minus = minus ± x·u, with u multiplied first: sums and products have execution units of their own.
 func (w *winograd) plusMinus(plus, minus, u reg.VecPhysical, x string) {
-	k := w.k(x)
-	w.move(minus, plus)
-	w.VFMADD231PS(u, k, plus)
-	w.VFNMADD231PS(u, k, minus)
+	w.VMULPS(w.k(x), u, u)
+	w.VADDPS(u, minus, plus)
+	w.VSUBPS(u, minus, minus)
 }
 
 // inputMapSources is which sources inputMap reads.
@@ -174,24 +173,23 @@ func (w *winograd) gradientMap(n int, s [4]source, out func(n int) reg.VecPhysic
 
 // weightsMap writes row n of the weights' map of three sources.
 func (w *winograd) weightsMap(n int, s [3]source, out func(n int) reg.VecPhysical) {
-	pair := func(plus, minus reg.VecPhysical, square, x, scale string) {
+	pair := func(plus, minus reg.VecPhysical, square, scale, scaledX string) {
 		u := w.work(1)
 		w.move(s[0](), minus)
 		w.move(s[1](), u)
 		k := w.k(square)
 		w.VFMADD231PS(s[2](), k, minus)
-		w.plusMinus(plus, minus, u, x)
 		k = w.k(scale)
-		w.VMULPS(k, plus, plus)
 		w.VMULPS(k, minus, minus)
+		w.plusMinus(plus, minus, u, scaledX)
 	}
 	switch n {
 	case 0:
 		w.move(s[0](), out(0))
 	case 1:
-		pair(out(1), out(2), "half", "p", "minusTwoThirds")
+		pair(out(1), out(2), "half", "minusTwoThirds", "minusTwoThirdsP")
 	case 3:
-		pair(out(3), out(4), "two", "q", "sixth")
+		pair(out(3), out(4), "two", "sixth", "sixthQ")
 	case 5:
 		w.move(s[2](), out(5))
 	}
@@ -728,7 +726,7 @@ func (w *winograd) weights() {
 	w.LEAQ(at(one, one, 2), three)
 	s := w.startPlanes(reg.R10, 0)
 	w.arg("dst", s.d)
-	w.hold("half", "two", "p", "q", "minusTwoThirds", "sixth")
+	w.hold("half", "two", "minusTwoThirds", "minusTwoThirdsP", "sixth", "sixthQ")
 	w.Label("vector")
 	for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
 		for j := range 3 {
