@@ -67,10 +67,11 @@ type assembly struct {
 	sumColumns func(y, x *float32, rows, cols int)
 
 	winogradInput            func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
-	winogradInputWhole       func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, vecs, count int) // or nil
+	winogradInputWhole       func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col, vecs, count int)
 	winogradTwoInput         func(dst *float32, plane, tile int, r1, r2, r3, r4, r5 *float32, off, col, rowTo, colTo int, masks *[6][8]uint32, vecs, count int)
-	winogradTwoInputWhole    func(dst *float32, plane, tile int, r1, r2, r3, r4, r5 *float32, off, col, rowTo, colTo, vecs, count int) // or nil
+	winogradTwoInputWhole    func(dst *float32, plane, tile int, r1, r2, r3, r4, r5 *float32, off, col, rowTo, colTo, vecs, count int)
 	winogradGradient         func(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs, count int)
+	winogradGradientWhole    func(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col, vecs, count int)
 	winogradOutput           func(y *float32, row, col int, src *float32, srcPlane, tile int, bias *float32, floor float32, vecs, count int)
 	winogradOutputAdd        func(y *float32, row, col int, src *float32, srcPlane, tile int, bias, extra *float32, floor float32, vecs, count int)
 	winogradOutputMask       func(y *float32, row, col int, src *float32, srcPlane, tile int, mask *uint16, maskRow, maskCol int, vecs, count int)

@@ -105,13 +105,13 @@ func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, 
 		switch {
 		case s.asm == nil:
 			winogradInputGeneric(d, plane, tile, rows, high, wide, (left+4*t)*col, col, mask, n, run)
-		case high.From == 0 && whole && s.asm.winogradInputWhole != nil:
+		case high.From == 0 && whole:
 			s.asm.winogradInputWhole(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
 				first*col, col, vecs, run)
 		case high.From == 0:
 			s.asm.winogradInput(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
 				first*col, col, &columnMasks[mask], vecs, run)
-		case whole && s.asm.winogradTwoInputWhole != nil:
+		case whole:
 			s.asm.winogradTwoInputWhole(&d[6*plane], plane, tile, &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
 				first*col, col, high.To, wide.To, vecs, run)
 		default:
@@ -169,9 +169,12 @@ func (s *Set) WinogradGradient(dst []float32, plane, tile int, rows *[4][]float3
 		first := left + 4*t
 		run, mask := patchRun(first, 4, width, count-t)
 		d := dst[t*tile:]
-		if s.asm == nil {
+		switch {
+		case s.asm == nil:
 			winogradGradientGeneric(d, plane, tile, rows, first*col, col, mask, n, run)
-		} else {
+		case mask == 1<<4-1:
+			s.asm.winogradGradientWhole(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], first*col, col, vecs, run)
+		default:
 			s.asm.winogradGradient(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0],
 				first*col, col, &columnMasks[mask], vecs, run)
 		}

@@ -38,11 +38,10 @@ func winogradFile(c *build.Context) {
 		w := winograd{isa: g, value: value, bits: bits}
 		for _, first := range []int{0, 1} {
 			w.input(first, true)
-			if !g.wide() {
-				w.input(first, false)
-			}
+			w.input(first, false)
 		}
-		w.gradient()
+		w.gradient(true)
+		w.gradient(false)
 		for _, first := range []int{0, 1} {
 			for _, extra := range []string{"", "extra", "mask", "extra, mask"} {
 				w.output(first, extra)
@@ -320,7 +319,7 @@ func (w *winograd) spread(s planeStores, first, row int, mapping func(n int, out
 }
 
 // maskedColumns makes sources of one column of a patch: the vectors at offset off of some row pointers, zero where the
-// column's mask is. In the wide set they are loaded once, into registers 18 to 22.
+// column's mask is, if there are masks. In the wide set they are loaded once, into registers 18 to 22.
 func (w *winograd) maskedColumns(rows []reg.GPPhysical, off reg.GPPhysical, masks *reg.GPPhysical, column int, used []int) []source {
 	s := make([]source, len(rows))
 	for _, i := range used {
@@ -328,8 +327,12 @@ func (w *winograd) maskedColumns(rows []reg.GPPhysical, off reg.GPPhysical, mask
 		switch {
 		case w.wide():
 			x := w.v(18 + i - used[0])
-			w.VMOVUPS_Z(m, []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[column], x)
 			s[i] = func() operand.Op { return x }
+			if masks == nil {
+				w.VMOVUPS(m, x)
+				continue
+			}
+			w.VMOVUPS_Z(m, []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[column], x)
 		case masks != nil:
 			s[i] = func() operand.Op {
 				x := w.work(3)
@@ -344,12 +347,18 @@ func (w *winograd) maskedColumns(rows []reg.GPPhysical, off reg.GPPhysical, mask
 	return s
 }
 
-func (w *winograd) columnMasks(masks reg.GPPhysical, n int) {
+// masks is where the masks of n columns are, or nil in a form without. The wide set holds them.
+func (w *winograd) masks(masked bool, n int) *reg.GPPhysical {
+	if !masked {
+		return nil
+	}
+	masks := w.arg("masks", reg.R15)
 	if w.wide() {
 		for j, k := range []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[:n] {
 			w.KMOVW(operand.Mem{Base: masks, Disp: 32 * j}, k)
 		}
 	}
+	return &masks
 }
 
 // input has forms with and without masks, from the first point on.
@@ -387,12 +396,7 @@ func (w *winograd) input(first int, masked bool) {
 		w.LEAQ(at(col, col, 4), s.tmp)
 	}
 	patch := w.local(s.tmp)
-	var masks *reg.GPPhysical
-	if masked {
-		m := w.arg("masks", reg.R15)
-		masks = &m
-		w.columnMasks(m, 6)
-	}
+	masks := w.masks(masked, 6)
 	w.hold("fiveHalves", "two", "half", "p", "q")
 	groups := []rowGroup{{[]int{0}, []int{0}}, {[]int{1, 2}, []int{1}}, {[]int{3, 4}, []int{3}}, {[]int{5}, []int{5}}}[first:]
 	if w.wide() && first == 0 {
@@ -436,10 +440,14 @@ func (w *winograd) input(first int, masked bool) {
 	})
 }
 
-func (w *winograd) gradient() {
-	w.fn("winogradGradient", "(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, masks *[6][8]uint32, vecs, count int)",
-		"winogradGradient"+w.name+" transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where",
-		"masks[j] is 0:",
+// gradient has forms with and without masks.
+func (w *winograd) gradient(masked bool) {
+	name, masksParam, outside := "winogradGradient", "masks *[6][8]uint32, ", " and 0 where masks[j] is 0"
+	if !masked {
+		name, masksParam, outside = "winogradGradientWhole", "", ""
+	}
+	w.fn(name, "(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, "+masksParam+"vecs, count int)",
+		name+w.name+" transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]"+outside+":",
 		"",
 		"	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]")
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX}
@@ -448,13 +456,12 @@ func (w *winograd) gradient() {
 	}
 	off, col := reg.R8, w.floats("col", reg.R9)
 	s := w.startPlanes(reg.R10, 0)
-	masks := w.arg("masks", reg.R15)
-	w.columnMasks(masks, 4)
+	masks := w.masks(masked, 4)
 	w.hold("two", "half", "p", "q")
 	w.tiles(s.walk(w, off), func() {
 		for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
 			for j := range 4 {
-				src := w.maskedColumns(rows, off, &masks, j, []int{0, 1, 2, 3})
+				src := w.maskedColumns(rows, off, masks, j, []int{0, 1, 2, 3})
 				for _, m := range g.maps {
 					w.gradientMap(m, [4]source(src), func(n int) reg.VecPhysical { return w.v((n-g.rows[0])*4 + j) })
 				}
