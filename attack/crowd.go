@@ -170,7 +170,12 @@ func (c *Crowd) Run(ctx context.Context, n int) error {
 				return err
 			}
 			k := c.pick(kinds, waiting, next < n)
-			moving = waiting[k][:min(len(waiting[k]), c.Batch)]
+			size := min(len(waiting[k]), c.Batch)
+			if next == n { // the last calls are of equal size, for one of a few images would be slow
+				calls := (len(waiting[k]) + c.Batch - 1) / c.Batch
+				size = (len(waiting[k]) + calls - 1) / calls
+			}
+			moving = waiting[k][:size]
 			var err error
 			if room, err = c.call(ctx, k, moving, room); err != nil {
 				return err
