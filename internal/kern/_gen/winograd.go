@@ -123,11 +123,12 @@ func (w *winograd) pairRow(plus, minus reg.VecPhysical, s1, s2, s3, s4 source, o
 	w.plusMinus(plus, minus, u, x)
 }
 
-// plusMinus: plus, minus = minus ± x·u, with u multiplied first: sums and products have execution units of their own.
+// plusMinus: plus, minus = minus ± x·u.
 func (w *winograd) plusMinus(plus, minus, u reg.VecPhysical, x string) {
-	w.VMULPS(w.k(x), u, u)
-	w.VADDPS(u, minus, plus)
-	w.VSUBPS(u, minus, minus)
+	k := w.k(x)
+	w.move(minus, plus)
+	w.VFMADD231PS(u, k, plus)
+	w.VFNMADD231PS(u, k, minus)
 }
 
 // inputMapSources is which sources inputMap reads.
