@@ -25,7 +25,7 @@ const (
 	winogradTiles = 24 // in a task: with the weights of 64 channels these stay in a second-level cache
 	narrowTiles   = 32
 	narrowPlanes  = 18
-	widePlanes    = 6 // where there are more weights: their panels stay in a first-level cache meanwhile
+	widePlanes    = 6 // in a call, where there are more weights
 )
 
 // narrow says that a plane has so few weights that calls of kernels are what its products wait for. Then one call computes
