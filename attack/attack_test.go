@@ -10,8 +10,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/threat"
+	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/gobackend"
 	"github.com/gomlx/gomlx/core/graph"
@@ -474,6 +476,81 @@ func (p product) Gradient(ctx context.Context, images []float32, goals []Goal) (
 		}
 	}
 	return logits, gradient, err
+}
+
+// askedNear counts the questions to a victim about images near others.
+type askedNear struct {
+	*Victim
+	near int
+}
+
+func (c *askedNear) LogitsNear(ctx context.Context, images, bases []float32) ([]float32, error) {
+	c.near++
+	return c.Victim.LogitsNear(ctx, images, bases)
+}
+
+// TestSquareAsksForChanges expects Square to ask the network of this program for changes of what it kept, to the same
+// proposals in any batch, and one without such a question to hear of no bases.
+func TestSquareAsksForChanges(t *testing.T) {
+	if basesName != vec.Base {
+		t.Fatalf("the parameter is named %q, expected %q", basesName, vec.Base)
+	}
+	b, err := vec.New("")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer b.Finalize()
+	net, err := zoo.New("resnet8-w8", 5, [3]int{16, 16, 3})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const n, size = 5, 16 * 16 * 3
+	r := rand.New(rand.NewPCG(3, 4))
+	var x [][]float32
+	for range n {
+		image := make([]float32, size)
+		for i := range image {
+			image[i] = r.Float32()
+		}
+		x = append(x, image)
+	}
+	c := &askedNear{Victim: NewVictim(b, zoo.Init(net, 1))}
+	defer c.Finalize()
+	y := make([]int, n)
+	logits, err := c.Logits(t.Context(), slices.Concat(x...))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range y {
+		y[i], _ = Answer(logits[i*5:][:5], 0)
+	}
+	a := NewSquare(threat.Linf, 0.0005)
+	a.Queries = 250
+	want := perturb(t, a, c, 8, x, y, upTo(n), 1)
+	if c.near < 200 {
+		t.Errorf("%d calls were about images near others, expected one for nearly every query", c.near)
+	}
+	if got := perturb(t, a, c, 1, x, y, upTo(n), 1); !reflect.DeepEqual(got, want) {
+		t.Error("one at a time, images have other proposals than together")
+	}
+	c.near = 0
+	perturb(t, Square{threat.L2, 0.01, 20}, c, 8, x, y, upTo(n), 1)
+	if c.near > 0 {
+		t.Errorf("%d calls were about images near others in the L2 norm, where every pixel changes", c.near)
+	}
+	plain, err := c.Logits(t.Context(), want[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	near, err := c.LogitsNear(t.Context(), want[0], x[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := range plain {
+		if d := math.Abs(float64(plain[i] - near[i])); !(d < 1e-5) { // logits are about 0.1
+			t.Errorf("logit %d is %v as a change of another image, expected %v", i, near[i], plain[i])
+		}
+	}
 }
 
 var losses = []Loss{CrossEntropy, Margin, DLR, TargetedDLR, Difference}

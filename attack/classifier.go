@@ -24,6 +24,14 @@ type Differentiable interface {
 	Gradient(ctx context.Context, images []float32, goals []Goal) (logits, gradient []float32, err error)
 }
 
+// Incremental is a classifier that answers sooner about images that differ in few pixels from one it was asked about before.
+type Incremental interface {
+	Classifier
+	// LogitsNear is Logits, up to rounding, of images that are each like a base but for few pixels. The same bases come again
+	// and again. They are laid end to end, as many as images. What is answered for an image depends on it and its base alone.
+	LogitsNear(ctx context.Context, images, bases []float32) ([]float32, error)
+}
+
 // Answer is the prediction of one image's logits: the class of the highest, the first of several, or -1 where one is not
 // finite, and the margin z_y - max_{i≠y} z_i for label y. Margins are finite: logits that are not have the lowest.
 func Answer(logits []float32, label int) (prediction int, margin float32) {

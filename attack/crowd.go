@@ -64,6 +64,17 @@ func (im *Image) Logits(pixels []float32) ([]float32, error) {
 	return a.logits, a.err
 }
 
+// LogitsNear are the classifier's for pixels most of which are those of a base, one for many such questions. They are those
+// of Logits up to rounding.
+func (im *Image) LogitsNear(pixels, base []float32) ([]float32, error) {
+	if _, ok := im.classifier.(Incremental); !ok {
+		return im.Logits(pixels)
+	}
+	im.Spent.Forwards++
+	a := im.wait(question{pixels: pixels, base: base})
+	return a.logits, a.err
+}
+
 // Gradient is that of the goal by the pixels, and the logits.
 func (im *Image) Gradient(pixels []float32, goal Goal) (logits, gradient []float32, err error) {
 	if _, ok := im.classifier.(Differentiable); !ok {
@@ -86,10 +97,11 @@ func (im *Image) wait(q question) answer {
 // errSentHome is what an image hears that asks after everything has ended. Run returns the reason.
 var errSentHome = errors.New("the attack was given up")
 
-// question is what an image waits for. Its pixels stay as they are until the answer.
+// question is what an image waits for. Its pixels stay as they are until the answer, and so do those of its base.
 type question struct {
 	image    *Image
 	pixels   []float32
+	base     []float32 // or nil
 	goal     Goal
 	gradient bool
 }
@@ -98,10 +110,13 @@ type question struct {
 type kind struct {
 	classifier Classifier
 	gradient   bool
+	near       bool
 	loss       Loss
 }
 
-func (q *question) kind() kind { return kind{q.image.classifier, q.gradient, q.goal.Loss} }
+func (q *question) kind() kind {
+	return kind{q.image.classifier, q.gradient, q.base != nil, q.goal.Loss}
+}
 
 type answer struct {
 	logits, gradient []float32
@@ -270,18 +285,23 @@ func (c *Crowd) pick(kinds []kind, waiting map[kind][]*errand, more bool) kind {
 // call asks the classifier and hands out its answers, all of them or, with an error, none. room is memory for the images,
 // which it returns, grown if need be.
 func (c *Crowd) call(ctx context.Context, k kind, batch []*errand, room []float32) ([]float32, error) {
-	pixels := room[:0]
+	size := len(batch[0].question.pixels)
+	room = slices.Grow(room[:0], 2*size*len(batch))
+	pixels, bases := room[:0:size*len(batch)], room[size*len(batch):size*len(batch)]
 	goals := make([]Goal, len(batch))
 	for i, e := range batch {
 		pixels = append(pixels, e.question.pixels...)
+		bases = append(bases, e.question.base...)
 		goals[i] = e.question.goal
 	}
-	size := len(pixels) / len(batch)
 	var logits, gradient []float32
 	var err error
-	if k.gradient {
+	switch {
+	case k.gradient:
 		logits, gradient, err = k.classifier.(Differentiable).Gradient(ctx, pixels, goals)
-	} else {
+	case k.near:
+		logits, err = k.classifier.(Incremental).LogitsNear(ctx, pixels, bases)
+	default:
 		logits, err = k.classifier.Logits(ctx, pixels)
 	}
 	if err != nil {
@@ -307,5 +327,5 @@ func (c *Crowd) call(ctx context.Context, k kind, batch []*errand, room []float3
 			c.Called(Cost{Forwards: len(batch)})
 		}
 	}
-	return pixels, nil
+	return room, nil
 }

@@ -60,7 +60,13 @@ func (a Square) Perturb(im *Image) ([]float32, error) {
 		if query > 0 && !change(next, query-1) {
 			continue // the logits are known
 		}
-		logits, err := im.Logits(next)
+		var logits []float32
+		var err error
+		if query == 0 || a.Norm == threat.L2 { // where the whole perturbation is scaled
+			logits, err = im.Logits(next)
+		} else {
+			logits, err = im.LogitsNear(next, best)
+		}
 		if err != nil {
 			return nil, err
 		}

@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/gomlx/compute"
@@ -12,6 +11,7 @@ import (
 	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
+	"github.com/gomlx/gomlx/support/exceptions"
 )
 
 // Victim is a network of this program as a Differentiable: graphs over it, compiled on one backend. Its parameters are
@@ -21,21 +21,37 @@ type Victim struct {
 	net      classifier.Network
 	state    []*tensors.Tensor
 	loaded   []*tensors.Tensor // the state on the backend, once it is there
-	inputs   []*tensors.Tensor // images, labels and targets, which every call fills anew
-	programs map[program]*graph.Exec
+	inputs   []*tensors.Tensor // images, bases, labels and targets, which every call fills anew
+	programs map[program]*graph.Graph
 	asked    map[program]int // how often a program would have been the fitting one
 }
 
-// program is a compiled graph: the logits, or the gradient of a loss too.
+// program is a compiled graph: the logits, perhaps as changes of those of bases, or the gradient of a loss too.
 type program struct {
 	size     int
+	near     bool
 	gradient bool
 	loss     Loss
 }
 
+// basesName is the parameter by which a backend that can learns what images are like: vec.Base. To others it is one that
+// nothing reads.
+const basesName = "base"
+
+// inputs says which of a victim's inputs a program takes, under which names.
+func (p program) inputs() (names []string, at []int) {
+	switch {
+	case p.gradient:
+		return []string{"images", "labels", "targets"}, []int{0, 2, 3}
+	case p.near:
+		return []string{"images", basesName}, []int{0, 1}
+	}
+	return []string{"images"}, []int{0}
+}
+
 // NewVictim makes a victim of a model.
 func NewVictim(backend compute.Backend, model *classifier.Model) *Victim {
-	return &Victim{backend: backend, net: model.Network, state: model.State, programs: map[program]*graph.Exec{}, asked: map[program]int{}}
+	return &Victim{backend: backend, net: model.Network, state: model.State, programs: map[program]*graph.Graph{}, asked: map[program]int{}}
 }
 
 // SetState gives the network other values for its parameters, in the order of its Params. Without it they are those that
@@ -87,7 +103,16 @@ func (v *Victim) Classes() int { return v.net.Classes() }
 
 // Logits implements Classifier.
 func (v *Victim) Logits(ctx context.Context, images []float32) ([]float32, error) {
-	out, err := v.run(ctx, program{}, images, nil)
+	out, err := v.run(ctx, program{}, images, nil, nil)
+	if err != nil {
+		return nil, err
+	}
+	return out[0], nil
+}
+
+// LogitsNear implements Incremental.
+func (v *Victim) LogitsNear(ctx context.Context, images, bases []float32) ([]float32, error) {
+	out, err := v.run(ctx, program{near: true}, images, bases, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -96,7 +121,7 @@ func (v *Victim) Logits(ctx context.Context, images []float32) ([]float32, error
 
 // Gradient implements Differentiable.
 func (v *Victim) Gradient(ctx context.Context, images []float32, goals []Goal) (logits, gradient []float32, err error) {
-	out, err := v.run(ctx, program{gradient: true, loss: goals[0].Loss}, images, goals)
+	out, err := v.run(ctx, program{gradient: true, loss: goals[0].Loss}, images, nil, goals)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,7 +130,7 @@ func (v *Victim) Gradient(ctx context.Context, images []float32, goals []Goal) (
 
 // run computes a program on a batch and returns what belongs to its images. What else the program takes keeps the values of
 // the batch before.
-func (v *Victim) run(ctx context.Context, p program, images []float32, goals []Goal) ([][]float32, error) {
+func (v *Victim) run(ctx context.Context, p program, images, bases []float32, goals []Goal) ([][]float32, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
@@ -115,27 +140,27 @@ func (v *Victim) run(ctx context.Context, p program, images []float32, goals []G
 	h, w, c := v.net.Input()
 	n := len(images) / (h * w * c)
 	p.size = v.size(p, n)
-	exec := v.programs[p]
-	if exec == nil {
-		var err error
-		if exec, err = graph.NewExec(v.backend, func(args []*graph.Node) []*graph.Node { return v.build(p, args) }); err != nil {
-			return nil, fmt.Errorf("preparing a graph over %s: %w", v.net.Name(), err)
-		}
-		v.programs[p] = exec
-	}
-	if err := v.fill(p.size, images, goals); err != nil {
+	if err := v.fill(p.size, images, bases, goals); err != nil {
 		return nil, err
 	}
-	inputs := v.inputs
-	if !p.gradient {
-		inputs = inputs[:1]
+	g := v.programs[p]
+	if g == nil {
+		var err error
+		if g, err = v.compile(p); err != nil {
+			return nil, fmt.Errorf("preparing a graph over %s: %w", v.net.Name(), err)
+		}
+		v.programs[p] = g
 	}
 	var args []any
-	for _, t := range slices.Concat(inputs, v.loaded) {
+	_, at := p.inputs()
+	for _, i := range at {
+		args = append(args, v.inputs[i])
+	}
+	for _, t := range v.loaded {
 		args = append(args, t)
 	}
-	out, err := exec.Call(args...)
-	if err != nil {
+	var out []*tensors.Tensor
+	if err := exceptions.TryCatch[error](func() { out = g.Run(args...) }); err != nil {
 		return nil, fmt.Errorf("attacking %s: %w", v.net.Name(), err)
 	}
 	results := make([][]float32, len(out))
@@ -150,22 +175,46 @@ func (v *Victim) run(ctx context.Context, p program, images []float32, goals []G
 	return results, nil
 }
 
+// compile makes the graph of a program, for the inputs there are.
+func (v *Victim) compile(p program) (*graph.Graph, error) {
+	g := graph.NewGraph(v.backend, "attack on "+v.net.Name())
+	err := exceptions.TryCatch[error](func() {
+		var in, state []*graph.Node
+		names, at := p.inputs()
+		for i, name := range names {
+			in = append(in, graph.Parameter(g, name, v.inputs[at[i]].Shape()))
+		}
+		for i, t := range v.loaded {
+			state = append(state, graph.Parameter(g, fmt.Sprintf("state %d", i), t.Shape()))
+		}
+		if err := g.Compile(v.build(p, in, state)...); err != nil {
+			panic(err)
+		}
+	})
+	if err != nil {
+		g.Finalize()
+		return nil, err
+	}
+	return g, nil
+}
+
 // fill writes a batch into inputs of a size.
-func (v *Victim) fill(size int, images []float32, goals []Goal) error {
+func (v *Victim) fill(size int, images, bases []float32, goals []Goal) error {
 	if v.inputs == nil || v.inputs[0].Shape().Dimensions[0] != size {
 		v.drop()
 		h, w, c := v.net.Input()
-		v.inputs = []*tensors.Tensor{tensors.FromShape(shapes.Make(dtypes.Float32, size, h, w, c)),
-			tensors.FromShape(shapes.Make(dtypes.Int32, size)), tensors.FromShape(shapes.Make(dtypes.Int32, size))}
+		pixels, numbers := shapes.Make(dtypes.Float32, size, h, w, c), shapes.Make(dtypes.Int32, size)
+		v.inputs = []*tensors.Tensor{tensors.FromShape(pixels), tensors.FromShape(pixels), tensors.FromShape(numbers), tensors.FromShape(numbers)}
 	}
 	return errors.Join(
 		tensors.MutableFlatData(v.inputs[0], func(x []float32) { copy(x, images) }),
-		tensors.MutableFlatData(v.inputs[1], func(labels []int32) {
+		tensors.MutableFlatData(v.inputs[1], func(x []float32) { copy(x, bases) }),
+		tensors.MutableFlatData(v.inputs[2], func(labels []int32) {
 			for i, g := range goals {
 				labels[i] = int32(g.Label)
 			}
 		}),
-		tensors.MutableFlatData(v.inputs[2], func(targets []int32) {
+		tensors.MutableFlatData(v.inputs[3], func(targets []int32) {
 			for i, g := range goals {
 				targets[i] = int32(g.Target)
 			}
@@ -200,20 +249,19 @@ func (v *Victim) size(p program, n int) int {
 
 // build is the graph of a program. The losses of the images are summed, so that no image's gradient depends on how many
 // there are.
-func (v *Victim) build(p program, args []*graph.Node) []*graph.Node {
-	x := args[0]
+func (v *Victim) build(p program, in, state []*graph.Node) []*graph.Node {
+	logits := classifier.Bind(v.net, state).Logits(in[0], classifier.Eval)
 	if !p.gradient {
-		return []*graph.Node{classifier.Bind(v.net, args[1:]).Logits(x, classifier.Eval)}
+		return []*graph.Node{logits}
 	}
-	logits := classifier.Bind(v.net, args[3:]).Logits(x, classifier.Eval)
-	loss := graph.ReduceAllSum(p.loss.PerImage(logits, args[1], args[2]))
-	return []*graph.Node{logits, graph.Gradient(loss, x)[0]}
+	loss := graph.ReduceAllSum(p.loss.PerImage(logits, in[1], in[2]))
+	return []*graph.Node{logits, graph.Gradient(loss, in[0])[0]}
 }
 
 // Finalize frees what was compiled.
 func (v *Victim) Finalize() {
-	for key, exec := range v.programs {
-		exec.Finalize()
+	for key, g := range v.programs {
+		g.Finalize()
 		delete(v.programs, key)
 	}
 	v.drop()

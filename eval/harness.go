@@ -12,7 +12,7 @@ import (
 )
 
 // defaultBatch is how many images are answered at once where nobody says: on a CPU more are hardly faster.
-const defaultBatch = 64
+const defaultBatch = 128
 
 // harness takes images through what is measured: the clean image, then every attack of every suite on those that stand.
 type harness struct {

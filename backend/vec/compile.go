@@ -43,9 +43,10 @@ func (b *Builder) Compile() (compute.Executable, error) {
 type kind int
 
 const (
-	inArena  kind = iota
-	isKept        // from one execution to the next
-	isShared      // likewise, and by several programs: index is of the instruction that packs it
+	inArena    kind = iota
+	isKept          // from one execution to the next
+	isShared        // likewise, and by several programs: index is of the instruction that packs it
+	isRecalled      // from one execution to another with the same images
 	isParameter
 	isConstant
 	isOutput
@@ -86,8 +87,11 @@ type instruction struct {
 	feeds    []*instruction
 	position int
 
-	*splitting     // nil if it takes all images at once
-	images     int // of a convolution
+	*splitting           // nil if it takes all images at once
+	images     int       // of a convolution
+	windowed   *windowed // or nil
+	pixelwise  bool      // elements of results are made of those at their places
+	text       string    // how it is done, and with what besides what belongs to the images, where a recall may do it
 	run        func(r *run) error
 }
 
@@ -141,6 +145,7 @@ func (c *compiler) compile() error {
 	}
 	c.addMasks()
 	c.program.keep()
+	c.addRecall()
 	c.program.byImages()
 	c.program.plan()
 	return nil

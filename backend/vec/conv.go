@@ -426,6 +426,15 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 				conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu})
 			return nil
 		}
+		if p.xPerm == nil && p.outPerm == nil {
+			in.windowed = &windowed{x: x, residual: residual, shape: p.shape, run: func(plan *conv.Plan, r *run, windows []conv.Window) {
+				plan.ForwardWindows(r.floats(last), r.floats(x), r.floats(weights),
+					conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu}, windows)
+			}}
+			each := p.shape
+			each.N = 0
+			in.text = fmt.Sprint(each, p.relu, p.view.Base, p.view.SO, p.view.SI, p.view.SH, p.view.SW) + c.describe(p.kernel) + c.describe(p.bias)
+		}
 		c.splitConvolution(&in, p, plan.ReadsWeightsOnce(), []*tensor{x, last, residual}, []*tensor{weights, bias}, func(plan *conv.Plan, v part) {
 			plan.Forward(alone{}, v.floats(last), v.floats(x), v.r.floats(weights),
 				conv.Epilogue{Bias: v.r.optional(bias), Residual: v.optional(residual), ReLU: p.relu})
@@ -456,6 +465,15 @@ func (c *compiler) splitConvolution(in *instruction, p *convPlan, once bool, eac
 			return func(v part) { run(plan, v) }
 		},
 	}
+}
+
+// describe says how a value is made of which parameters; v may be nil.
+func (c *compiler) describe(v *value) string {
+	text, params := c.signature(v)
+	for _, p := range params {
+		text += fmt.Sprintf(" %d", slices.Index(c.fn.params, p))
+	}
+	return text
 }
 
 // packed is weights in the layout of one direction of a convolution, whatever the batch size.

@@ -30,6 +30,8 @@ type program struct {
 	watched      []int     // parameters that kept results come from
 	shared       []*tensor // packed weights that are kept
 	donor        []int     // by output, the parameter whose memory it takes if that is donated; -1 for none
+	recall       *recall   // or nil
+	base         int       // the parameter Base, if there is a recall
 }
 
 // plan lays the arena out: tensors whose lives do not overlap may share memory.
@@ -147,6 +149,10 @@ type run struct {
 	full    bool       // they have been computed
 	holding *holding   // packed weights
 	needed  []bool     // by instruction: it makes what is kept anew
+
+	// For a recall.
+	bases     []float32
+	recallKey string
 }
 
 func (p *program) newRun() *run {
@@ -205,7 +211,12 @@ type Executable struct {
 
 var _ compute.Executable = (*Executable)(nil)
 
-func newExecutable(p *program) *Executable { return &Executable{program: p} }
+func newExecutable(p *program) *Executable {
+	if p.recall != nil {
+		p.backend.memories.enlist()
+	}
+	return &Executable{program: p}
+}
 
 // Finalize implements [compute.Executable].
 func (e *Executable) Finalize() {
@@ -213,6 +224,9 @@ func (e *Executable) Finalize() {
 	defer e.mu.Unlock()
 	for _, r := range e.idle {
 		r.holding.drop()
+	}
+	if e.program != nil && e.program.recall != nil {
+		e.program.backend.memories.retire()
 	}
 	e.program, e.idle = nil, nil
 }
@@ -300,6 +314,9 @@ func (e *Executable) Execute(inputs []compute.Buffer, donate []bool, device comp
 			}
 		}
 	}()
+	if p.recall != nil {
+		r.bases, r.recallKey = floats(buffers[p.base].mem), p.recallKey(buffers)
+	}
 	p.refresh(r, buffers)
 	r.full = false // until all have run
 	for _, in := range p.instructions {

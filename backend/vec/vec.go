@@ -42,6 +42,7 @@ type Backend struct {
 	memory    memory
 	arenas    arenas
 	cells     cells
+	memories  memories
 	caps      compute.Capabilities
 	finalized atomic.Bool
 	macs      atomic.Int64 // executed

@@ -124,8 +124,13 @@ func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, in
 // run computes one task of the gather.
 func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) {
 	parts := divUp(g.co, g.cols)
-	first, col := task/parts*g.points, task%parts*g.cols
-	count, width := min(g.points, g.total()-first), min(g.cols, g.co-col)
+	first := task / parts * g.points
+	g.compute(first, min(g.points, g.total()-first), task%parts*g.cols, buf, in, w, finish)
+}
+
+// compute makes the channels from one on, those of a task, of count points from first on, at most those of a task.
+func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, finish finisher) {
+	width := min(g.cols, g.co-col)
 	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
 	k := len(g.taps) * g.ci
 	size := k * panelCols(g.set, g.co)

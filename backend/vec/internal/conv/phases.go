@@ -163,32 +163,40 @@ func (p *phases) run(par Parallel, y, x, weights []float32, e Epilogue, mask []u
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	o := p.newOutput(y, p.outer, e, mask)
-	in, out := planes*p.inPlane, planes*p.outPlane // of a phase
 	parts := divUp(p.outer, p.cols)
 	par.Run(divUp(p.total(), p.tiles)*parts, func(task, worker int) {
 		first, col := task/parts*p.tiles, task%parts*p.cols
-		count, width := min(p.tiles, p.total()-first), min(p.cols, p.outer-col)
-		buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.cols+3*line)
-		transformed, products := cut(&buf, len(p.reads)*in), cut(&buf, len(p.writes)*out)
-		for f, l := range p.reads {
-			p.transformInput(transformed[f*in:], p.inner, p.inPlane, first, count, x, l, 0, p.inner)
-		}
+		count := min(p.tiles, p.total()-first)
 		next := min(p.tiles, p.total()-first-count)
-		nextX, made := p.around(x, p.reads, first+count, next), p.around(y, p.writes, first, count)
-		for i, m := range p.products {
-			from, to := m.phase*in, 0
-			if p.backward {
-				from, to = 0, m.phase*out
-			}
-			terms := m.runs * p.inner
-			multiplyAll(p.set, m.count, m.runs, count, width, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
-				right{weights[m.weights+col*terms:], terms, 0}, terms*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.cols, false,
-				ahead(i, len(p.products), nextX, made))
-		}
-		for f, l := range p.writes {
-			o.transform(l, products[f*out:], p.cols, p.outPlane, first, count, col, width, buf)
-		}
+		var room [spans]span
+		p.compute(o, p.block(room[:0], first, count), count, col, x, weights, sc, worker,
+			p.around(x, p.reads, first+count, next), p.around(y, p.writes, first, count))
 	})
+}
+
+// compute makes the channels from one on, those of a task, of the outputs of the count tiles of b. next and made are memory
+// to fetch on the way.
+func (p *phases) compute(o *output, b block, count, col int, x, weights []float32, sc *scratch, worker int, next, made []float32) {
+	in, out := planes*p.inPlane, planes*p.outPlane // of a phase
+	width := min(p.cols, p.outer-col)
+	buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.cols+3*line)
+	transformed, products := cut(&buf, len(p.reads)*in), cut(&buf, len(p.writes)*out)
+	for f, l := range p.reads {
+		p.transformInput(transformed[f*in:], p.inner, p.inPlane, b, x, l, 0, p.inner)
+	}
+	for i, m := range p.products {
+		from, to := m.phase*in, 0
+		if p.backward {
+			from, to = 0, m.phase*out
+		}
+		terms := m.runs * p.inner
+		multiplyAll(p.set, m.count, m.runs, count, width, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
+			right{weights[m.weights+col*terms:], terms, 0}, terms*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.cols, false,
+			ahead(i, len(p.products), next, made))
+	}
+	for f, l := range p.writes {
+		o.transform(l, products[f*out:], p.cols, p.outPlane, b, col, width, buf)
+	}
 }
 
 // around is the rows of an image that count tiles from first on read or write, those of all phases.

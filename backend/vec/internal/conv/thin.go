@@ -82,31 +82,36 @@ func (t *thin) block(task, height, rows int) (n, first, count int) {
 }
 
 func (t *thin) forward(par Parallel, x, w []float32, finish finisher) {
-	g, s := t.g, t.s
 	sc := getScratch(par.Workers())
 	defer sc.put()
-	terms := s.KW * s.Cin
-	par.Run(t.blocks(g.gh, t.rows), func(task, worker int) {
-		n, first, rows := t.block(task, g.gh, t.rows)
-		buf := sc.worker(worker, t.span(t.rows)*t.row+g.gw*g.cRow+2*line)
-		in, c := cut(&buf, t.span(t.rows)*t.row), cut(&buf, g.gw*g.cRow)
-		t.copyRows(in, x, n, first, rows)
-		for r := range rows {
-			at := (n*g.gh + first + r) * g.gw * g.outC
-			forTiles(g.set, g.gw, g.co, terms, in[r*s.StrideH*t.row:], s.StrideW*s.Cin, 1, right{w, s.KH * terms, 0}, c, g.cRow, false,
-				func(tiles kern.Tiles, a, strip, c []float32, row, col int) {
-					tiles.Runs, tiles.ARun = s.KH, s.DilH*t.row
-					if g.whole {
-						g.set.GemmFinish(tiles, a, strip, c, finish.at(at+row*g.outC+col, col, g.outC))
-					} else {
-						g.set.Gemm(tiles, a, strip, c)
-					}
-				})
-			if !g.whole {
-				finish.rows(at, g.outC, c, g.cRow, 0, g.gw, g.co)
-			}
-		}
+	par.Run(t.blocks(t.g.gh, t.rows), func(task, worker int) {
+		n, first, rows := t.block(task, t.g.gh, t.rows)
+		t.compute(n, first, rows, x, w, finish, sc, worker)
 	})
+}
+
+// compute makes rows of the output of image n from one on, at most those of a task.
+func (t *thin) compute(n, first, rows int, x, w []float32, finish finisher, sc *scratch, worker int) {
+	g, s := t.g, t.s
+	terms := s.KW * s.Cin
+	buf := sc.worker(worker, t.span(t.rows)*t.row+g.gw*g.cRow+2*line)
+	in, c := cut(&buf, t.span(t.rows)*t.row), cut(&buf, g.gw*g.cRow)
+	t.copyRows(in, x, n, first, rows)
+	for r := range rows {
+		at := (n*g.gh + first + r) * g.gw * g.outC
+		forTiles(g.set, g.gw, g.co, terms, in[r*s.StrideH*t.row:], s.StrideW*s.Cin, 1, right{w, s.KH * terms, 0}, c, g.cRow, false,
+			func(tiles kern.Tiles, a, strip, c []float32, row, col int) {
+				tiles.Runs, tiles.ARun = s.KH, s.DilH*t.row
+				if g.whole {
+					g.set.GemmFinish(tiles, a, strip, c, finish.at(at+row*g.outC+col, col, g.outC))
+				} else {
+					g.set.Gemm(tiles, a, strip, c)
+				}
+			})
+		if !g.whole {
+			finish.rows(at, g.outC, c, g.cRow, 0, g.gw, g.co)
+		}
+	}
 }
 
 func (t *thin) gradKernel(par Parallel, dst Kernel, x, dy []float32) {

@@ -148,20 +148,33 @@ func (t *tiling) tile(i int) tile {
 	return tile{i / t.tilesW / t.tilesH, i / t.tilesW % t.tilesH, i % t.tilesW}
 }
 
-// runs calls f for count tiles from first on, all those in one row at once: n of them, the leftmost being at, number i of all.
-func (t *tiling) runs(first, count int, f func(at tile, i, n int)) {
+// span is count tiles side by side, the leftmost being at.
+type span struct {
+	at    tile
+	count int
+}
+
+// block is the tiles of a task.
+type block []span
+
+// block appends count tiles from first on to b.
+func (t *tiling) block(b block, first, count int) block {
 	at := t.tile(first)
-	for i := 0; i < count; {
-		n := min(t.tilesW-at.x, count-i)
-		f(at, i, n)
-		i += n
+	for count > 0 {
+		n := min(t.tilesW-at.x, count)
+		b = append(b, span{at, n})
+		count -= n
 		at.x = 0
 		if at.y++; at.y == t.tilesH {
 			at.y = 0
 			at.n++
 		}
 	}
+	return b
 }
+
+// spans is how many spans of a task are expected.
+const spans = narrowTiles
 
 // patchRows sets rows to those of image n of x from row first on, from one channel on; zeros where there are none.
 func (l lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, channel int) {
@@ -173,13 +186,14 @@ func (l lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, chann
 	}
 }
 
-// transformInput transforms width channels from one on of count tiles from first on, each into a row of every plane of dst.
-func (t *tiling) transformInput(dst []float32, row, plane, first, count int, x []float32, l lattice, channel, width int) {
+// transformInput transforms width channels from one on of the tiles of b, each into a row of every plane of dst.
+func (t *tiling) transformInput(dst []float32, row, plane int, b block, x []float32, l lattice, channel, width int) {
 	var rows [6][]float32
-	t.runs(first, count, func(at tile, i, n int) {
-		l.patchRows(rows[:], x, t.zeros, at.n, 4*at.y-l.top, channel)
-		t.set.WinogradInput(dst[i*row:], plane, row, &rows, l.high, l.wide, 4*at.x-l.left, l.w, l.col, width/t.set.Lanes(), n)
-	})
+	for _, s := range b {
+		l.patchRows(rows[:], x, t.zeros, s.at.n, 4*s.at.y-l.top, channel)
+		t.set.WinogradInput(dst, plane, row, &rows, l.high, l.wide, 4*s.at.x-l.left, l.w, l.col, width/t.set.Lanes(), s.count)
+		dst = dst[s.count*row:]
+	}
 }
 
 // run computes the convolution.
@@ -194,17 +208,22 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 	par.Run(divUp(w.total(), w.tiles), func(task, worker int) {
 		first := task * w.tiles
 		count := min(w.tiles, w.total()-first)
-		buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
-		in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-		w.transformInput(in, w.cin, w.inPlane, first, count, x, w.image(), 0, w.cin)
 		next := w.inputRows(x, first+count, min(w.tiles, w.total()-first-count))
-		made := w.outputRows(y, first, count)
-		for p := 0; p < planes; p += w.group {
-			multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
-				products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p/w.group, planes/w.group, next, made))
-		}
-		o.transform(w.result(), products, w.cout, w.outPlane, first, count, 0, w.cout, buf)
+		var room [spans]span
+		w.compute(o, w.block(room[:0], first, count), count, x, weights, sc, worker, next, w.outputRows(y, first, count))
 	})
+}
+
+// compute makes the outputs of the count tiles of b. next and made are memory to fetch on the way.
+func (w *winograd) compute(o *output, b block, count int, x, weights []float32, sc *scratch, worker int, next, made []float32) {
+	buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
+	in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
+	w.transformInput(in, w.cin, w.inPlane, b, x, w.image(), 0, w.cin)
+	for p := 0; p < planes; p += w.group {
+		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+			products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p/w.group, planes/w.group, next, made))
+	}
+	o.transform(w.result(), products, w.cout, w.outPlane, b, 0, w.cout, buf)
 }
 
 // inputRows is the rows of x that count tiles from first on read.
@@ -293,14 +312,16 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 	blocks := divUp(w.cin, lateTerms)
 	wide := w.strip()
 	inPlane, outPlane, wPlane := oddLines(tiles*lateTerms), oddLines(tiles*wide), oddLines(lateTerms*wide)
-	block := planes * inPlane
-	in := sc.common(divUp(batch, tiles) * blocks * block)
+	size := planes * inPlane // of a block
+	in := sc.common(divUp(batch, tiles) * blocks * size)
 	for start := 0; start < w.total(); start += batch {
 		groups := divUp(min(batch, w.total()-start), tiles)
 		count := func(group int) int { return min(tiles, min(batch, w.total()-start)-group*tiles) }
 		par.Run(groups*blocks, func(task, _ int) {
 			group, row := task/blocks, task%blocks*lateTerms
-			w.transformInput(in[task*block:], lateTerms, inPlane, start+group*tiles, count(group), x, w.image(), row, min(lateTerms, w.cin-row))
+			var room [spans]span
+			b := w.block(room[:0], start+group*tiles, count(group))
+			w.transformInput(in[task*size:], lateTerms, inPlane, b, x, w.image(), row, min(lateTerms, w.cin-row))
 		})
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
@@ -317,12 +338,13 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 				}
 				w.set.WinogradWeights(transformed, wPlane, taps, terms*width, terms*width/w.set.Lanes())
 				for p := 0; p < planes; p += widePlanes {
-					left := in[(group*blocks+i)*block+p*inPlane:]
+					left := in[(group*blocks+i)*size+p*inPlane:]
 					multiplyAll(w.set, widePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
 						products[p*outPlane:], outPlane, wide, i > 0, left[widePlanes*inPlane:min(len(left), 2*widePlanes*inPlane)])
 				}
 			}
-			o.transform(w.result(), products, wide, outPlane, start+group*tiles, n, col, width, buf)
+			var room [spans]span
+			o.transform(w.result(), products, wide, outPlane, w.block(room[:0], start+group*tiles, n), col, width, buf)
 		})
 	}
 }
@@ -352,36 +374,37 @@ func (t *tiling) newOutput(y []float32, channels int, e Epilogue, mask []uint16)
 	return o
 }
 
-// transform makes width channels from one on of the outputs of count tiles from first on of their products, with room for
-// one tile of them in edge.
-func (o *output) transform(l lattice, products []float32, productRow, plane, first, count, channel, width int, edge []float32) {
+// transform makes width channels from one on of the outputs of the tiles of b, of their products, with room for one tile of
+// them in edge.
+func (o *output) transform(l lattice, products []float32, productRow, plane int, b block, channel, width int, edge []float32) {
 	vecs := width / o.set.Lanes()
 	words := kern.MaskWords(o.channels)
-	o.runs(first, count, func(t tile, i, n int) {
+	for _, s := range b {
+		t, n := s.at, s.count
 		at := t.n*l.image + l.start + 4*t.y*l.row + 4*t.x*l.col + channel
 		h := min(4, l.h-4*t.y)
 		whole := min(n, (l.w-4*t.x)/4)
 		if h < 4 {
 			whole = 0
 		}
-		src := products[i*productRow:]
 		switch {
 		case whole == 0:
 		case o.mask != nil:
-			o.set.WinogradOutputMask(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, from(o.residual, at), o.mask[at/o.channels*words:],
+			o.set.WinogradOutputMask(o.y[at:], l.row, l.col, products, plane, productRow, l.high, l.wide, from(o.residual, at), o.mask[at/o.channels*words:],
 				l.row/o.channels*words, l.col/o.channels*words, channel, vecs, whole)
 		default:
-			o.set.WinogradOutput(o.y[at:], l.row, l.col, src, plane, productRow, l.high, l.wide, o.bias[channel:], from(o.residual, at), o.floor,
+			o.set.WinogradOutput(o.y[at:], l.row, l.col, products, plane, productRow, l.high, l.wide, o.bias[channel:], from(o.residual, at), o.floor,
 				vecs, whole)
 		}
 		for k := whole; k < n; k++ {
-			o.set.WinogradOutput(edge, 4*width, width, src[k*productRow:], plane, productRow, l.high, l.wide, o.zeros, nil, noFloor, vecs, 1)
+			o.set.WinogradOutput(edge, 4*width, width, products[k*productRow:], plane, productRow, l.high, l.wide, o.zeros, nil, noFloor, vecs, 1)
 			cols := min(4, l.w-4*(t.x+k))
 			for r := range h {
 				o.finish.rows(at+r*l.row+4*k*l.col, l.col, edge[4*r*width:], width, channel, cols, width)
 			}
 		}
-	})
+		products = products[n*productRow:]
+	}
 }
 
 // The weights' gradient is made of pieces: for some input channels, some output channels and a chunk of the tiles, a task
@@ -430,8 +453,10 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		end := min((chunk+1)*each, w.total())
 		for first := chunk * each; first < end; first += tiles {
 			count := min(tiles, end-first)
-			w.transformInput(xt, ci, xPlane, first, count, x, w.image(), i, height)
-			w.transformGradient(dyt, co, dyPlane, first, count, dy, o, width)
+			var room [2 * spans]span
+			b := w.block(room[:0], first, count)
+			w.transformInput(xt, ci, xPlane, b, x, w.image(), i, height)
+			w.transformGradient(dyt, co, dyPlane, b, dy, o, width)
 			var nextX, nextDY []float32 // of all channels
 			next := min(tiles, w.total()-first-count)
 			if partsIn == 1 {
@@ -490,11 +515,12 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 		count := min(batch, w.total()-start)
 		par.Run(2*divUp(count, tiles), func(task, _ int) {
 			first := task / 2 * tiles
-			n := min(tiles, count-first)
+			var room [spans]span
+			b := w.block(room[:0], start+first, min(tiles, count-first))
 			if task%2 == 0 {
-				w.transformInput(xt[first*xRow:], xRow, xPlane, start+first, n, x, w.image(), 0, w.cin)
+				w.transformInput(xt[first*xRow:], xRow, xPlane, b, x, w.image(), 0, w.cin)
 			} else {
-				w.transformGradient(dyt[first*dyRow:], dyRow, dyPlane, start+first, n, dy, 0, w.cout)
+				w.transformGradient(dyt[first*dyRow:], dyRow, dyPlane, b, dy, 0, w.cout)
 			}
 		})
 		par.Run(planes, func(p, _ int) {
@@ -513,10 +539,11 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 }
 
 // transformGradient is transformInput for the output's gradient.
-func (w *winograd) transformGradient(dst []float32, row, plane, first, count int, dy []float32, channel, width int) {
+func (w *winograd) transformGradient(dst []float32, row, plane int, b block, dy []float32, channel, width int) {
 	var rows [4][]float32
-	w.runs(first, count, func(t tile, i, n int) {
-		w.result().patchRows(rows[:], dy, w.zeros, t.n, 4*t.y, channel)
-		w.set.WinogradGradient(dst[i*row:], plane, row, &rows, 4*t.x, w.outW, w.cout, width/w.set.Lanes(), n)
-	})
+	for _, s := range b {
+		w.result().patchRows(rows[:], dy, w.zeros, s.at.n, 4*s.at.y, channel)
+		w.set.WinogradGradient(dst, plane, row, &rows, 4*s.at.x, w.outW, w.cout, width/w.set.Lanes(), s.count)
+		dst = dst[s.count*row:]
+	}
 }
