@@ -18,18 +18,18 @@ import (
 	"github.com/adaad-go/adaad/zoo"
 )
 
-// recaller runs a network's logits with and without bases, in batches of a size.
-type recaller struct {
+// asker runs a network's logits with and without bases, in batches of a size.
+type asker struct {
 	plain, based *graph.Graph
 	backend      *Backend
 	dims         []int
 	state        []any
 }
 
-func newRecaller(t testing.TB, b *Backend, net classifier.Network, images int) *recaller {
+func newAsker(t testing.TB, b *Backend, net classifier.Network, images int) *asker {
 	t.Helper()
 	h, w, c := net.Input()
-	r := &recaller{dims: []int{images, h, w, c}}
+	r := &asker{dims: []int{images, h, w, c}}
 	state := zoo.Init(net, 1).State
 	build := func(based bool) *graph.Graph {
 		g := graph.NewGraph(b, "logits")
@@ -57,7 +57,7 @@ func newRecaller(t testing.TB, b *Backend, net classifier.Network, images int) *
 }
 
 // load brings the parameters to the backend, in memory that nobody else can write.
-func (r *recaller) load(t testing.TB) {
+func (r *asker) load(t testing.TB) {
 	t.Helper()
 	for _, p := range r.state {
 		p := p.(*tensors.Tensor)
@@ -69,7 +69,7 @@ func (r *recaller) load(t testing.TB) {
 }
 
 // run returns the logits of images, as changes of their bases if there are any.
-func (r *recaller) run(t testing.TB, pixels, bases []float32) []float32 {
+func (r *asker) run(t testing.TB, pixels, bases []float32) []float32 {
 	t.Helper()
 	g, args := r.plain, []any{tensors.FromFlatDataAndDimensions(slices.Clone(pixels), r.dims...)}
 	if bases != nil {
@@ -114,8 +114,8 @@ func TestRecall(t *testing.T) {
 				if b.set.Name() == "generic" {
 					rounds = 8 // slow
 				}
-				programs := []*recaller{newRecaller(t, b, net, many), newRecaller(t, b, net, few)}
-				alone := newRecaller(t, newBackend(t, "threads=1,isa="+b.set.Name()), net, 1)
+				programs := []*asker{newAsker(t, b, net, many), newAsker(t, b, net, few)}
+				alone := newAsker(t, newBackend(t, "threads=1,isa="+b.set.Name()), net, 1)
 				names := ""
 				for _, in := range programs[0].based.Executable().(*Executable).program.instructions {
 					if strings.HasPrefix(in.name, "recall") {
@@ -134,7 +134,7 @@ func TestRecall(t *testing.T) {
 				}
 				for round := range rounds {
 					if round == rounds/2 {
-						for _, p := range slices.Concat(programs, []*recaller{alone}) {
+						for _, p := range slices.Concat(programs, []*asker{alone}) {
 							for i, v := range p.state {
 								p.state[i] = tensors.FromFlatDataAndDimensions(halved(v.(*tensors.Tensor)), v.(*tensors.Tensor).Shape().Dimensions...)
 							}
@@ -200,7 +200,7 @@ func TestRecallForgets(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	one, two := newRecaller(t, b, net, 2), newRecaller(t, b, net, 2)
+	one, two := newAsker(t, b, net, 2), newAsker(t, b, net, 2)
 	pixels := make([]float32, 2*32*32*3)
 	pixels[0] = 1
 	one.run(t, pixels, pixels)
