@@ -287,13 +287,14 @@ func (c *Crowd) pick(kinds []kind, waiting map[kind][]*errand, more bool) kind {
 func (c *Crowd) call(ctx context.Context, k kind, batch []*errand, room []float32) ([]float32, error) {
 	size := len(batch[0].question.pixels)
 	room = slices.Grow(room[:0], 2*size*len(batch))
-	pixels, bases := room[:0:size*len(batch)], room[size*len(batch):size*len(batch)]
+	pixels, bases := room[:size*len(batch)], room[size*len(batch):2*size*len(batch)]
 	goals := make([]Goal, len(batch))
-	for i, e := range batch {
-		pixels = append(pixels, e.question.pixels...)
-		bases = append(bases, e.question.base...)
-		goals[i] = e.question.goal
-	}
+	together(len(batch), func(i int) {
+		q := &batch[i].question
+		copy(pixels[i*size:], q.pixels)
+		copy(bases[i*size:], q.base)
+		goals[i] = q.goal
+	})
 	var logits, gradient []float32
 	var err error
 	switch {

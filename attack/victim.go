@@ -207,8 +207,8 @@ func (v *Victim) fill(size int, images, bases []float32, goals []Goal) error {
 		v.inputs = []*tensors.Tensor{tensors.FromShape(pixels), tensors.FromShape(pixels), tensors.FromShape(numbers), tensors.FromShape(numbers)}
 	}
 	return errors.Join(
-		tensors.MutableFlatData(v.inputs[0], func(x []float32) { copy(x, images) }),
-		tensors.MutableFlatData(v.inputs[1], func(x []float32) { copy(x, bases) }),
+		tensors.MutableFlatData(v.inputs[0], func(x []float32) { copyTogether(x, images) }),
+		tensors.MutableFlatData(v.inputs[1], func(x []float32) { copyTogether(x, bases) }),
 		tensors.MutableFlatData(v.inputs[2], func(labels []int32) {
 			for i, g := range goals {
 				labels[i] = int32(g.Label)
@@ -221,6 +221,12 @@ func (v *Victim) fill(size int, images, bases []float32, goals []Goal) error {
 		}))
 }
 
+// copyTogether copies pixels on all processors.
+func copyTogether(to, from []float32) {
+	const piece = 64 << 10
+	together((len(from)+piece-1)/piece, func(i int) { copy(to[i*piece:], from[i*piece:min(len(from), (i+1)*piece)]) })
+}
+
 // drop frees the inputs.
 func (v *Victim) drop() {
 	for _, t := range v.inputs {
@@ -229,22 +235,28 @@ func (v *Victim) drop() {
 	v.inputs = nil
 }
 
-// usual is how often a number of images has to be asked about before a graph is compiled for it.
-const usual = 32
+// How often a number of images has to be asked about before a graph is compiled that nearly or just fits it.
+const (
+	usual   = 32
+	settled = 1000
+)
 
 // size is how many images the program for n of them takes: the next power of two, so that few graphs are compiled as images
-// fall; for numbers that stay, the same number, of more than 32 images at most a sixteenth more.
+// fall; for numbers that stay at most a sixteenth more than n, if n is more than 32, and for those that stay long n.
 func (v *Victim) size(p program, n int) int {
 	power := 1
 	for power < n {
 		power *= 2
 	}
-	step := max(1, power/32)
-	p.size = min(power, (n+step-1)/step*step)
-	if v.asked[p]++; v.asked[p] < usual {
-		return power
+	p.size = n
+	v.asked[p]++
+	switch step := max(1, power/32); {
+	case v.asked[p] >= settled:
+		return n
+	case v.asked[p] >= usual:
+		return min(power, (n+step-1)/step*step)
 	}
-	return p.size
+	return power
 }
 
 // build is the graph of a program. The losses of the images are summed, so that no image's gradient depends on how many

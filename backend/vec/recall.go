@@ -255,4 +255,3 @@ func (k *recall) instruction(behind func(t *tensor) bool) *instruction {
 	k.text = text.String()
 	return in
 }
-
