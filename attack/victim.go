@@ -34,17 +34,17 @@ type program struct {
 	loss     Loss
 }
 
-// basesName is the parameter by which a backend that can learns what images are like: vec.Base. To others it is one that
-// nothing reads.
-const basesName = "base"
+// recaller is a backend that can compute results as changes of those of bases, images that a program takes as a parameter of
+// that name and does not read.
+type recaller interface{ BaseParameter() string }
 
-// inputs says which of a victim's inputs a program takes, under which names.
-func (p program) inputs() (names []string, at []int) {
+// inputsOf says which of a victim's inputs a program takes, under which names.
+func (v *Victim) inputsOf(p program) (names []string, at []int) {
 	switch {
 	case p.gradient:
 		return []string{"images", "labels", "targets"}, []int{0, 2, 3}
 	case p.near:
-		return []string{"images", basesName}, []int{0, 1}
+		return []string{"images", v.backend.(recaller).BaseParameter()}, []int{0, 1}
 	}
 	return []string{"images"}, []int{0}
 }
@@ -112,7 +112,8 @@ func (v *Victim) Logits(ctx context.Context, images []float32) ([]float32, error
 
 // LogitsNear implements Incremental.
 func (v *Victim) LogitsNear(ctx context.Context, images, bases []float32) ([]float32, error) {
-	out, err := v.run(ctx, program{near: true}, images, bases, nil)
+	_, near := v.backend.(recaller)
+	out, err := v.run(ctx, program{near: near}, images, bases, nil)
 	if err != nil {
 		return nil, err
 	}
@@ -152,7 +153,7 @@ func (v *Victim) run(ctx context.Context, p program, images, bases []float32, go
 		v.programs[p] = g
 	}
 	var args []any
-	_, at := p.inputs()
+	_, at := v.inputsOf(p)
 	for _, i := range at {
 		args = append(args, v.inputs[i])
 	}
@@ -180,7 +181,7 @@ func (v *Victim) compile(p program) (*graph.Graph, error) {
 	g := graph.NewGraph(v.backend, "attack on "+v.net.Name())
 	err := exceptions.TryCatch[error](func() {
 		var in, state []*graph.Node
-		names, at := p.inputs()
+		names, at := v.inputsOf(p)
 		for i, name := range names {
 			in = append(in, graph.Parameter(g, name, v.inputs[at[i]].Shape()))
 		}

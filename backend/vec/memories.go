@@ -2,10 +2,9 @@ package vec
 
 import (
 	"bytes"
-	"fmt"
+	"encoding/binary"
 	"hash/maphash"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/adaad-go/adaad/backend/vec/internal/conv"
@@ -17,15 +16,14 @@ const recallMemory = 256 << 20
 
 // recallKey names what the steps depend on besides the images, or is empty if it may change unseen.
 func (p *program) recallKey(buffers []*Buffer) string {
-	var b strings.Builder
-	b.WriteString(p.recall.text)
+	key := []byte(p.recall.text)
 	for _, i := range p.recall.params {
 		if buffers[i].exposed.Load() {
 			return ""
 		}
-		fmt.Fprintf(&b, " %d", buffers[i].id)
+		key = binary.LittleEndian.AppendUint64(key, buffers[i].id)
 	}
-	return b.String()
+	return string(key)
 }
 
 // memories is what is kept of bases: of the program with bases that was asked last, and of its like for other batches.

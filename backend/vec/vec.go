@@ -130,6 +130,9 @@ func (b *Backend) PeakFLOPS() float64 {
 	return best
 }
 
+// BaseParameter is Base, for who asks whether a backend knows bases.
+func (b *Backend) BaseParameter() string { return Base }
+
 // NumDevices implements [compute.Backend]: there is one.
 func (b *Backend) NumDevices() int { return 1 }
 
