@@ -87,11 +87,11 @@ type instruction struct {
 	feeds    []*instruction
 	position int
 
-	*splitting           // nil if it takes all images at once
-	images     int       // of a convolution
-	windowed   *windowed // or nil
-	pixelwise  bool      // elements of results are made of those at their places
-	text       string    // how it is done, and with what besides what belongs to the images, where a recall may do it
+	*splitting               // nil if it takes all images at once
+	images     int           // of a convolution
+	windowed   *windowed     // or nil
+	pixelwise  bool          // elements of results are made of those at their places
+	text       func() string // how it is done, and with what besides what belongs to the images, where a recall may do it
 	run        func(r *run) error
 }
 

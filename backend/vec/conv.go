@@ -431,9 +431,11 @@ func (c *compiler) lowerConvolution(p *convPlan) {
 				plan.ForwardWindows(r.floats(last), r.floats(x), r.floats(weights),
 					conv.Epilogue{Bias: r.optional(bias), Residual: r.optional(residual), ReLU: p.relu}, windows)
 			}}
-			each := p.shape
-			each.N = 0
-			in.text = fmt.Sprint(each, p.relu, p.view.Base, p.view.SO, p.view.SI, p.view.SH, p.view.SW) + c.describe(p.kernel) + c.describe(p.bias)
+			in.text = func() string {
+				each := p.shape
+				each.N = 0
+				return fmt.Sprint(each, p.relu, p.view.Base, p.view.SO, p.view.SI, p.view.SH, p.view.SW) + c.describe(p.kernel) + c.describe(p.bias)
+			}
 		}
 		c.splitConvolution(&in, p, plan.ReadsWeightsOnce(), []*tensor{x, last, residual}, []*tensor{weights, bias}, func(plan *conv.Plan, v part) {
 			plan.Forward(alone{}, v.floats(last), v.floats(x), v.r.floats(weights),

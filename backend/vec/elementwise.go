@@ -488,19 +488,20 @@ func (c *compiler) lowerElementwise(k *cluster) {
 		compute(v.r, layOut(v.r, v.worker), lo, hi, v.floats, func(int, int) {})
 	})
 	in.pixelwise = in.splitting != nil && !slices.ContainsFunc(loads, func(l *load) bool { return l.form == generalForm })
-	if in.pixelwise {
+	in.text = func() (text string) {
 		for _, l := range loads {
-			in.text += fmt.Sprint(" ", l.form)
+			text += fmt.Sprint(" ", l.form)
 			if l.form != fullForm {
-				in.text += c.describe(l.v)
+				text += c.describe(l.v)
 			}
 			if l.form == periodicForm {
-				in.text += fmt.Sprint(l.dims[1:], l.steps[1:])
+				text += fmt.Sprint(l.dims[1:], l.steps[1:])
 			}
 		}
 		for i, s := range list {
-			in.text += fmt.Sprint(" ", names[i], s.dst, s.a, s.b, s.c, s.out != nil)
+			text += fmt.Sprint(" ", names[i], s.dst, s.a, s.b, s.c, s.out != nil)
 		}
+		return text
 	}
 	in.simple = len(sinks) == 0
 	in.overlays = overlays(loads, list)

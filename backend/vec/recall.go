@@ -237,7 +237,7 @@ func (k *recall) instruction(behind func(t *tensor) bool) *instruction {
 	for _, s := range k.steps {
 		in.name += " " + s.in.name + ";"
 		in.scratch = max(in.scratch, s.in.scratch)
-		fmt.Fprintln(&text, s.in.name, s.x, s.residual, s.pixels, s.out, s.in.text)
+		fmt.Fprintln(&text, s.in.name, s.x, s.residual, s.pixels, s.out, s.in.text())
 		for _, t := range s.in.in {
 			if !inside(t) && !slices.Contains(in.in, t) {
 				in.in = append(in.in, t)

@@ -220,3 +220,35 @@ func TestRecallForgets(t *testing.T) {
 		t.Error("the memory is still there after the last program")
 	}
 }
+
+// BenchmarkRecall asks for logits of images that differ from their bases in windows of four pixels a side, and for those of
+// the same images as they are.
+func BenchmarkRecall(b *testing.B) {
+	const images, size = 32, 32 * 32 * 3
+	for _, name := range []string{"resnet20", "resnet18"} {
+		net, err := zoo.New(name, 10, [3]int{32, 32, 3})
+		if err != nil {
+			b.Fatal(err)
+		}
+		a := newAsker(b, newBackend(b, ""), net, images)
+		r := rng.New(1, "recall", rng.Key(name))
+		bases := make([]float32, images*size)
+		for i := range bases {
+			bases[i] = r.Float32()
+		}
+		for _, from := range []struct {
+			name  string
+			bases []float32
+		}{{"plain", nil}, {"near", bases}} {
+			b.Run(name+"/"+from.name, func(b *testing.B) {
+				for b.Loop() {
+					pixels := slices.Clone(bases)
+					for image := range slices.Chunk(pixels, size) {
+						redraw(r, image, 32, 32, 3, 4)
+					}
+					a.run(b, pixels, from.bases)
+				}
+			})
+		}
+	}
+}
