@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/gomlx/compute"
@@ -268,6 +269,44 @@ func TestPool(t *testing.T) {
 		})
 	}
 	wg.Wait()
+}
+
+// TestPoolHandsOver hands over half of what is left of a task whenever somebody waits, and counts every bit of it once.
+func TestPoolHandsOver(t *testing.T) {
+	for _, eager := range []bool{false, true} {
+		p := newPool(3)
+		p.eager = eager
+		handed := 0
+		for n := range 20 {
+			const bits = 64
+			counts := make([]atomic.Int32, n*bits)
+			var pieces atomic.Int64
+			var work func(first, end int, l *loop)
+			work = func(first, end int, l *loop) {
+				for ; first < end; first++ {
+					if middle := (first + end + 1) / 2; middle < end && l.wanting() {
+						rest := end
+						if l.hand(func(int) { work(middle, rest, l) }) {
+							pieces.Add(1)
+							end = middle
+						}
+					}
+					counts[first].Add(1)
+				}
+			}
+			p.share(n, func(i, _ int, l *loop) { work(i*bits, (i+1)*bits, l) })
+			for i := range counts {
+				if c := counts[i].Load(); c != 1 {
+					t.Fatalf("%d tasks, eager %v: bit %d was done %d times", n, eager, i, c)
+				}
+			}
+			handed += int(pieces.Load())
+		}
+		if eager && handed == 0 {
+			t.Error("nothing was handed over")
+		}
+		p.stop()
+	}
 }
 
 // TestDonation updates weights in place: x' = x - g, m' = 2m + x, and k as it is.

@@ -22,17 +22,28 @@ type part struct {
 	first  int
 	count  int
 	worker int
-	local  []byte // memory of the worker for tensors that live in the run only
+	local  []byte // memory for tensors that live in the run only
+	place  int    // of the first image there
 }
 
-// floats is what belongs to the images in a tensor, which holds equally much for each.
-func (v part) floats(t *tensor) []float32 {
-	if t.local {
-		return floats(v.local[t.offset:][:t.bytes/v.images*v.count])
-	}
-	each := t.bytes / 4 / v.images
-	return v.r.floats(t)[v.first*each:][:v.count*each]
+// halves are the first images of the part, which has several, and the others.
+func (v part) halves() (a, b part) {
+	a, b = v, v
+	a.count /= 2
+	b.first, b.place, b.count = v.first+a.count, v.place+a.count, v.count-a.count
+	return a, b
 }
+
+// bytes is what belongs to the images in a tensor, which holds equally much for each.
+func (v part) bytes(t *tensor) []byte {
+	each := t.bytes / v.images
+	if t.local {
+		return v.local[t.offset+v.place*each:][:v.count*each]
+	}
+	return v.r.mem[t.id][v.first*each:][:v.count*each]
+}
+
+func (v part) floats(t *tensor) []float32 { return floats(v.bytes(t)) }
 
 func (v part) optional(t *tensor) []float32 {
 	if t == nil {
@@ -92,6 +103,9 @@ func (p *program) byImages() {
 	var g group
 	for _, in := range list {
 		n := in.suits(images)
+		if n == 0 && g.trails(in, images) {
+			n = images
+		}
 		if n == 0 {
 			g.close(p, images, last)
 			p.instructions = append(p.instructions, in)
@@ -113,9 +127,14 @@ func (p *program) byImages() {
 	}
 }
 
+// splits reports whether the instruction can take some of the images at a time.
+func (in *instruction) splits(images int) bool {
+	return !in.kept && in.splitting != nil && images > 1 && in.fits(images)
+}
+
 // suits is how many images at once suit the instruction, or 0 if it had better take them all.
 func (in *instruction) suits(images int) int {
-	if in.kept || in.splitting == nil || images < 2 || !in.fits(images) {
+	if !in.splits(images) {
 		return 0
 	}
 	bytes := 0
@@ -158,6 +177,12 @@ func (g *group) takes(in *instruction, n int) bool {
 		}
 	}
 	return most <= imageSpread*least && !slices.ContainsFunc(in.whole, func(t *tensor) bool { return g.makes[t] })
+}
+
+// trails reports whether an instruction that would as well take all images goes with the group: it reads what that makes, and no
+// weights.
+func (g *group) trails(in *instruction, images int) bool {
+	return in.splits(images) && len(in.whole) == 0 && slices.ContainsFunc(in.in, func(t *tensor) bool { return g.makes[t] })
 }
 
 func (g *group) add(in *instruction, n int) {
@@ -228,27 +253,26 @@ func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
 		in.scratch = max(in.scratch, x.scratch)
 	}
 	in.scratch = roundUp(in.scratch, alignment)
-	// Tensors of one size that follow each other lie in one place.
+	// Tensors of one size that follow each other lie in one place, in which every image has its own.
 	local := 0
-	free := map[int][]int{}
-	steps := make([][]func(v part), count-fewest+1) // by images more than the fewest
+	free := map[int][]int{} // places, by bytes of an image
+	course := course{}
+	course.add(list, fewest)
+	course.add(list, count)
 	for _, x := range list {
 		in.name += " " + x.name + ";"
-		for more := range steps {
-			steps[more] = append(steps[more], x.split(fewest+more))
-		}
 		for _, t := range x.out {
 			if t.kind != inArena || !inside[last[t]] {
 				in.out = append(in.out, t)
 				continue
 			}
 			t.local = true
-			bytes := roundUp(t.bytes/images*count, alignment)
-			if places := free[bytes]; len(places) > 0 {
-				t.offset, free[bytes] = places[len(places)-1], places[:len(places)-1]
+			each := t.bytes / images
+			if places := free[each]; len(places) > 0 {
+				t.offset, free[each] = places[len(places)-1], places[:len(places)-1]
 			} else {
 				t.offset = local
-				local += bytes
+				local += roundUp(each*count, alignment)
 			}
 		}
 		for _, t := range x.in {
@@ -258,22 +282,50 @@ func (g *group) close(p *program, images int, last map[*tensor]*instruction) {
 					in.in = append(in.in, t)
 				}
 			case last[t] == x && !slices.Contains(x.in[:slices.Index(x.in, t)], t):
-				bytes := roundUp(t.bytes/images*count, alignment)
-				free[bytes] = append(free[bytes], t.offset)
+				free[t.bytes/images] = append(free[t.bytes/images], t.offset)
 			}
 		}
 	}
 	at := in.scratch
 	in.scratch += local
 	in.run = func(r *run) error {
-		r.pool.Run(parts, func(task, worker int) {
+		r.pool.share(parts, func(task, worker int, l *loop) {
 			v := part{r: r, images: images, first: task * images / parts, worker: worker, local: bytesOf(r.scratch[worker])[at:]}
 			v.count = (task+1)*images/parts - v.first
-			for _, step := range steps[v.count-fewest] {
-				step(v)
-			}
+			course.run(v, 0, l)
 		})
 		return nil
 	}
 	p.instructions = append(p.instructions, in)
+}
+
+// course is the instructions of a group, by number of images: that of a part, and those of what it may be divided into.
+type course map[int][]func(v part)
+
+func (c course) add(list []*instruction, count int) {
+	if count == 0 || c[count] != nil {
+		return
+	}
+	for _, in := range list {
+		c[count] = append(c[count], in.split(count))
+	}
+	c.add(list, count/2)
+	c.add(list, count-count/2)
+}
+
+// run takes a part through the instructions from one on. If meanwhile another worker runs out of work, that goes on with half
+// of the images, in the memory where they are.
+func (c course) run(v part, from int, l *loop) {
+	for i := from; i < len(c[v.count]); i++ {
+		if v.count > 1 && l.wanting() {
+			mine, other := v.halves()
+			if l.hand(func(worker int) {
+				other.worker = worker
+				c.run(other, i, l)
+			}) {
+				v = mine
+			}
+		}
+		c[v.count][i](v)
+	}
 }

@@ -12,7 +12,7 @@ import (
 )
 
 // Taking a batch through runs of instructions a few images at a time changes nothing: not on many threads, where the whole
-// batch goes through each instruction, nor with other vectors.
+// batch goes through each instruction, nor with other vectors, nor where workers hand over images on the way.
 func TestByImages(t *testing.T) {
 	for _, set := range kern.Sets() {
 		t.Run(set.Name(), func(t *testing.T) {
@@ -20,8 +20,10 @@ func TestByImages(t *testing.T) {
 				t.Skip("pure Go is slow on networks")
 			}
 			results := map[string][][]float32{}
-			for _, threads := range []string{"1", "2", "64"} {
-				b := newBackend(t, "isa="+set.Name()+",threads="+threads)
+			for _, threads := range []string{"1", "2", "2 that hand over", "64"} {
+				number, _, eager := strings.Cut(threads, " ")
+				b := newBackend(t, "isa="+set.Name()+",threads="+number)
+				b.pool.eager = eager
 				parts := 0
 				b.observe = func(in *instruction, _ time.Duration) {
 					if strings.HasPrefix(in.name, "by ") {

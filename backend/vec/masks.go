@@ -81,9 +81,5 @@ func (v part) words(t *tensor) []uint16 {
 	if t == nil {
 		return nil
 	}
-	if t.local {
-		return wordsOf(v.local[t.offset:][:t.bytes/v.images*v.count])
-	}
-	each := t.bytes / 2 / v.images
-	return v.r.words(t)[v.first*each:][:v.count*each]
+	return wordsOf(v.bytes(t))
 }

@@ -144,10 +144,10 @@ func (m *memories) recall(k *recall, r *run) {
 		inner.mem[t.t.id] = bytesOf(mem[t.at*places:][:t.each*places])
 	}
 	parts := shares(n, recallImages, workers)
-	r.pool.Run(parts, func(task, worker int) {
+	r.pool.share(parts, func(task, worker int, l *loop) {
 		first, end := task*n/parts, (task+1)*n/parts
 		aside := m.slots + 2*recallImages*worker
-		v := &recalling{k: k, r: &inner, worker: worker, images: n}
+		v := &recalling{k: k, r: &inner, out: r, first: first, worker: worker, images: n}
 		var bases, images []int // where they are
 		for i := first; i < end; i++ {
 			images = append(images, aside+i-first)
@@ -157,17 +157,7 @@ func (m *memories) recall(k *recall, r *run) {
 				bases = append(bases, aside+recallImages+i-first)
 			}
 		}
-		v.compute(r.floats(input.t)[first*input.each:], r.bases[first*input.each:], slots[first:end], images, bases)
-		for _, b := range k.boundary {
-			t := k.tensors[b]
-			out := r.floats(t.t)[first*t.each:]
-			for i := range images {
-				t.copyWindow(out[i*t.each:][:t.each], v.of(b, images[i]), v.made[b][i])
-				if from := v.from[i]; from >= 0 {
-					t.copyAround(out[i*t.each:][:t.each], v.of(b, from), t.whole(), v.made[b][i])
-				}
-			}
-		}
+		v.compute(r.floats(input.t)[first*input.each:], r.bases[first*input.each:], slots[first:end], images, bases, l)
 	})
 }
 
@@ -178,6 +168,8 @@ func (m *memories) places(workers int) int { return m.slots + 2*recallImages*wor
 type recalling struct {
 	k      *recall
 	r      *run // with memory for all places
+	out    *run // whose images these are
+	first  int  // of its images
 	worker int
 	images int // of the batch
 
@@ -188,7 +180,7 @@ type recalling struct {
 }
 
 // compute takes images through the steps at some places, after their bases where those were not kept.
-func (v *recalling) compute(images, bases []float32, slots []*slot, at, from []int) {
+func (v *recalling) compute(images, bases []float32, slots []*slot, at, from []int, l *loop) {
 	input := v.k.tensors[0]
 	of := func(x []float32, i int) []float32 { return x[i*input.each:][:input.each] }
 	changes := make([]conv.Window, len(at))
@@ -212,15 +204,63 @@ func (v *recalling) compute(images, bases []float32, slots []*slot, at, from []i
 		v.begin(fresh, slices.Repeat([]int{-1}, len(fresh)))
 		for i := range fresh {
 			v.made[0][i] = input.whole()
+			v.plan(i)
 		}
-		v.run()
+		for j := range v.k.steps {
+			v.step(j)
+		}
 	}
 	v.begin(at, from)
 	for i, w := range changes {
 		v.windows[0][i], v.made[0][i] = w, w
 		input.copyWindow(v.of(0, at[i]), of(images, i), w)
+		v.plan(i)
 	}
-	v.run()
+	v.run(0, l)
+}
+
+// run takes the images through the steps from one on, and what they make to where it is read. If meanwhile another worker runs
+// out of work, that goes on with half of the images.
+func (v *recalling) run(from int, l *loop) {
+	for j := from; j < len(v.k.steps); j++ {
+		if len(v.at) > 1 && l.wanting() {
+			mine, other := v.halves()
+			if l.hand(func(worker int) {
+				other.worker = worker
+				other.run(j, l)
+			}) {
+				v = mine
+			}
+		}
+		v.step(j)
+	}
+	for _, b := range v.k.boundary {
+		t := v.k.tensors[b]
+		for i, at := range v.at {
+			out := v.out.floats(t.t)[(v.first+i)*t.each:][:t.each]
+			t.copyWindow(out, v.of(b, at), v.made[b][i])
+			if from := v.from[i]; from >= 0 {
+				t.copyAround(out, v.of(b, from), t.whole(), v.made[b][i])
+			}
+		}
+	}
+}
+
+// halves are the first of several images, and the others.
+func (v *recalling) halves() (a, b *recalling) {
+	some := func(first, end int) *recalling {
+		w := *v
+		w.first, w.at, w.from = v.first+first, v.at[first:end], v.from[first:end]
+		for _, list := range []*[][]conv.Window{&w.windows, &w.made, &w.needed} {
+			*list = slices.Clone(*list)
+			for i, of := range *list {
+				(*list)[i] = of[first:end]
+			}
+		}
+		return &w
+	}
+	half := len(v.at) / 2
+	return some(0, half), some(half, len(v.at))
 }
 
 // begin prepares the steps of images at some places.
@@ -241,27 +281,21 @@ func (v *recalling) of(tensor, at int) []float32 {
 	return v.r.floats(t.t)[at*t.each:][:t.each]
 }
 
-// run computes all steps.
-func (v *recalling) run() {
-	for i := range v.at {
-		v.plan(i)
-	}
+// step computes one of the steps.
+func (v *recalling) step(j int) {
+	s := &v.k.steps[j]
 	var covers []conv.Window
-	for j := range v.k.steps {
-		s := &v.k.steps[j]
-		covers = covers[:0]
-		for i, at := range v.at {
-			made := v.made[s.out[0]][i]
-			switch made.N = at; {
-			case s.windows != nil:
-				covers = append(covers, made)
-			case !made.Empty():
-				s.whole(part{r: v.r, images: v.images, first: at, count: 1, worker: v.worker})
-			}
+	for i, at := range v.at {
+		made := v.made[s.out[0]][i]
+		switch made.N = at; {
+		case s.windows != nil:
+			covers = append(covers, made)
+		case !made.Empty():
+			s.whole(part{r: v.r, images: v.images, first: at, count: 1, worker: v.worker})
 		}
-		if s.windows != nil {
-			s.windows(v.r, covers)
-		}
+	}
+	if s.windows != nil {
+		s.windows(v.r, covers)
 	}
 }
 

@@ -355,18 +355,21 @@ func (c *compiler) lowerReduction(n *node) {
 	}
 	group := max(1, (1<<14)/(min(each, k.r)*k.b)) // pieces in one task
 	in.scratch = 4 * sideBySide
+	rows := k.a * pieces
+	reduce := func(y, x []float32, at int, scratch []float32) { // piece at of x, of which y is the result
+		from := at % pieces * each
+		piece := x[(at/pieces*k.r+from)*k.b:][:min(each, k.r-from)*k.b]
+		if k.b == 1 {
+			y[at] = row(piece)
+			return
+		}
+		columns(y[at*k.b:][:k.b], piece, scratch)
+	}
 	in.run = func(r *run) error {
 		x, y, partial := r.floats(x), r.floats(y), r.floats(partial)
-		r.pool.Run((k.a*pieces+group-1)/group, func(task, worker int) {
-			for i := task * group; i < min((task+1)*group, k.a*pieces); i++ {
-				from := i % pieces * each
-				n := min(each, k.r-from)
-				part := x[(i/pieces*k.r+from)*k.b:][:n*k.b]
-				if k.b == 1 {
-					partial[i] = row(part)
-					continue
-				}
-				columns(partial[i*k.b:][:k.b], part, r.scratch[worker])
+		r.pool.Run((rows+group-1)/group, func(task, worker int) {
+			for i := task * group; i < min((task+1)*group, rows); i++ {
+				reduce(partial, x, i, r.scratch[worker])
 			}
 		})
 		if pieces > 1 {
@@ -380,6 +383,19 @@ func (c *compiler) lowerReduction(n *node) {
 			}
 		}
 		return nil
+	}
+	if pieces == 1 {
+		in.splitting = &splitting{
+			fits: func(images int) bool { return rows%images == 0 },
+			each: []*tensor{x, y},
+			split: func(count int) func(v part) {
+				return func(v part) {
+					for i := range rows / v.images * count {
+						reduce(v.floats(y), v.floats(x), i, v.r.scratch[v.worker])
+					}
+				}
+			},
+		}
 	}
 	c.add(in)
 }

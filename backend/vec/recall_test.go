@@ -92,7 +92,7 @@ func redraw(r *rand.Rand, image []float32, h, w, c, side int) {
 // TestRecall asks for the logits of images as changes of their bases, with windows of all sizes, changes that stay, bases
 // that come and go, change places and come twice in a batch, other weights, and programs for other batches in between. It
 // expects them to be those of the images up to rounding, and to depend on nothing else, to the bit: they are the same from
-// another backend that was asked one question at a time, in another order.
+// another backend that was asked one question at a time, in another order. Half of the time workers hand over images on the way.
 func TestRecall(t *testing.T) {
 	networks := []struct {
 		name  string
@@ -133,6 +133,7 @@ func TestRecall(t *testing.T) {
 					redraw(r, base[i], c.size, c.size, 3, c.size)
 				}
 				for round := range rounds {
+					b.pool.eager = round%2 == 1
 					if round == rounds/2 {
 						for _, p := range slices.Concat(programs, []*asker{alone}) {
 							for i, v := range p.state {
