@@ -18,20 +18,20 @@ type Tiles struct {
 }
 
 // ahead is where to fetch from, and by how many bytes to go on with each term. Where there is nothing to fetch it is an operand.
-func (t Tiles) ahead(operand []float32) (from *float32, step int) {
+func (t *Tiles) ahead(operand []float32) (from *float32, step int) {
 	if len(t.Ahead) == 0 {
 		return &operand[0], 0
 	}
 	return &t.Ahead[0], 4 * len(t.Ahead) / (t.runs() * t.K * t.Count)
 }
 
-func (t Tiles) runs() int { return max(1, t.Runs) }
+func (t *Tiles) runs() int { return max(1, t.Runs) }
 
 // jump is how many bytes lie between where one run of a ends and the next starts.
-func (t Tiles) jump() int { return 4 * (t.ARun - t.K*t.ACol) }
+func (t *Tiles) jump() int { return 4 * (t.ARun - t.K*t.ACol) }
 
 // need panics unless the operands reach as far as they are read.
-func (t Tiles) need(a, b []float32, cols int) {
+func (t *Tiles) need(a, b []float32, cols int) {
 	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.runs()-1)*t.ARun+(t.K-1)*t.ACol+1)
 	need("b", b, t.Count, t.BStep, (t.runs()*t.K-1)*t.BRow+cols)
 }

@@ -38,6 +38,9 @@ var (
 )
 
 func needPoints(high, wide Points) {
+	if high == AllPoints && wide == AllPoints {
+		return
+	}
 	for _, p := range []Points{high, wide} {
 		if p != AllPoints && p != TwoTaps && p != OneTap || p.From != high.From {
 			panic(fmt.Sprintf("kern: no Winograd transforms of points %v and %v", high, wide))
@@ -92,9 +95,13 @@ func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, 
 	}
 	needPoints(high, wide)
 	needRuns("dst", dst, planesTo(high, wide), plane, count, tile, n)
-	for _, r := range rows[high.From:] {
-		need("a patch's row", r, width, col, n)
+	shortest := rows[high.From]
+	for i := high.From + 1; i < len(rows); i++ {
+		if len(rows[i]) < len(shortest) {
+			shortest = rows[i]
+		}
 	}
+	need("a patch's row", shortest, width, col, n)
 	size := wide.To - wide.From
 	for t := 0; t < count; {
 		first := left + wide.From + 4*t

@@ -181,8 +181,8 @@ func (p *phases) compute(o *output, b block, count, col int, x, weights []float3
 	width := min(p.cols, p.outer-col)
 	buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.cols+3*line)
 	transformed, products := cut(&buf, len(p.reads)*in), cut(&buf, len(p.writes)*out)
-	for f, l := range p.reads {
-		p.transformInput(transformed[f*in:], p.inner, p.inPlane, b, x, l, 0, p.inner)
+	for f := range p.reads {
+		p.transformInput(transformed[f*in:], p.inner, p.inPlane, b, x, &p.reads[f], 0, p.inner)
 	}
 	for i, m := range p.products {
 		from, to := m.phase*in, 0
@@ -194,8 +194,8 @@ func (p *phases) compute(o *output, b block, count, col int, x, weights []float3
 			right{weights[m.weights+col*terms:], terms, 0}, terms*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.cols, false,
 			ahead(i, len(p.products), next, made))
 	}
-	for f, l := range p.writes {
-		o.transform(l, products[f*out:], p.cols, p.outPlane, b, col, width, buf)
+	for f := range p.writes {
+		o.transform(&p.writes[f], products[f*out:], p.cols, p.outPlane, b, col, width, buf)
 	}
 }
 

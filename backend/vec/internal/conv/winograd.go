@@ -10,7 +10,8 @@ type winograd struct {
 	inH, inW, cin    int
 	outH, outW, cout int
 	padTop, padLeft  int
-	group            int // planes whose products are computed together
+	image, result    lattice // all pixels of the input, and of the output
+	group            int     // planes whose products are computed together
 	inPlane,
 	outPlane int // elements of a plane of the transformed input and of the products
 	weights int // of one plane
@@ -84,6 +85,10 @@ func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, 
 	if set == nil || 16*planes*w.tilesH*w.tilesW > 10*9*outH*outW || inH*inW == 0 || n*outH*outW == 0 {
 		return nil
 	}
+	w.image = lattice{h: inH, w: inW, row: inW * cin, col: cin, image: inH * inW * cin, top: padTop, left: padLeft,
+		high: kern.AllPoints, wide: kern.AllPoints}
+	w.result = lattice{h: outH, w: outW, row: outW * cout, col: cout, image: outH * outW * cout,
+		high: kern.AllPoints, wide: kern.AllPoints}
 	tiles := winogradTiles
 	w.group = widePlanes
 	if narrow(cin, cout) {
@@ -99,17 +104,6 @@ func (t *tiling) total() int { return t.n * t.tilesH * t.tilesW }
 
 // strip is the width of a panel of weights.
 func (t *tiling) strip() int { return t.set.MaxVecs() * t.set.Lanes() }
-
-// image is all pixels of the input, and result those of the output.
-func (w *winograd) image() lattice {
-	return lattice{h: w.inH, w: w.inW, row: w.inW * w.cin, col: w.cin, image: w.inH * w.inW * w.cin, top: w.padTop, left: w.padLeft,
-		high: kern.AllPoints, wide: kern.AllPoints}
-}
-
-func (w *winograd) result() lattice {
-	return lattice{h: w.outH, w: w.outW, row: w.outW * w.cout, col: w.cout, image: w.outH * w.outW * w.cout,
-		high: kern.AllPoints, wide: kern.AllPoints}
-}
 
 func (w *winograd) packedSize() int {
 	if w.late() {
@@ -177,7 +171,7 @@ func (t *tiling) block(b block, first, count int) block {
 const spans = narrowTiles
 
 // patchRows sets rows to those of image n of x from row first on, from one channel on; zeros where there are none.
-func (l lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, channel int) {
+func (l *lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, channel int) {
 	for i := range rows {
 		rows[i] = zeros[channel:]
 		if y := first + i; y >= 0 && y < l.h {
@@ -187,7 +181,7 @@ func (l lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, chann
 }
 
 // transformInput transforms width channels from one on of the tiles of b, each into a row of every plane of dst.
-func (t *tiling) transformInput(dst []float32, row, plane int, b block, x []float32, l lattice, channel, width int) {
+func (t *tiling) transformInput(dst []float32, row, plane int, b block, x []float32, l *lattice, channel, width int) {
 	var rows [6][]float32
 	for _, s := range b {
 		l.patchRows(rows[:], x, t.zeros, s.at.n, 4*s.at.y-l.top, channel)
@@ -218,12 +212,12 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 func (w *winograd) compute(o *output, b block, count int, x, weights []float32, sc *scratch, worker int, next, made []float32) {
 	buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
 	in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-	w.transformInput(in, w.cin, w.inPlane, b, x, w.image(), 0, w.cin)
+	w.transformInput(in, w.cin, w.inPlane, b, x, &w.image, 0, w.cin)
 	for p := 0; p < planes; p += w.group {
 		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
 			products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p/w.group, planes/w.group, next, made))
 	}
-	o.transform(w.result(), products, w.cout, w.outPlane, b, 0, w.cout, buf)
+	o.transform(&w.result, products, w.cout, w.outPlane, b, 0, w.cout, buf)
 }
 
 // inputRows is the rows of x that count tiles from first on read.
@@ -321,7 +315,7 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 			group, row := task/blocks, task%blocks*lateTerms
 			var room [spans]span
 			b := w.block(room[:0], start+group*tiles, count(group))
-			w.transformInput(in[task*size:], lateTerms, inPlane, b, x, w.image(), row, min(lateTerms, w.cin-row))
+			w.transformInput(in[task*size:], lateTerms, inPlane, b, x, &w.image, row, min(lateTerms, w.cin-row))
 		})
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
@@ -344,7 +338,7 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 				}
 			}
 			var room [spans]span
-			o.transform(w.result(), products, wide, outPlane, w.block(room[:0], start+group*tiles, n), col, width, buf)
+			o.transform(&w.result, products, wide, outPlane, w.block(room[:0], start+group*tiles, n), col, width, buf)
 		})
 	}
 }
@@ -376,7 +370,7 @@ func (t *tiling) newOutput(y []float32, channels int, e Epilogue, mask []uint16)
 
 // transform makes width channels from one on of the outputs of the tiles of b, of their products, with room for one tile of
 // them in edge.
-func (o *output) transform(l lattice, products []float32, productRow, plane int, b block, channel, width int, edge []float32) {
+func (o *output) transform(l *lattice, products []float32, productRow, plane int, b block, channel, width int, edge []float32) {
 	vecs := width / o.set.Lanes()
 	words := kern.MaskWords(o.channels)
 	for _, s := range b {
@@ -455,7 +449,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			count := min(tiles, end-first)
 			var room [2 * spans]span
 			b := w.block(room[:0], first, count)
-			w.transformInput(xt, ci, xPlane, b, x, w.image(), i, height)
+			w.transformInput(xt, ci, xPlane, b, x, &w.image, i, height)
 			w.transformGradient(dyt, co, dyPlane, b, dy, o, width)
 			var nextX, nextDY []float32 // of all channels
 			next := min(tiles, w.total()-first-count)
@@ -518,7 +512,7 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 			var room [spans]span
 			b := w.block(room[:0], start+first, min(tiles, count-first))
 			if task%2 == 0 {
-				w.transformInput(xt[first*xRow:], xRow, xPlane, b, x, w.image(), 0, w.cin)
+				w.transformInput(xt[first*xRow:], xRow, xPlane, b, x, &w.image, 0, w.cin)
 			} else {
 				w.transformGradient(dyt[first*dyRow:], dyRow, dyPlane, b, dy, 0, w.cout)
 			}
@@ -542,7 +536,7 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 func (w *winograd) transformGradient(dst []float32, row, plane int, b block, dy []float32, channel, width int) {
 	var rows [4][]float32
 	for _, s := range b {
-		w.result().patchRows(rows[:], dy, w.zeros, s.at.n, 4*s.at.y, channel)
+		w.result.patchRows(rows[:], dy, w.zeros, s.at.n, 4*s.at.y, channel)
 		w.set.WinogradGradient(dst, plane, row, &rows, 4*s.at.x, w.outW, w.cout, width/w.set.Lanes(), s.count)
 		dst = dst[s.count*row:]
 	}
