@@ -41,7 +41,7 @@ type Evaluation struct {
 	// reach no further than this share from it; 0 takes all images. It asks for images in random order.
 	Until float64
 
-	BatchSize int    // images at once, down to a power of two; 0 takes 64, which suits CPUs. It changes speed, not results
+	BatchSize int    // images at once, down to a power of two; 0 takes 128, which suits CPUs. It changes speed, not results
 	Selection string // how the checkpoint was chosen, for the record
 	Precision string // what the model computes in, for the record; empty is float32
 

@@ -37,7 +37,7 @@ type evaluateCmd struct {
 	Surrogate string        `help:"Model file or run folder that the attack transfer searches on." placeholder:"FILE"`
 	MatchGap  bool          `help:"Measure how well the model matches its teacher around the images, in place of attacking it."`
 	Teacher   string        `help:"Model file or run folder of the teacher; by default the one that the run was trained with." placeholder:"FILE"`
-	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 64 suits CPUs." default:"64" placeholder:"N"`
+	BatchSize int           `help:"Images at once, down to a power of two; changes speed, not results. 128 suits CPUs." default:"128" placeholder:"N"`
 	Precision string        `help:"Of convolutions and matrix products: fp32 (the default) or bf16." placeholder:"P"`
 	Resume    bool          `help:"Go on with the record of an evaluation that was stopped."`
 	Check     bool          `help:"Measure every accuracy in the model's card again and say which agree; exit code 1 where one does not."`

@@ -110,7 +110,8 @@ func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b r
 	})
 }
 
-// forTiles calls f for the tiles of a product: those of one height below one another, where they start.
+// forTiles calls f for the tiles of a product: those of one height below one another, where they start. While those of one
+// strip of panels are computed the next is fetched, for what few rows are multiplied with is read but once.
 func forTiles(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool,
 	f func(t kern.Tiles, a, strip, c []float32, row, col int)) {
 	if m == 0 || k == 0 {
@@ -124,9 +125,17 @@ func forTiles(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 		strip, bRow := b.strip(col, width)
 		t := kern.Tiles{Rows: height, Vecs: vecs, K: k, Count: tall, ARow: aRow, ACol: aCol, AStep: height * aRow,
 			BRow: bRow, CRow: cRow, CStep: height * cRow, Accumulate: accumulate}
+		var next []float32
+		if at := col + width; at < n && b.rows > 0 {
+			next, bRow = b.strip(at, min(set.MaxVecs(), divUp(n-at, lanes))*lanes)
+			next = next[:k*bRow]
+		}
+		half := len(next) * tall / (tall + others)
+		t.Ahead = next[:half]
 		f(t, a, strip, c[col:], 0, col)
 		if others > 0 {
 			done := tall * height
+			t.Ahead = next[half:]
 			t.Rows, t.Count, t.AStep, t.CStep = height-1, others, (height-1)*aRow, (height-1)*cRow
 			f(t, a[done*aRow:], strip, c[done*cRow+col:], done, col)
 		}
