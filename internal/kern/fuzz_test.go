@@ -380,11 +380,11 @@ func FuzzGemm(f *testing.F) {
 		what := fmt.Sprintf("Gemm on %s: %+v", s.Name(), g)
 		g.Ahead = d.operand(d.in(0, 300), d.any).v // is read by nobody
 		if g.Count > 0 {
-			refuses(t, what, func() { s.Gemm(g, a.v[1:], b.v, c.v) }, c)
-			refuses(t, what, func() { s.Gemm(g, a.v, b.v[1:], c.v) }, c)
-			refuses(t, what, func() { s.Gemm(g, a.v, b.v, c.v[1:]) }, c)
+			refuses(t, what, func() { s.Gemm(&g, a.v[1:], b.v, c.v) }, c)
+			refuses(t, what, func() { s.Gemm(&g, a.v, b.v[1:], c.v) }, c)
+			refuses(t, what, func() { s.Gemm(&g, a.v, b.v, c.v[1:]) }, c)
 		}
-		s.Gemm(g, a.v, b.v, c.v)
+		s.Gemm(&g, a.v, b.v, c.v)
 		want.check(t, what, c.v)
 		for _, g := range []guarded{a, b, c} {
 			g.check(t, what)

@@ -43,7 +43,7 @@ func (s *Set) MaxRows() int { return s.rows }
 func (s *Set) MaxVecs() int { return 2 }
 
 // Gemm computes the products; every one needs at least one row, one vector and one term.
-func (s *Set) Gemm(t Tiles, a, b, c []float32) {
+func (s *Set) Gemm(t *Tiles, a, b, c []float32) {
 	if t.Count == 0 {
 		return
 	}
@@ -51,7 +51,7 @@ func (s *Set) Gemm(t Tiles, a, b, c []float32) {
 	t.need(a, b, cols)
 	need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
 	if s.asm == nil {
-		gemmGeneric(t, cols, a, b, c)
+		gemmGeneric(*t, cols, a, b, c)
 		return
 	}
 	accumulate := 0
@@ -80,7 +80,7 @@ type Finishing struct {
 
 // GemmFinish computes the products of tiles that lie one below another in c (CStep is Rows·CRow) and finishes them. c
 // holds what they are added to, if they are, and is left with any contents.
-func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
+func (s *Set) GemmFinish(t *Tiles, a, b, c []float32, f *Finishing) {
 	if t.Count == 0 {
 		return
 	}
@@ -102,7 +102,7 @@ func (s *Set) GemmFinish(t Tiles, a, b, c []float32, f Finishing) {
 	}
 	if s.asm == nil {
 		s.Gemm(t, a, b, c)
-		finishGeneric(f, c, t.CRow, rows, cols)
+		finishGeneric(*f, c, t.CRow, rows, cols)
 		return
 	}
 	t.need(a, b, cols)

@@ -158,7 +158,7 @@ func TestGemm(t *testing.T) {
 						b := newGuarded((d.Count-1)*d.BStep+(runs*k-1)*d.BRow+cols, rnd.next)
 						c := newGuarded((d.Count-1)*d.CStep+(rows-1)*d.CRow+cols, rnd.next)
 						old := append([]float32(nil), c.v...)
-						s.Gemm(d, a.v, b.v, c.v)
+						s.Gemm(&d, a.v, b.v, c.v)
 						for _, g := range []guarded{a, b, c} {
 							g.check(t, "Gemm")
 						}
@@ -220,7 +220,7 @@ func TestGemmFinish(t *testing.T) {
 					a, b := newGuarded(count*rows*d.ARow+d.Runs*d.ARun, rnd.next), newGuarded(max(1, d.Runs)*k*d.BRow, rnd.next)
 					c := newGuarded((count*rows-1)*d.CRow+cols, rnd.next)
 					products, want := append([]float32(nil), c.v...), make([]float32, size)
-					s.Gemm(d, a.v, b.v, products)
+					s.Gemm(&d, a.v, b.v, products)
 					f.Y = want
 					finishGeneric(f, products, d.CRow, count*rows, cols)
 					for _, inPlace := range []bool{false, true} {
@@ -228,7 +228,7 @@ func TestGemmFinish(t *testing.T) {
 						if inPlace && f.Extra != nil {
 							f.Y = f.Extra
 						}
-						s.GemmFinish(d, a.v, b.v, append([]float32(nil), c.v...), f)
+						s.GemmFinish(&d, a.v, b.v, append([]float32(nil), c.v...), &f)
 						for _, g := range []guarded{y, extra, bias, a, b} {
 							g.check(t, "GemmFinish")
 						}
@@ -323,7 +323,7 @@ func BenchmarkGemm(b *testing.B) {
 				t := Tiles{Rows: s.MaxRows(), Vecs: vecs, K: k, Count: 8, ARow: k, ACol: 1, BRow: cols, CRow: cols}
 				x, y, z := make([]float32, t.Rows*k), make([]float32, k*cols), make([]float32, t.Rows*cols)
 				for b.Loop() {
-					s.Gemm(t, x, y, z)
+					s.Gemm(&t, x, y, z)
 				}
 				b.ReportMetric(float64(2*t.Count*t.Rows*cols*k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 			})

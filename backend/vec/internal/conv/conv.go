@@ -285,7 +285,7 @@ func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual []float32, mask []
 }
 
 // runGathers runs the tasks of all gathers as one list.
-func runGathers(par Parallel, gathers []*gather, in []float32, w [][]float32, finish finisher) {
+func runGathers(par Parallel, gathers []*gather, in []float32, w [][]float32, finish *finisher) {
 	tasks, size := 0, 0
 	for _, g := range gathers {
 		tasks += g.tasks()

@@ -122,14 +122,14 @@ func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, in
 }
 
 // run computes one task of the gather.
-func (g *gather) run(task int, buf []float32, in, w []float32, finish finisher) {
+func (g *gather) run(task int, buf []float32, in, w []float32, finish *finisher) {
 	parts := divUp(g.co, g.cols)
 	first := task / parts * g.points
 	g.compute(first, min(g.points, g.total()-first), task%parts*g.cols, buf, in, w, finish)
 }
 
 // compute makes the channels from one on, those of a task, of count points from first on, at most those of a task.
-func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, finish finisher) {
+func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, finish *finisher) {
 	width := min(g.cols, g.co-col)
 	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
 	k := len(g.taps) * g.ci
@@ -202,7 +202,7 @@ func (g *gather) dense() bool {
 }
 
 // scatterRows hands finished products over in pieces that are evenly spaced in the output.
-func (g *gather) scatterRows(c []float32, first, count, channel, cols int, finish finisher) {
+func (g *gather) scatterRows(c []float32, first, count, channel, cols int, finish *finisher) {
 	if g.dense() {
 		finish.rows(first*g.outC+channel, g.outC, c, g.cRow, channel, count, cols)
 		return
@@ -271,8 +271,8 @@ type finisher struct {
 }
 
 // finishForward is the finisher of an output y of some channels with an epilogue.
-func finishForward(set *kern.Set, y []float32, channels int, e Epilogue, zeros []float32) finisher {
-	f := finisher{set: set, y: y, channels: channels, bias: e.Bias, extra: e.Residual, floor: noFloor}
+func finishForward(set *kern.Set, y []float32, channels int, e Epilogue, zeros []float32) *finisher {
+	f := &finisher{set: set, y: y, channels: channels, bias: e.Bias, extra: e.Residual, floor: noFloor}
 	if e.ReLU {
 		f.floor = 0
 	}
@@ -283,7 +283,7 @@ func finishForward(set *kern.Set, y []float32, channels int, e Epilogue, zeros [
 }
 
 // finishInput is the finisher of an input gradient, to which a residual may be added before a mask is applied.
-func finishInput(set *kern.Set, dx []float32, channels int, residual []float32, mask []uint16, zeros []float32) finisher {
+func finishInput(set *kern.Set, dx []float32, channels int, residual []float32, mask []uint16, zeros []float32) *finisher {
 	f := finishForward(set, dx, channels, Epilogue{Residual: residual}, zeros)
 	f.mask = mask
 	return f
@@ -299,7 +299,7 @@ func from(x []float32, at int) []float32 {
 
 // masking is where the mask of rows of the output starts that are step apart, the first at element at, how far apart its
 // rows are, and which of their bits is the first.
-func (f finisher) masking(at, step int) (mask []uint16, row, first int) {
+func (f *finisher) masking(at, step int) (mask []uint16, row, first int) {
 	if f.mask == nil {
 		return nil, 0, 0
 	}
@@ -308,7 +308,7 @@ func (f finisher) masking(at, step int) (mask []uint16, row, first int) {
 }
 
 // rows makes rows of the output that start at element at and are step apart, of products of channels from one on.
-func (f finisher) rows(at, step int, products []float32, productRow, channel, rows, cols int) {
+func (f *finisher) rows(at, step int, products []float32, productRow, channel, rows, cols int) {
 	if f.mask != nil {
 		mask, maskRow, first := f.masking(at, step)
 		f.set.FinishMask(f.y[at:], step, products, productRow, from(f.extra, at), mask, maskRow, first, rows, cols)
@@ -318,7 +318,7 @@ func (f finisher) rows(at, step int, products []float32, productRow, channel, ro
 }
 
 // at is the finishing of products whose first is at an element of the output, of a channel, with rows step apart.
-func (f finisher) at(at, channel, step int) kern.Finishing {
+func (f *finisher) at(at, channel, step int) kern.Finishing {
 	k := kern.Finishing{Y: f.y[at:], YRow: step, Bias: f.bias[channel:], Extra: from(f.extra, at), Floor: f.floor}
 	k.Mask, k.MaskRow, k.MaskFirst = f.masking(at, step)
 	return k

@@ -60,85 +60,123 @@ func (r right) strip(col, width int) (data []float32, row int) {
 // multiply computes c (+)= a·b for m rows, n columns and k terms. c is row-major with room for panelCols columns, and so
 // is b if it is not in panels.
 func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool) {
-	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
-		set.Gemm(t, a, strip, c)
-	})
+	var t tiles
+	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
+		set.Gemm(&t.Tiles, t.a, t.b, t.c)
+	}
 }
 
 // multiplyAll is multiply for count products: the operands of each are at steps from those of the one before. A tile of all
 // is computed in one call of a kernel, which small products would otherwise wait for. The terms come in runs of k, those of a
 // being aRun apart. What ahead holds is fetched meanwhile.
 func multiplyAll(set *kern.Set, count, runs, m, n, k int, a []float32, aStep, aRun, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool, ahead []float32) {
-	tiles, done := divUp(m, set.MaxRows())*divUp(n, set.MaxVecs()*set.Lanes()), 0
+	calls, done := divUp(m, set.MaxRows())*divUp(n, set.MaxVecs()*set.Lanes()), 0
 	share := func(n int) []float32 {
-		from := done * len(ahead) / tiles
+		from := done * len(ahead) / calls
 		done += n
-		return ahead[from : done*len(ahead)/tiles]
+		return ahead[from : done*len(ahead)/calls]
 	}
-	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
+	var t tiles
+	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
 		t.Runs, t.ARun = runs, aRun
 		if count == 1 {
 			t.Ahead = share(t.Count)
-			set.Gemm(t, a, strip, c)
-			return
+			set.Gemm(&t.Tiles, t.a, t.b, t.c)
+			continue
 		}
 		rows := t.Count
 		t.Count, t.AStep, t.BStep, t.CStep = count, aStep, bStep, cStep
 		for i := range rows {
 			t.Ahead = share(1)
-			set.Gemm(t, a[i*t.Rows*aRow:], strip, c[i*t.Rows*cRow:])
+			set.Gemm(&t.Tiles, t.a[i*t.Rows*aRow:], t.b, t.c[i*t.Rows*cRow:])
 		}
-	})
+	}
 }
 
 // multiplyRows computes c += Σ_t a_t·b_t for count products, a_t being a from t·aStep on and b_t the t-th k rows of b.
 func multiplyRows(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, aCol int, b right, c []float32, cRow int) {
-	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, true, func(t kern.Tiles, a, strip, c []float32, _, _ int) {
-		rows, height := t.Count, t.Rows
+	var t tiles
+	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, true); t.next(); {
+		rows := t.Count
 		t.Count, t.AStep, t.BStep, t.CStep = count, aStep, k*t.BRow, 0
 		for i := range rows {
-			set.Gemm(t, a[i*height*aRow:], strip, c[i*height*cRow:])
+			set.Gemm(&t.Tiles, t.a[i*t.Rows*aRow:], t.b, t.c[i*t.Rows*cRow:])
 		}
-	})
+	}
 }
 
 // multiplyFinish is multiply, and then finishing into whole vectors of output rows that are step apart, the first at element
 // at, from a channel on. c is left with any contents.
-func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f finisher, at, channel, step int) {
-	forTiles(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate, func(t kern.Tiles, a, strip, c []float32, row, col int) {
-		set.GemmFinish(t, a, strip, c, f.at(at+row*step+channel+col, channel+col, step))
-	})
+func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f *finisher, at, channel, step int) {
+	var t tiles
+	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
+		to := f.at(at+t.row*step+channel+t.col, channel+t.col, step)
+		set.GemmFinish(&t.Tiles, t.a, t.b, t.c, &to)
+	}
 }
 
-// forTiles calls f for the tiles of a product: those of one height below one another, where they start. While those of one
-// strip of panels are computed the next is fetched, for what few rows are multiplied with is read but once.
-func forTiles(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool,
-	f func(t kern.Tiles, a, strip, c []float32, row, col int)) {
+// tiles goes through those of a product: those of one height below one another. While those of one strip of panels are
+// computed the next is fetched, for what few rows are multiplied with is read but once.
+type tiles struct {
+	kern.Tiles
+	a, b, c  []float32 // the operands of these
+	row, col int       // where they start
+
+	set          *kern.Set
+	n            int
+	left, out    []float32 // all of a and c
+	right        right
+	tall, others int // tiles of the greater height, and of one row less
+	height       int
+	width        int       // of the strip
+	ahead        []float32 // the next
+}
+
+// begin goes before the first tiles of a product.
+func (t *tiles) begin(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool) {
 	if m == 0 || k == 0 {
 		return
 	}
-	lanes := set.Lanes()
-	tall, height, others := rowSplit(set, m)
-	for col := 0; col < n; {
-		vecs := min(set.MaxVecs(), divUp(n-col, lanes))
-		width := vecs * lanes
-		strip, bRow := b.strip(col, width)
-		t := kern.Tiles{Rows: height, Vecs: vecs, K: k, Count: tall, ARow: aRow, ACol: aCol, AStep: height * aRow,
-			BRow: bRow, CRow: cRow, CStep: height * cRow, Accumulate: accumulate}
-		var next []float32
-		if at := col + width; at < n && b.rows > 0 {
-			next, bRow = b.strip(at, min(set.MaxVecs(), divUp(n-at, lanes))*lanes)
-			next = next[:k*bRow]
-		}
-		half := len(next) * tall / (tall + others)
-		t.Ahead = next[:half]
-		f(t, a, strip, c[col:], 0, col)
-		if others > 0 {
-			done := tall * height
-			t.Ahead = next[half:]
-			t.Rows, t.Count, t.AStep, t.CStep = height-1, others, (height-1)*aRow, (height-1)*cRow
-			f(t, a[done*aRow:], strip, c[done*cRow+col:], done, col)
-		}
-		col += width
+	t.set, t.n, t.left, t.right, t.out = set, n, a, b, c
+	t.tall, t.height, t.others = rowSplit(set, m)
+	t.Tiles = kern.Tiles{K: k, ARow: aRow, ACol: aCol, CRow: cRow, Accumulate: accumulate}
+	t.row = m // there are no more in the strip of no width before the first
+}
+
+// next goes to the next tiles, or returns false where there are none.
+func (t *tiles) next() bool {
+	if t.others > 0 && t.row == 0 {
+		t.row = t.tall * t.height
+		t.of(t.height-1, t.others)
+		t.Ahead = t.ahead
+		return true
 	}
+	if t.col += t.width; t.col >= t.n {
+		return false
+	}
+	t.b, t.Vecs, t.BRow = t.strip(t.col)
+	t.width = t.Vecs * t.set.Lanes()
+	t.ahead = nil
+	if at := t.col + t.width; at < t.n && t.right.rows > 0 {
+		next, _, row := t.strip(at)
+		t.ahead = next[:t.K*row]
+	}
+	t.row = 0
+	t.of(t.height, t.tall)
+	share := len(t.ahead) * t.tall / (t.tall + t.others)
+	t.Ahead, t.ahead = t.ahead[:share], t.ahead[share:]
+	return true
+}
+
+// strip is that of b from a column on: how many vectors wide it is, and how far its rows are apart.
+func (t *tiles) strip(col int) (data []float32, vecs, row int) {
+	vecs = min(t.set.MaxVecs(), divUp(t.n-col, t.set.Lanes()))
+	data, row = t.right.strip(col, vecs*t.set.Lanes())
+	return data, vecs, row
+}
+
+// of goes to tiles of a height.
+func (t *tiles) of(height, count int) {
+	t.Rows, t.Count, t.AStep, t.CStep = height, count, height*t.ARow, height*t.CRow
+	t.a, t.c = t.left[t.row*t.ARow:], t.out[t.row*t.CRow+t.col:]
 }

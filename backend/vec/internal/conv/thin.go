@@ -1,7 +1,5 @@
 package conv
 
-import "github.com/adaad-go/adaad/internal/kern"
-
 // thin is a convolution of few input channels, such as a network's first and those of stride 2 in small ones: vectors hold
 // output channels, and there is so little work for each input that gathering it tap by tap would dominate.
 //
@@ -81,7 +79,7 @@ func (t *thin) block(task, height, rows int) (n, first, count int) {
 	return n, first, min(rows, height-first)
 }
 
-func (t *thin) forward(par Parallel, x, w []float32, finish finisher) {
+func (t *thin) forward(par Parallel, x, w []float32, finish *finisher) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	par.Run(t.blocks(t.g.gh, t.rows), func(task, worker int) {
@@ -91,7 +89,7 @@ func (t *thin) forward(par Parallel, x, w []float32, finish finisher) {
 }
 
 // compute makes rows of the output of image n from one on, at most those of a task.
-func (t *thin) compute(n, first, rows int, x, w []float32, finish finisher, sc *scratch, worker int) {
+func (t *thin) compute(n, first, rows int, x, w []float32, finish *finisher, sc *scratch, worker int) {
 	g, s := t.g, t.s
 	terms := s.KW * s.Cin
 	buf := sc.worker(worker, t.span(t.rows)*t.row+g.gw*g.cRow+2*line)
@@ -99,15 +97,16 @@ func (t *thin) compute(n, first, rows int, x, w []float32, finish finisher, sc *
 	t.copyRows(in, x, n, first, rows)
 	for r := range rows {
 		at := (n*g.gh + first + r) * g.gw * g.outC
-		forTiles(g.set, g.gw, g.co, terms, in[r*s.StrideH*t.row:], s.StrideW*s.Cin, 1, right{w, s.KH * terms, 0}, c, g.cRow, false,
-			func(tiles kern.Tiles, a, strip, c []float32, row, col int) {
-				tiles.Runs, tiles.ARun = s.KH, s.DilH*t.row
-				if g.whole {
-					g.set.GemmFinish(tiles, a, strip, c, finish.at(at+row*g.outC+col, col, g.outC))
-				} else {
-					g.set.Gemm(tiles, a, strip, c)
-				}
-			})
+		var p tiles
+		for p.begin(g.set, g.gw, g.co, terms, in[r*s.StrideH*t.row:], s.StrideW*s.Cin, 1, right{w, s.KH * terms, 0}, c, g.cRow, false); p.next(); {
+			p.Runs, p.ARun = s.KH, s.DilH*t.row
+			if g.whole {
+				to := finish.at(at+p.row*g.outC+p.col, p.col, g.outC)
+				g.set.GemmFinish(&p.Tiles, p.a, p.b, p.c, &to)
+			} else {
+				g.set.Gemm(&p.Tiles, p.a, p.b, p.c)
+			}
+		}
 		if !g.whole {
 			finish.rows(at, g.outC, c, g.cRow, 0, g.gw, g.co)
 		}
@@ -165,7 +164,7 @@ func (t *thin) packInput(_ Parallel, w []float32, k Kernel) {
 	})
 }
 
-func (t *thin) gradInput(par Parallel, dy, w, zeros []float32, finish finisher) {
+func (t *thin) gradInput(par Parallel, dy, w, zeros []float32, finish *finisher) {
 	s, set := t.s, t.g.set
 	oh, ow := t.g.gh, t.g.gw
 	sc := getScratch(par.Workers())

@@ -350,7 +350,7 @@ type output struct {
 	y, bias, residual []float32
 	mask              []uint16
 	floor             float32
-	finish            finisher // for tiles that reach over an edge
+	finish            *finisher // for tiles that reach over an edge
 }
 
 func (t *tiling) newOutput(y []float32, channels int, e Epilogue, mask []uint16) *output {
