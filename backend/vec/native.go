@@ -390,8 +390,9 @@ func (c *compiler) lowerReduction(n *node) {
 			each: []*tensor{x, y},
 			split: func(count int) func(v part) {
 				return func(v part) {
+					x, y := v.floats(x), v.floats(y)
 					for i := range rows / v.images * count {
-						reduce(v.floats(y), v.floats(x), i, v.r.scratch[v.worker])
+						reduce(y, x, i, v.r.scratch[v.worker])
 					}
 				}
 			},

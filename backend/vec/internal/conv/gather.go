@@ -61,7 +61,7 @@ const (
 
 // plan completes a gather whose geometry and taps are set.
 func (g *gather) plan() {
-	if set := vectors(g.set, g.co, g.co); set != nil {
+	if set := vectors(g.set, g.co); set != nil {
 		g.set = set
 	}
 	slices.SortFunc(g.taps, func(a, b tap) int {

@@ -1,6 +1,10 @@
 package conv
 
-import "github.com/adaad-go/adaad/internal/kern"
+import (
+	"slices"
+
+	"github.com/adaad-go/adaad/internal/kern"
+)
 
 // winograd is a 3x3 correlation of stride 1 by F(4x4,3x3): out[n,y,x] = Σ in[n, y+kh-padTop, x+kw-padLeft]·w[kh,kw]. A
 // task takes a block of tiles through the input transform, 36 matrix products and the output transform while it stays in
@@ -62,15 +66,18 @@ type lattice struct {
 	high, wide kern.Points
 }
 
-// vectors is the set whose vectors divide both numbers of channels, or nil.
-func vectors(set *kern.Set, cin, cout int) *kern.Set {
+// vectors is the set whose vectors divide all numbers of channels, or nil.
+func vectors(set *kern.Set, channels ...int) *kern.Set {
+	divides := func(s *kern.Set) bool {
+		return !slices.ContainsFunc(channels, func(c int) bool { return c%s.Lanes() != 0 })
+	}
 	for _, s := range kern.Sets() {
 		// Vectors of half the width serve channels that the wide ones do not divide.
-		if s.Name() == "avx2" && set.Name() == "avx512" && (cin%set.Lanes() != 0 || cout%set.Lanes() != 0) {
+		if s.Name() == "avx2" && set.Name() == "avx512" && !divides(set) {
 			set = s
 		}
 	}
-	if cin%set.Lanes() != 0 || cout%set.Lanes() != 0 {
+	if !divides(set) {
 		return nil
 	}
 	return set
