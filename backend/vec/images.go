@@ -13,6 +13,10 @@ import (
 const (
 	imageCache  = 1200 << 10 // bytes an instruction reads and writes for the images taken at once
 	imageSpread = 4          // how far apart the numbers of images that suit two neighbours may be
+
+	// imageWeights is the bytes of weights from which an instruction takes all images: every few of them would bring that much
+	// into a worker's cache again, in the place of the images.
+	imageWeights = 1 << 20
 )
 
 // part is a few images that a worker takes through a run of instructions.
@@ -141,7 +145,11 @@ func (in *instruction) suits(images int) int {
 	for _, t := range in.each {
 		bytes += t.bytes / images
 	}
-	if images*bytes <= imageCache {
+	weights := 0
+	for _, t := range in.whole {
+		weights += t.bytes
+	}
+	if images*bytes <= imageCache || weights > imageWeights {
 		return 0
 	}
 	best := 1 // a power of two, as many batches are
