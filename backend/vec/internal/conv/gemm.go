@@ -78,7 +78,7 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 				for at := col; at < col+width; at += strip {
 					next := min(n, at+strip)
 					multiplyAll(set, 1, 1, count, min(strip, col+width-at), terms, left, 0, 0, aRow, 1, panels(at), 0, out[at-col:], 0, n, first > 0,
-						strips[next*terms:min(n, next+strip)*terms])
+						fetches{strips[next*terms : min(n, next+strip)*terms]})
 				}
 				return
 			}

@@ -68,29 +68,44 @@ func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 
 // multiplyAll is multiply for count products: the operands of each are at steps from those of the one before. A tile of all
 // is computed in one call of a kernel, which small products would otherwise wait for. The terms come in runs of k, those of a
-// being aRun apart. What ahead holds is fetched meanwhile.
-func multiplyAll(set *kern.Set, count, runs, m, n, k int, a []float32, aStep, aRun, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool, ahead []float32) {
-	calls, done := divUp(m, set.MaxRows())*divUp(n, set.MaxVecs()*set.Lanes()), 0
-	share := func(n int) []float32 {
-		from := done * len(ahead) / calls
-		done += n
-		return ahead[from : done*len(ahead)/calls]
-	}
+// being aRun apart. What lies ahead is fetched meanwhile.
+func multiplyAll(set *kern.Set, count, runs, m, n, k int, a []float32, aStep, aRun, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool, ahead fetches) {
+	calls := divUp(m, set.MaxRows()) * divUp(n, set.MaxVecs()*set.Lanes())
 	var t tiles
 	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
 		t.Runs, t.ARun = runs, aRun
 		if count == 1 {
-			t.Ahead = share(t.Count)
+			t.Ahead = ahead.take(t.Count, calls)
+			calls -= t.Count
 			set.Gemm(&t.Tiles, t.a, t.b, t.c)
 			continue
 		}
 		rows := t.Count
 		t.Count, t.AStep, t.BStep, t.CStep = count, aStep, bStep, cStep
 		for i := range rows {
-			t.Ahead = share(1)
+			t.Ahead = ahead.take(1, calls)
+			calls--
 			set.Gemm(&t.Tiles, t.a[i*t.Rows*aRow:], t.b, t.c[i*t.Rows*cRow:])
 		}
 	}
+}
+
+// fetches is memory that will be needed: some, and some more.
+type fetches [2][]float32
+
+// take is what to fetch in n of the calls of kernels that are left, each of which can fetch from one place.
+func (f *fetches) take(n, left int) []float32 {
+	sum := len(f[0]) + len(f[1])
+	if sum == 0 {
+		return nil
+	}
+	from, calls := &f[0], (2*left*len(f[0])+sum)/(2*sum)
+	if calls == 0 {
+		from, calls = &f[1], left
+	}
+	part := (*from)[:min(n, calls)*len(*from)/calls]
+	*from = (*from)[len(part):]
+	return part
 }
 
 // multiplyRows computes c += Σ_t a_t·b_t for count products, a_t being a from t·aStep on and b_t the t-th k rows of b.

@@ -192,7 +192,7 @@ func (p *phases) compute(o *output, b block, count, col int, x, weights []float3
 		terms := m.runs * p.inner
 		multiplyAll(p.set, m.count, m.runs, count, width, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
 			right{weights[m.weights+col*terms:], terms, 0}, terms*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.cols, false,
-			ahead(i, len(p.products), next, made))
+			fetches{ahead(i, len(p.products), next, made)})
 	}
 	for f := range p.writes {
 		o.transform(&p.writes[f], products[f*out:], p.cols, p.outPlane, b, col, width, buf)

@@ -222,7 +222,7 @@ func (w *winograd) compute(o *output, b block, count int, x, weights []float32, 
 	w.transformInput(in, w.cin, w.inPlane, b, x, &w.image, 0, w.cin)
 	for p := 0; p < planes; p += w.group {
 		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
-			products[p*w.outPlane:], w.outPlane, w.cout, false, ahead(p/w.group, planes/w.group, next, made))
+			products[p*w.outPlane:], w.outPlane, w.cout, false, fetches{ahead(p/w.group, planes/w.group, next, made)})
 	}
 	o.transform(&w.result, products, w.cout, w.outPlane, b, 0, w.cout, buf)
 }
@@ -277,15 +277,15 @@ func (w *winograd) borrow(from *winograd) {
 	}
 }
 
-// packLate packs the weights as [strip][block of terms][9][terms][columns].
+// packLate packs the weights as [strip][block of terms][9][terms][columns]. Those blocks are as high as strips are wide, so
+// that turned round they are blocks again.
 func (w *winograd) packLate(par Parallel, packed []float32, k Kernel) {
 	par.Run(divUp(w.cout, w.strip()), func(strip, _ int) {
 		col := strip * w.strip()
-		width := min(w.strip(), w.cout-col)
-		for row := 0; row < w.cin; row += lateTerms {
-			terms := min(lateTerms, w.cin-row)
+		for row := 0; row < w.cin; row += w.strip() {
+			taps, terms, width := w.taps(packed, row, col)
 			for t := range 9 {
-				fillPanels(w.set, packed[9*(col*w.cin+row*width)+t*terms*width:], terms, width, func(i int) ([]float32, int) {
+				fillPanels(w.set, taps[t*terms*width:], terms, width, func(i int) ([]float32, int) {
 					return k.Data[k.Base+t/3*k.SH+t%3*k.SW+(row+i)*k.SI+col*k.SO:], k.SO
 				})
 			}
@@ -293,17 +293,28 @@ func (w *winograd) packLate(par Parallel, packed []float32, k Kernel) {
 	})
 }
 
-// turned writes rows [row, row+terms) of the strip at column col to taps: those weights were packed for the gradient, that
-// is, reversed and with rows and columns exchanged.
-func (w *winograd) turned(taps, weights []float32, row, terms, col int) {
-	wide := w.strip()
-	there := col / lateTerms * lateTerms // where the block starts that has these columns as rows
-	height := min(lateTerms, w.cout-there)
-	for j := 0; j < terms; j += wide {
-		block := weights[9*((row+j)*w.cout+there*wide):]
-		for t := range 9 {
-			w.set.Transpose(taps[((8-t)*terms+j)*wide:], wide, block[(t*height+col-there)*wide:], wide, wide, wide, height*wide)
+// taps is the block of weights at a row and a column, and its size.
+func (w *winograd) taps(weights []float32, row, col int) (taps []float32, terms, width int) {
+	terms, width = min(w.strip(), w.cin-row), min(w.strip(), w.cout-col)
+	at := col*w.cin + row*width
+	if w.borrows { // of rows and columns exchanged
+		at = row*w.cout + col*terms
+	}
+	return weights[9*at:][:9*terms*width], terms, width
+}
+
+// transformWeights transforms those of some terms from a row on of the strip at a column, with room for the taps of a block.
+func (w *winograd) transformWeights(dst []float32, plane int, weights []float32, row, terms, col int, room []float32) {
+	for i := 0; i < terms; i += w.strip() {
+		taps, height, width := w.taps(weights, row+i, col)
+		if w.borrows { // and reversed
+			for t := range 9 {
+				size := height * width
+				w.set.Transpose(room[(8-t)*size:], width, taps[t*size:], height, width, height, size)
+			}
+			taps = room
 		}
+		w.set.WinogradWeights(dst[i*width:], plane, taps, height*width, height*width/w.set.Lanes())
 	}
 }
 
@@ -320,34 +331,43 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 		count := func(group int) int { return min(tiles, min(batch, w.total()-start)-group*tiles) }
 		par.Run(groups*blocks, func(task, _ int) {
 			group, row := task/blocks, task%blocks*lateTerms
-			var room [spans]span
+			var room [lateTiles]span
 			b := w.block(room[:0], start+group*tiles, count(group))
 			w.transformInput(in[task*size:], lateTerms, inPlane, b, x, &w.image, row, min(lateTerms, w.cin-row))
 		})
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
 			width, n := min(wide, w.cout-col), count(group)
-			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*lateTerms*wide+16*wide+4*line)
-			transformed, products, taps := cut(&buf, planes*wPlane), cut(&buf, planes*outPlane), cut(&buf, 9*lateTerms*wide)
+			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*wide*wide+16*wide+4*line)
+			transformed, products, turned := cut(&buf, planes*wPlane), cut(&buf, planes*outPlane), cut(&buf, 9*wide*wide)
 			for i := range blocks {
 				row := i * lateTerms
 				terms := min(lateTerms, w.cin-row)
-				if w.borrows {
-					w.turned(taps, weights, row, terms, col)
-				} else {
-					taps = weights[9*(col*w.cin+row*width):]
-				}
-				w.set.WinogradWeights(transformed, wPlane, taps, terms*width, terms*width/w.set.Lanes())
+				w.transformWeights(transformed, wPlane, weights, row, terms, col, turned)
 				for p := 0; p < planes; p += widePlanes {
 					left := in[(group*blocks+i)*size+p*inPlane:]
 					multiplyAll(w.set, widePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
-						products[p*outPlane:], outPlane, wide, i > 0, left[widePlanes*inPlane:min(len(left), 2*widePlanes*inPlane)])
+						products[p*outPlane:], outPlane, wide, i > 0, fetches{w.nextTaps(weights, row, col, p), left[widePlanes*inPlane : min(len(left), 2*widePlanes*inPlane)]})
 				}
 			}
-			var room [spans]span
+			var room [lateTiles]span
 			o.transform(&w.result, products, wide, outPlane, w.block(room[:0], start+group*tiles, n), col, width, buf)
 		})
 	}
+}
+
+// nextTaps is what to fetch while products from a plane on are computed: some of the weights behind those at a row and a column.
+func (w *winograd) nextTaps(weights []float32, row, col, plane int) []float32 {
+	if row += lateTerms; row >= w.cin {
+		row, col = 0, col+w.strip()
+	}
+	step := plane / widePlanes
+	steps := max(1, planes/widePlanes*w.strip()/lateTerms) // for a block
+	if row += step / steps * w.strip(); row >= w.cin || col >= w.cout {
+		return nil
+	}
+	taps, _, _ := w.taps(weights, row, col)
+	return taps[step%steps*len(taps)/steps : (step%steps+1)*len(taps)/steps]
 }
 
 // output is where products go, and with which epilogue.
@@ -468,7 +488,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			}
 			for p := 0; p < planes; p += group {
 				multiplyAll(w.set, group, 1, height, width, count, xt[p*xPlane:], xPlane, 0, 1, ci, right{dyt[p*dyPlane:], 0, co}, dyPlane,
-					sums[p*sumPlane:], sumPlane, width, first > chunk*each, ahead(p/group, planes/group, nextX, nextDY))
+					sums[p*sumPlane:], sumPlane, width, first > chunk*each, fetches{ahead(p/group, planes/group, nextX, nextDY)})
 			}
 		}
 		out := buf
