@@ -277,8 +277,8 @@ func (w *winograd) borrow(from *winograd) {
 	}
 }
 
-// packLate packs the weights as [strip][block of terms][9][terms][columns]. Those blocks are as high as strips are wide, so
-// that turned round they are blocks again.
+// packLate packs the weights as [strip][square][9][terms][columns]. A square has as many terms as a strip is wide, so that turned
+// round it is one again.
 func (w *winograd) packLate(par Parallel, packed []float32, k Kernel) {
 	par.Run(divUp(w.cout, w.strip()), func(strip, _ int) {
 		col := strip * w.strip()
@@ -293,7 +293,7 @@ func (w *winograd) packLate(par Parallel, packed []float32, k Kernel) {
 	})
 }
 
-// taps is the block of weights at a row and a column, and its size.
+// taps is the square of weights at a row and a column, and its size.
 func (w *winograd) taps(weights []float32, row, col int) (taps []float32, terms, width int) {
 	terms, width = min(w.strip(), w.cin-row), min(w.strip(), w.cout-col)
 	at := col*w.cin + row*width
@@ -303,7 +303,7 @@ func (w *winograd) taps(weights []float32, row, col int) (taps []float32, terms,
 	return weights[9*at:][:9*terms*width], terms, width
 }
 
-// transformWeights transforms those of some terms from a row on of the strip at a column, with room for the taps of a block.
+// transformWeights transforms those of some terms from a row on of the strip at a column, with room for a square.
 func (w *winograd) transformWeights(dst []float32, plane int, weights []float32, row, terms, col int, room []float32) {
 	for i := 0; i < terms; i += w.strip() {
 		taps, height, width := w.taps(weights, row+i, col)
@@ -362,7 +362,7 @@ func (w *winograd) nextTaps(weights []float32, row, col, plane int) []float32 {
 		row, col = 0, col+w.strip()
 	}
 	step := plane / widePlanes
-	steps := max(1, planes/widePlanes*w.strip()/lateTerms) // for a block
+	steps := max(1, planes/widePlanes*w.strip()/lateTerms) // for a square
 	if row += step / steps * w.strip(); row >= w.cin || col >= w.cout {
 		return nil
 	}
