@@ -252,6 +252,58 @@ func TestPhasesOfAnySize(t *testing.T) {
 	})
 }
 
+// What is left out at an edge is zero: the results are right, and to the bit those of an image with zeros around it.
+func TestEdges(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		rnd := noise(7)
+		draw := func(n int) []float32 { return newGuarded(n, rnd.next).v }
+		sizes := []int{1, 2, 3, 4, 7}
+		for _, h := range sizes {
+			for _, w := range sizes {
+				s := square(2, 2*h, 136, 132, 3, 2).with(func(s *Shape) { s.W = 2 * w })
+				gathers := func(s Shape, tasks int) *Plan {
+					p := NewPlan(s, set, tasks)
+					p.phasesForward, p.phasesInput, p.packForward, p.packInput = nil, nil, nil, nil
+					p.layOut()
+					return p
+				}
+				p := gathers(s, Tasks)
+				want := edge{0, 0}
+				if min(h, w) == 7 { // too large to save a tenth
+					want = noEdge
+				}
+				if p.forward.edge != want || p.input[3].edge != (edge{h - 1, w - 1}) {
+					t.Fatalf("%s has edges %v and %v", s, p.forward.edge, p.input[3].edge)
+				}
+				testPlan(t, set, layouts(s)[(h+w)%3], func(tasks int) *Plan { return gathers(s, tasks) })
+
+				k := layouts(s)[1]
+				k.Data = draw(9 * s.Cin * s.Cout)
+				around := s.with(func(s *Shape) { s.H, s.W, s.PadTop, s.PadLeft, s.PadBottom, s.PadRight = s.H+1, s.W+1, 0, 0, 0, 0 })
+				x, wide := draw(s.N*s.H*s.W*s.Cin), make([]float32, around.N*around.H*around.W*s.Cin)
+				for i := range s.N * s.H {
+					row := s.W * s.Cin
+					copy(wide[((i/s.H*around.H+i%s.H+1)*around.W+1)*s.Cin:], x[i*row:][:row])
+				}
+				y, same := make([]float32, s.N*h*w*s.Cout), make([]float32, s.N*h*w*s.Cout)
+				p.Forward(goroutines(2), y, x, packed(p, k), Epilogue{})
+				q := gathers(around, Tasks)
+				if q.forward.edge != noEdge {
+					t.Fatalf("%s has an edge", around)
+				}
+				q.Forward(goroutines(2), same, wide, packed(q, k), Epilogue{})
+				identical(t, "y", y, same)
+			}
+		}
+	})
+}
+
+func packed(p *Plan, k Kernel) []float32 {
+	w := make([]float32, p.PackedSize())
+	p.Pack(goroutines(1), w, k)
+	return w
+}
+
 // An image has the same bits alone, where its channels are shared out, and at every place of a batch.
 func TestPhasesByImages(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {

@@ -25,6 +25,7 @@ type gather struct {
 	groups, ci, co int // per group
 	taps           []tap
 	blocks         []tapBlock
+	edge           edge
 	direct         bool // rows of the input are rows of the left operand
 	whole          bool // rows of the output are rows of the products, in whole vectors
 	points, cols   int  // in a task
@@ -39,6 +40,7 @@ type tap struct{ dy, dx, kh, kw int }
 type tapBlock struct {
 	first, k int // rows of w
 	runs     []tapRun
+	beside   beside
 }
 
 func (b tapBlock) taps() int {
@@ -70,10 +72,11 @@ func (g *gather) plan() {
 		}
 		return a.dx - b.dx
 	})
+	g.findEdge()
 	for i, t := range g.taps {
-		last := len(g.blocks) - 1
-		if last < 0 || g.blocks[last].k+g.ci > maxTerms {
-			g.blocks = append(g.blocks, tapBlock{first: i * g.ci})
+		last, beside := len(g.blocks)-1, g.besideOf(t)
+		if last < 0 || g.blocks[last].k+g.ci > maxTerms || g.blocks[last].beside != beside {
+			g.blocks = append(g.blocks, tapBlock{first: i * g.ci, beside: beside})
 			last++
 		}
 		b := &g.blocks[last]
@@ -85,7 +88,7 @@ func (g *gather) plan() {
 		}
 	}
 	g.direct = len(g.taps) == 1 && g.taps[0].dy == 0 && g.taps[0].dx == 0 && g.stepH == 1 && g.stepW == 1 && g.gh == g.inH && g.gw == g.inW
-	g.whole = g.dense() && g.groups == 1 && g.co%g.set.Lanes() == 0 && len(g.taps) > 0
+	g.whole = g.dense() && g.edge == noEdge && g.groups == 1 && g.co%g.set.Lanes() == 0 && len(g.taps) > 0
 	k := 0
 	for _, b := range g.blocks {
 		k = max(k, b.k)
@@ -137,63 +140,83 @@ func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, 
 	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
 	k := len(g.taps) * g.ci
 	size := k * panelCols(g.set, g.co)
+	var room [stretches]stretch
+	var order [2 * stretches]stretch
+	points := g.sort(g.stretches(room[:0], first, count), order[:0])
 	for group := range g.groups {
 		w := w[group*size : (group+1)*size][col*k:]
-		if k == 0 {
-			clear(c)
+		some := k == 0 || g.edge != noEdge // blocks are of some of the points only
+		if some {
+			clear(c[:count*g.cRow])
 		}
 		for i, b := range g.blocks {
+			list, from, rows := points.of(b.beside)
 			left, leftRow := a, g.aRow
 			if g.direct {
 				left, leftRow = in[first*g.inC+group*g.ci:], g.inC
 			} else {
-				g.gatherRows(a, g.aRow, b, first, count, in, group*g.ci)
+				g.gatherRows(a, g.aRow, b, list, in, group*g.ci)
 			}
 			if g.whole && i == len(g.blocks)-1 {
-				multiplyFinish(g.set, count, width, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0, finish, first*g.outC, col, g.outC)
+				multiplyFinish(g.set, rows, width, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0, finish, first*g.outC, col, g.outC)
 				continue
 			}
-			multiply(g.set, count, width, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0)
+			multiply(g.set, rows, width, b.k, left, leftRow, 1, right{w, k, b.first}, c[from*g.cRow:], g.cRow, i > 0 || some)
 		}
 		if !g.whole {
-			g.scatterRows(c, first, count, group*g.co+col, width, finish)
+			g.scatterRows(c, points.list, group*g.co+col, width, finish)
 		}
 	}
 }
 
-// gatherRows writes the terms of one block for count grid points, one row each. A run of one tap may be part of its
-// channels: those from channel on, as many as there are terms.
-func (g *gather) gatherRows(a []float32, aRow int, b tapBlock, first, count int, in []float32, channel int) {
-	ox := first % g.gw
-	oy := first / g.gw % g.gh
-	n := first / g.gw / g.gh
-	perTap := b.k / max(1, b.taps())
-	for p := range count {
-		row := a[p*aRow:][:b.k]
-		for _, r := range b.runs {
-			width := r.count * perTap
-			dst := row[:width:width]
-			row = row[width:]
-			iy, ix := oy*g.stepH+r.dy, ox*g.stepW+r.dx
-			if iy < 0 || iy >= g.inH || ix >= g.inW || ix+r.count <= 0 {
-				clear(dst)
-				continue
-			}
-			at := ((n*g.inH+iy)*g.inW+ix)*g.inC + channel
-			lo, hi := max(0, -ix)*perTap, min(r.count, g.inW-ix)*perTap
-			if lo > 0 {
-				clear(dst[:lo])
-			}
-			copy(dst[lo:hi], in[at+lo:])
-			if hi < width {
-				clear(dst[hi:])
-			}
+// stretch is count points of the grid side by side, the leftmost at oy, ox of image n.
+type stretch struct{ n, oy, ox, count int }
+
+// stretches is how many of a task are expected.
+const stretches = 64
+
+// stretches appends those of count points from first on to list.
+func (g *gather) stretches(list []stretch, first, count int) []stretch {
+	at := stretch{n: first / g.gw / g.gh, oy: first / g.gw % g.gh, ox: first % g.gw}
+	for count > 0 {
+		at.count = min(g.gw-at.ox, count)
+		list = append(list, at)
+		count -= at.count
+		at.ox = 0
+		if at.oy++; at.oy == g.gh {
+			at.oy = 0
+			at.n++
 		}
-		if ox++; ox == g.gw {
-			ox = 0
-			if oy++; oy == g.gh {
-				oy = 0
-				n++
+	}
+	return list
+}
+
+// gatherRows writes the terms of one block for points of the grid, one row each. A run of one tap may be part of its
+// channels: those from channel on, as many as there are terms.
+func (g *gather) gatherRows(a []float32, aRow int, b tapBlock, points []stretch, in []float32, channel int) {
+	perTap := b.k / max(1, b.taps())
+	for _, s := range points {
+		for ox := s.ox; ox < s.ox+s.count; ox++ {
+			row := a[:b.k]
+			a = a[aRow:]
+			for _, r := range b.runs {
+				width := r.count * perTap
+				dst := row[:width:width]
+				row = row[width:]
+				iy, ix := s.oy*g.stepH+r.dy, ox*g.stepW+r.dx
+				if iy < 0 || iy >= g.inH || ix >= g.inW || ix+r.count <= 0 {
+					clear(dst)
+					continue
+				}
+				at := ((s.n*g.inH+iy)*g.inW+ix)*g.inC + channel
+				lo, hi := max(0, -ix)*perTap, min(r.count, g.inW-ix)*perTap
+				if lo > 0 {
+					clear(dst[:lo])
+				}
+				copy(dst[lo:hi], in[at+lo:])
+				if hi < width {
+					clear(dst[hi:])
+				}
 			}
 		}
 	}
@@ -204,19 +227,18 @@ func (g *gather) dense() bool {
 	return g.outStepH == 1 && g.outStepW == 1 && g.gh == g.outH && g.gw == g.outW
 }
 
-// scatterRows hands finished products over in pieces that are evenly spaced in the output.
-func (g *gather) scatterRows(c []float32, first, count, channel, cols int, finish *finisher) {
-	if g.dense() {
-		finish.rows(first*g.outC+channel, g.outC, c, g.cRow, channel, count, cols)
-		return
-	}
-	for done := 0; done < count; {
-		p := first + done
-		ox, oy, n := p%g.gw, p/g.gw%g.gh, p/g.gw/g.gh
-		rows := min(g.gw-ox, count-done)
-		at := ((n*g.outH+oy*g.outStepH+g.outOffH)*g.outW+ox*g.outStepW+g.outOffW)*g.outC + channel
-		finish.rows(at, g.outStepW*g.outC, c[done*g.cRow:], g.cRow, channel, rows, cols)
-		done += rows
+// scatterRows hands finished products over, those of neighbouring points together.
+func (g *gather) scatterRows(c []float32, points []stretch, channel, cols int, finish *finisher) {
+	for len(points) > 0 {
+		p, rows := points[0], points[0].count
+		points = points[1:]
+		for g.dense() && g.edge == noEdge && len(points) > 0 {
+			rows += points[0].count
+			points = points[1:]
+		}
+		at := ((p.n*g.outH+p.oy*g.outStepH+g.outOffH)*g.outW+p.ox*g.outStepW+g.outOffW)*g.outC + channel
+		finish.rows(at, g.outStepW*g.outC, c, g.cRow, channel, rows, cols)
+		c = c[rows*g.cRow:]
 	}
 }
 

@@ -48,7 +48,7 @@ func newKernelGrad(g *gather) *kernelGrad {
 		}
 		for c, parts := 0, divUp(g.ci, most); c < parts; c++ {
 			lo, hi := g.ci*c/parts, g.ci*(c+1)/parts
-			k.slices = append(k.slices, gradSlice{tapBlock{i*g.ci + lo, hi - lo, []tapRun{{t.dy, t.dx, 1}}}, lo})
+			k.slices = append(k.slices, gradSlice{tapBlock{first: i*g.ci + lo, k: hi - lo, runs: []tapRun{{t.dy, t.dx, 1}}}, lo})
 		}
 	}
 	total, pieces := g.total(), max(1, len(k.slices)*g.groups)
@@ -95,7 +95,8 @@ func (k *kernelGrad) run(par Parallel, dst Kernel, x, dy []float32) {
 			if g.direct {
 				left, leftCol = x[p*g.inC+group*g.ci+s.channel:], g.inC
 			} else {
-				g.gatherRows(a, aRow, s.tapBlock, p, count, x, group*g.ci+s.channel)
+				var room [stretches]stretch
+				g.gatherRows(a, aRow, s.tapBlock, g.stretches(room[:0], p, count), x, group*g.ci+s.channel)
 			}
 			from := dy[p*g.outC+group*g.co+col:]
 			right := right{from, 0, g.outC}
