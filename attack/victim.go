@@ -38,6 +38,9 @@ type program struct {
 // that name and does not read.
 type recaller interface{ BaseParameter() string }
 
+// compiler is a backend that may compile a graph in less time than it computes one for a few images.
+type compiler interface{ CompilesFast() bool }
+
 // inputsOf says which of a victim's inputs a program takes, under which names.
 func (v *Victim) inputsOf(p program) (names []string, at []int) {
 	switch {
@@ -240,10 +243,12 @@ func (v *Victim) drop() {
 const (
 	usual   = 32
 	settled = 1000
+	again   = 2 // settled, where compiling takes no time
 )
 
 // size is how many images the program for n of them takes: the next power of two, so that few graphs are compiled as images
-// fall; for numbers that stay at most a sixteenth more than n, if n is more than 32, and for those that stay long n.
+// fall; for numbers that stay at most a sixteenth more than n, if n is more than 32, and for those that stay long, or that
+// come again where a backend compiles fast, n.
 func (v *Victim) size(p program, n int) int {
 	power := 1
 	for power < n {
@@ -251,8 +256,9 @@ func (v *Victim) size(p program, n int) int {
 	}
 	p.size = n
 	v.asked[p]++
+	fast, ok := v.backend.(compiler)
 	switch step := max(1, power/32); {
-	case v.asked[p] >= settled:
+	case v.asked[p] >= settled, v.asked[p] >= again && ok && fast.CompilesFast():
 		return n
 	case v.asked[p] >= usual:
 		return min(power, (n+step-1)/step*step)

@@ -133,6 +133,9 @@ func (b *Backend) PeakFLOPS() float64 {
 // BaseParameter is Base, for who asks whether a backend knows bases.
 func (b *Backend) BaseParameter() string { return Base }
 
+// CompilesFast reports that a program is compiled in milliseconds, so that one for every number of images is worth it.
+func (b *Backend) CompilesFast() bool { return true }
+
 // NumDevices implements [compute.Backend]: there is one.
 func (b *Backend) NumDevices() int { return 1 }
 
