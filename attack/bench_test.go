@@ -4,7 +4,9 @@ import (
 	"context"
 	"testing"
 
+	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/threat"
+	"github.com/adaad-go/adaad/zoo"
 )
 
 // instant is a classifier of 32x32 colour images that answers at once: what takes time is the attack.
@@ -61,5 +63,39 @@ func BenchmarkOwnPart(b *testing.B) {
 				b.ReportMetric(float64(b.Elapsed().Microseconds())/float64(asked), "µs/image")
 			})
 		}
+	}
+}
+
+// BenchmarkCompile prepares the graph of a gradient for 40 images, which is what a number of images that comes again costs
+// once in place of padding.
+func BenchmarkCompile(b *testing.B) {
+	backend, err := vec.New("")
+	if err != nil {
+		b.Fatal(err)
+	}
+	defer backend.Finalize()
+	for _, name := range []string{"resnet20", "resnet18"} {
+		net, err := zoo.New(name, 10, [3]int{32, 32, 3})
+		if err != nil {
+			b.Fatal(err)
+		}
+		b.Run(name, func(b *testing.B) {
+			v := NewVictim(backend, zoo.Init(net, 1))
+			defer v.Finalize()
+			if err := v.load(); err != nil {
+				b.Fatal(err)
+			}
+			const n = 40
+			if err := v.fill(n, make([]float32, n*32*32*3), nil, make([]Goal, n)); err != nil {
+				b.Fatal(err)
+			}
+			for b.Loop() {
+				g, err := v.compile(program{size: n, gradient: true, loss: Difference})
+				if err != nil {
+					b.Fatal(err)
+				}
+				g.Finalize()
+			}
+		})
 	}
 }
