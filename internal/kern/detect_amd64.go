@@ -7,15 +7,17 @@ import "golang.org/x/sys/cpu"
 func detect() []*Set {
 	var found []*Set
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasFMA {
-		found = append(found, &Set{name: "avx512", lanes: 16, rows: 12, asm: &assembly{
+		found = append(found, &Set{name: "avx512", lanes: 16, rows: [2]int{16, 12}, asm: &assembly{
 			gemm: [2][]gemmFunc{
 				{gemm1x1AVX512, gemm2x1AVX512, gemm3x1AVX512, gemm4x1AVX512, gemm5x1AVX512, gemm6x1AVX512,
-					gemm7x1AVX512, gemm8x1AVX512, gemm9x1AVX512, gemm10x1AVX512, gemm11x1AVX512, gemm12x1AVX512},
+					gemm7x1AVX512, gemm8x1AVX512, gemm9x1AVX512, gemm10x1AVX512, gemm11x1AVX512, gemm12x1AVX512,
+					gemm13x1AVX512, gemm14x1AVX512, gemm15x1AVX512, gemm16x1AVX512},
 				{gemm1x2AVX512, gemm2x2AVX512, gemm3x2AVX512, gemm4x2AVX512, gemm5x2AVX512, gemm6x2AVX512,
 					gemm7x2AVX512, gemm8x2AVX512, gemm9x2AVX512, gemm10x2AVX512, gemm11x2AVX512, gemm12x2AVX512},
 			},
 			gemmFinish: [2][]gemmFinishFunc{
-				{gemmFinish1x1AVX512, gemmFinish2x1AVX512, gemmFinish3x1AVX512, gemmFinish4x1AVX512, gemmFinish5x1AVX512, gemmFinish6x1AVX512, gemmFinish7x1AVX512, gemmFinish8x1AVX512, gemmFinish9x1AVX512, gemmFinish10x1AVX512, gemmFinish11x1AVX512, gemmFinish12x1AVX512},
+				{gemmFinish1x1AVX512, gemmFinish2x1AVX512, gemmFinish3x1AVX512, gemmFinish4x1AVX512, gemmFinish5x1AVX512, gemmFinish6x1AVX512, gemmFinish7x1AVX512, gemmFinish8x1AVX512, gemmFinish9x1AVX512, gemmFinish10x1AVX512, gemmFinish11x1AVX512, gemmFinish12x1AVX512,
+					gemmFinish13x1AVX512, gemmFinish14x1AVX512, gemmFinish15x1AVX512, gemmFinish16x1AVX512},
 				{gemmFinish1x2AVX512, gemmFinish2x2AVX512, gemmFinish3x2AVX512, gemmFinish4x2AVX512, gemmFinish5x2AVX512, gemmFinish6x2AVX512, gemmFinish7x2AVX512, gemmFinish8x2AVX512, gemmFinish9x2AVX512, gemmFinish10x2AVX512, gemmFinish11x2AVX512, gemmFinish12x2AVX512},
 			},
 			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512, positive: positiveAVX512,
@@ -39,7 +41,7 @@ func detect() []*Set {
 		}})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
-		found = append(found, &Set{name: "avx2", lanes: 8, rows: 6, asm: &assembly{
+		found = append(found, &Set{name: "avx2", lanes: 8, rows: [2]int{6, 6}, asm: &assembly{
 			gemm: [2][]gemmFunc{
 				{gemm1x1AVX2, gemm2x1AVX2, gemm3x1AVX2, gemm4x1AVX2, gemm5x1AVX2, gemm6x1AVX2},
 				{gemm1x2AVX2, gemm2x2AVX2, gemm3x2AVX2, gemm4x2AVX2, gemm5x2AVX2, gemm6x2AVX2},

@@ -350,7 +350,8 @@ func FuzzPositive(f *testing.F) {
 
 func FuzzGemm(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
-		g := Tiles{Rows: d.in(1, s.MaxRows()), Vecs: d.in(1, s.MaxVecs()), K: d.in(1, 60), Count: d.in(0, 3), Accumulate: d.in(0, 1) == 1}
+		vecs := d.in(1, s.MaxVecs())
+		g := Tiles{Rows: d.in(1, s.MaxRows(vecs)), Vecs: vecs, K: d.in(1, 60), Count: d.in(0, 3), Accumulate: d.in(0, 1) == 1}
 		cols := g.Vecs * s.Lanes()
 		g.ARow, g.ACol, g.AStep = d.in(0, 70), d.in(0, 70), d.in(0, 90)
 		g.BRow, g.BStep = d.in(0, 2*cols), d.in(0, 90)

@@ -36,8 +36,8 @@ func (t *Tiles) need(a, b []float32, cols int) {
 	need("b", b, t.Count, t.BStep, (t.runs()*t.K-1)*t.BRow+cols)
 }
 
-// MaxRows is the largest Tiles.Rows.
-func (s *Set) MaxRows() int { return s.rows }
+// MaxRows is the largest Tiles.Rows of tiles so many vectors wide.
+func (s *Set) MaxRows(vecs int) int { return s.rows[vecs-1] }
 
 // MaxVecs is the largest Tiles.Vecs.
 func (s *Set) MaxVecs() int { return 2 }

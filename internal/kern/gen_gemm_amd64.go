@@ -244,6 +244,86 @@ func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //go:noescape
 func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
+// gemm13x1AVX512 computes, for t in [0,count), r in [0,13) and j in [0,16), with k, runs and count positive,
+//
+//	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func gemm13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+
+// gemmFinish13x1AVX512 computes, for t in [0,count), r in [0,13) and j in [0,16), with k, runs and count positive and i = t*13 + r,
+//
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+//
+//go:noescape
+func gemmFinish13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+
+// gemm14x1AVX512 computes, for t in [0,count), r in [0,14) and j in [0,16), with k, runs and count positive,
+//
+//	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func gemm14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+
+// gemmFinish14x1AVX512 computes, for t in [0,count), r in [0,14) and j in [0,16), with k, runs and count positive and i = t*14 + r,
+//
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+//
+//go:noescape
+func gemmFinish14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+
+// gemm15x1AVX512 computes, for t in [0,count), r in [0,15) and j in [0,16), with k, runs and count positive,
+//
+//	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func gemm15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+
+// gemmFinish15x1AVX512 computes, for t in [0,count), r in [0,15) and j in [0,16), with k, runs and count positive and i = t*15 + r,
+//
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+//
+//go:noescape
+func gemmFinish15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+
+// gemm16x1AVX512 computes, for t in [0,count), r in [0,16) and j in [0,16), with k, runs and count positive,
+//
+//	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func gemm16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+
+// gemmFinish16x1AVX512 computes, for t in [0,count), r in [0,16) and j in [0,16), with k, runs and count positive and i = t*16 + r,
+//
+//	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+//
+//go:noescape
+func gemmFinish16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+
 // gemm1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]

@@ -30,6 +30,9 @@ TEXT ·gemm1x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -90,6 +93,9 @@ TEXT ·gemmFinish1x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -182,6 +188,9 @@ TEXT ·gemm2x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -248,6 +257,9 @@ TEXT ·gemmFinish2x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -353,6 +365,9 @@ TEXT ·gemm3x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -425,6 +440,9 @@ TEXT ·gemmFinish3x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -543,8 +561,9 @@ TEXT ·gemm4x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -577,14 +596,12 @@ loop:
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z4, Z2
-	VFMADD231PS.BCST (BX), Z4, Z3
+	VFMADD231PS.BCST (AX)(SI*1), Z4, Z3
 	ADDQ             R9, AX
-	ADDQ             R9, BX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -625,8 +642,9 @@ TEXT ·gemmFinish4x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -659,14 +677,12 @@ loop:
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z4, Z2
-	VFMADD231PS.BCST (BX), Z4, Z3
+	VFMADD231PS.BCST (AX)(SI*1), Z4, Z3
 	ADDQ             R9, AX
-	ADDQ             R9, BX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -760,8 +776,9 @@ TEXT ·gemm5x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -797,15 +814,13 @@ loop:
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z5, Z2
-	VFMADD231PS.BCST (BX), Z5, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z5, Z4
+	VFMADD231PS.BCST (AX)(SI*1), Z5, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z5, Z4
 	ADDQ             R9, AX
-	ADDQ             R9, BX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -848,8 +863,9 @@ TEXT ·gemmFinish5x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -885,15 +901,13 @@ loop:
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z5, Z2
-	VFMADD231PS.BCST (BX), Z5, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z5, Z4
+	VFMADD231PS.BCST (AX)(SI*1), Z5, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z5, Z4
 	ADDQ             R9, AX
-	ADDQ             R9, BX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -996,8 +1010,9 @@ TEXT ·gemm6x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1036,16 +1051,14 @@ loop:
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z6, Z2
-	VFMADD231PS.BCST (BX), Z6, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z6, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z6, Z5
+	VFMADD231PS.BCST (AX)(SI*1), Z6, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z6, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z6, Z5
 	ADDQ             R9, AX
-	ADDQ             R9, BX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -1090,8 +1103,9 @@ TEXT ·gemmFinish6x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1130,16 +1144,14 @@ loop:
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z6, Z2
-	VFMADD231PS.BCST (BX), Z6, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z6, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z6, Z5
+	VFMADD231PS.BCST (AX)(SI*1), Z6, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z6, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z6, Z5
 	ADDQ             R9, AX
-	ADDQ             R9, BX
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -1251,10 +1263,9 @@ TEXT ·gemm7x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1296,19 +1307,15 @@ loop:
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z7, Z2
-	VFMADD231PS.BCST (BX), Z7, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z7, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z7, Z5
-	VFMADD231PS.BCST (SI), Z7, Z6
+	VFMADD231PS.BCST (AX)(SI*1), Z7, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z7, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z7, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z7, Z6
 	ADDQ             R9, AX
-	ADDQ             R9, BX
-	ADDQ             R9, SI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -1355,10 +1362,9 @@ TEXT ·gemmFinish7x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1400,19 +1406,15 @@ loop:
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z7, Z2
-	VFMADD231PS.BCST (BX), Z7, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z7, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z7, Z5
-	VFMADD231PS.BCST (SI), Z7, Z6
+	VFMADD231PS.BCST (AX)(SI*1), Z7, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z7, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z7, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z7, Z6
 	ADDQ             R9, AX
-	ADDQ             R9, BX
-	ADDQ             R9, SI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -1533,10 +1535,9 @@ TEXT ·gemm8x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1581,20 +1582,16 @@ loop:
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z8, Z2
-	VFMADD231PS.BCST (BX), Z8, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z8, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z8, Z5
-	VFMADD231PS.BCST (SI), Z8, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z8, Z7
+	VFMADD231PS.BCST (AX)(SI*1), Z8, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z8, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z8, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z8, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z8, Z7
 	ADDQ             R9, AX
-	ADDQ             R9, BX
-	ADDQ             R9, SI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -1643,10 +1640,9 @@ TEXT ·gemmFinish8x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1691,20 +1687,16 @@ loop:
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z8, Z2
-	VFMADD231PS.BCST (BX), Z8, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z8, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z8, Z5
-	VFMADD231PS.BCST (SI), Z8, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z8, Z7
+	VFMADD231PS.BCST (AX)(SI*1), Z8, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z8, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z8, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z8, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z8, Z7
 	ADDQ             R9, AX
-	ADDQ             R9, BX
-	ADDQ             R9, SI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
-	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -1834,10 +1826,10 @@ TEXT ·gemm9x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -1885,21 +1877,19 @@ loop:
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z9, Z2
-	VFMADD231PS.BCST (BX), Z9, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z9, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z9, Z5
-	VFMADD231PS.BCST (SI), Z9, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z9, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z9, Z8
+	VFMADD231PS.BCST (AX)(SI*1), Z9, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z9, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z9, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z9, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z9, Z7
+	VFMADD231PS.BCST (BX), Z9, Z8
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -1950,10 +1940,10 @@ TEXT ·gemmFinish9x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -2001,21 +1991,19 @@ loop:
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z9, Z2
-	VFMADD231PS.BCST (BX), Z9, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z9, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z9, Z5
-	VFMADD231PS.BCST (SI), Z9, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z9, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z9, Z8
+	VFMADD231PS.BCST (AX)(SI*1), Z9, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z9, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z9, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z9, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z9, Z7
+	VFMADD231PS.BCST (BX), Z9, Z8
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -2154,12 +2142,10 @@ TEXT ·gemm10x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -2210,24 +2196,20 @@ loop:
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z10, Z2
-	VFMADD231PS.BCST (BX), Z10, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z10, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z10, Z5
-	VFMADD231PS.BCST (SI), Z10, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z10, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z10, Z8
-	VFMADD231PS.BCST (DI), Z10, Z9
+	VFMADD231PS.BCST (AX)(SI*1), Z10, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z10, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z10, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z10, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z10, Z7
+	VFMADD231PS.BCST (BX), Z10, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z9
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
-	ADDQ             aJump+40(FP), DI
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -2280,12 +2262,10 @@ TEXT ·gemmFinish10x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -2336,24 +2316,20 @@ loop:
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z10, Z2
-	VFMADD231PS.BCST (BX), Z10, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z10, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z10, Z5
-	VFMADD231PS.BCST (SI), Z10, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z10, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z10, Z8
-	VFMADD231PS.BCST (DI), Z10, Z9
+	VFMADD231PS.BCST (AX)(SI*1), Z10, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z10, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z10, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z10, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z10, Z7
+	VFMADD231PS.BCST (BX), Z10, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z10, Z9
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
-	ADDQ             aJump+40(FP), DI
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -2501,12 +2477,10 @@ TEXT ·gemm11x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -2560,25 +2534,21 @@ loop:
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z11, Z2
-	VFMADD231PS.BCST (BX), Z11, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z11, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z11, Z5
-	VFMADD231PS.BCST (SI), Z11, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z11, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z11, Z8
-	VFMADD231PS.BCST (DI), Z11, Z9
-	VFMADD231PS.BCST (DI)(R8*1), Z11, Z10
+	VFMADD231PS.BCST (AX)(SI*1), Z11, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z11, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z11, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z11, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z11, Z7
+	VFMADD231PS.BCST (BX), Z11, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z10
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
-	ADDQ             aJump+40(FP), DI
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -2633,12 +2603,10 @@ TEXT ·gemmFinish11x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -2692,25 +2660,21 @@ loop:
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z11, Z2
-	VFMADD231PS.BCST (BX), Z11, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z11, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z11, Z5
-	VFMADD231PS.BCST (SI), Z11, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z11, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z11, Z8
-	VFMADD231PS.BCST (DI), Z11, Z9
-	VFMADD231PS.BCST (DI)(R8*1), Z11, Z10
+	VFMADD231PS.BCST (AX)(SI*1), Z11, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z11, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z11, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z11, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z11, Z7
+	VFMADD231PS.BCST (BX), Z11, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z11, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z11, Z10
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
-	ADDQ             aJump+40(FP), DI
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -2867,12 +2831,10 @@ TEXT ·gemm12x1AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -2929,26 +2891,22 @@ loop:
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z12, Z2
-	VFMADD231PS.BCST (BX), Z12, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z12, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z12, Z5
-	VFMADD231PS.BCST (SI), Z12, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z12, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z12, Z8
-	VFMADD231PS.BCST (DI), Z12, Z9
-	VFMADD231PS.BCST (DI)(R8*1), Z12, Z10
-	VFMADD231PS.BCST (DI)(R8*2), Z12, Z11
+	VFMADD231PS.BCST (AX)(SI*1), Z12, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z12, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z12, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z12, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z12, Z7
+	VFMADD231PS.BCST (BX), Z12, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z12, Z11
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
-	ADDQ             aJump+40(FP), DI
 	DECQ             R13
 	JNE              run
 	MOVQ             DX, R13
@@ -3005,12 +2963,10 @@ TEXT ·gemmFinish12x1AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3067,26 +3023,22 @@ loop:
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
 	VFMADD231PS.BCST (AX)(R8*2), Z12, Z2
-	VFMADD231PS.BCST (BX), Z12, Z3
-	VFMADD231PS.BCST (BX)(R8*1), Z12, Z4
-	VFMADD231PS.BCST (BX)(R8*2), Z12, Z5
-	VFMADD231PS.BCST (SI), Z12, Z6
-	VFMADD231PS.BCST (SI)(R8*1), Z12, Z7
-	VFMADD231PS.BCST (SI)(R8*2), Z12, Z8
-	VFMADD231PS.BCST (DI), Z12, Z9
-	VFMADD231PS.BCST (DI)(R8*1), Z12, Z10
-	VFMADD231PS.BCST (DI)(R8*2), Z12, Z11
+	VFMADD231PS.BCST (AX)(SI*1), Z12, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z12, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z12, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z12, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z12, Z7
+	VFMADD231PS.BCST (BX), Z12, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z12, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z12, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z12, Z11
 	ADDQ             R9, AX
 	ADDQ             R9, BX
-	ADDQ             R9, SI
-	ADDQ             R9, DI
 	ADDQ             R11, R10
 	DECQ             CX
 	JNE              loop
 	ADDQ             aJump+40(FP), AX
 	ADDQ             aJump+40(FP), BX
-	ADDQ             aJump+40(FP), SI
-	ADDQ             aJump+40(FP), DI
 	DECQ             R13
 	JNE              run
 	MOVQ             bias+152(FP), R13
@@ -3236,6 +3188,1688 @@ yDone:
 	VZEROUPPER
 	RET
 
+// func gemm13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm13x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z13
+	VFMADD231PS.BCST (AX), Z13, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z13, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z13, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z13, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z13, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z13, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z13, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z13, Z7
+	VFMADD231PS.BCST (BX), Z13, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z13, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z13, Z12
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             DX, R13
+	VMOVUPS          Z0, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z1, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z2, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z3, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z4, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z5, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z6, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z7, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z8, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z9, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z10, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z11, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z12, (R13)
+	MOVQ             aStep+96(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, DX
+	DECQ             count+88(FP)
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish13x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z13
+	VFMADD231PS.BCST (AX), Z13, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z13, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z13, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z13, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z13, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z13, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z13, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z13, Z7
+	VFMADD231PS.BCST (BX), Z13, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z13, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z13, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z13, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z13, Z12
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             bias+152(FP), R13
+	VMOVUPS          (R13), Z13
+	VADDPS           Z13, Z0, Z0
+	VADDPS           Z13, Z1, Z1
+	VADDPS           Z13, Z2, Z2
+	VADDPS           Z13, Z3, Z3
+	VADDPS           Z13, Z4, Z4
+	VADDPS           Z13, Z5, Z5
+	VADDPS           Z13, Z6, Z6
+	VADDPS           Z13, Z7, Z7
+	VADDPS           Z13, Z8, Z8
+	VADDPS           Z13, Z9, Z9
+	VADDPS           Z13, Z10, Z10
+	VADDPS           Z13, Z11, Z11
+	VADDPS           Z13, Z12, Z12
+	MOVQ             yRow+144(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+160(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	VADDPS           (BX), Z10, Z10
+	ADDQ             DI, BX
+	VADDPS           (BX), Z11, Z11
+	ADDQ             DI, BX
+	VADDPS           (BX), Z12, Z12
+	ADDQ             DI, BX
+	MOVQ             BX, extra+160(FP)
+
+extraDone:
+	MOVQ      maskRow+176(FP), CX
+	ADDQ      CX, CX
+	MOVQ      mask+168(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z10, K2, Z10
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z12, K2, Z12
+	ADDQ      CX, SI
+	MOVQ      SI, mask+168(FP)
+
+maskDone:
+	VBROADCASTSS floor+184(FP), Z13
+	MOVQ         y+136(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z13, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z13, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z13, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z13, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z13, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z13, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z13, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z13, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z13, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z13, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z13, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z11, Z13, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z13, Z12
+	VMOVUPS      Z12, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+136(FP)
+
+yDone:
+	MOVQ aStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+88(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
+// func gemm14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm14x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z14
+	VFMADD231PS.BCST (AX), Z14, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z14, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z14, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z14, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z14, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z14, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z14, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z14, Z7
+	VFMADD231PS.BCST (BX), Z14, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z14, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z14, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z13
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             DX, R13
+	VMOVUPS          Z0, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z1, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z2, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z3, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z4, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z5, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z6, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z7, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z8, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z9, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z10, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z11, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z12, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z13, (R13)
+	MOVQ             aStep+96(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, DX
+	DECQ             count+88(FP)
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish14x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z14
+	VFMADD231PS.BCST (AX), Z14, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z14, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z14, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z14, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z14, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z14, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z14, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z14, Z7
+	VFMADD231PS.BCST (BX), Z14, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z14, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z14, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z14, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z14, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z14, Z13
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             bias+152(FP), R13
+	VMOVUPS          (R13), Z14
+	VADDPS           Z14, Z0, Z0
+	VADDPS           Z14, Z1, Z1
+	VADDPS           Z14, Z2, Z2
+	VADDPS           Z14, Z3, Z3
+	VADDPS           Z14, Z4, Z4
+	VADDPS           Z14, Z5, Z5
+	VADDPS           Z14, Z6, Z6
+	VADDPS           Z14, Z7, Z7
+	VADDPS           Z14, Z8, Z8
+	VADDPS           Z14, Z9, Z9
+	VADDPS           Z14, Z10, Z10
+	VADDPS           Z14, Z11, Z11
+	VADDPS           Z14, Z12, Z12
+	VADDPS           Z14, Z13, Z13
+	MOVQ             yRow+144(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+160(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	VADDPS           (BX), Z10, Z10
+	ADDQ             DI, BX
+	VADDPS           (BX), Z11, Z11
+	ADDQ             DI, BX
+	VADDPS           (BX), Z12, Z12
+	ADDQ             DI, BX
+	VADDPS           (BX), Z13, Z13
+	ADDQ             DI, BX
+	MOVQ             BX, extra+160(FP)
+
+extraDone:
+	MOVQ      maskRow+176(FP), CX
+	ADDQ      CX, CX
+	MOVQ      mask+168(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z10, K2, Z10
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z12, K2, Z12
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      CX, SI
+	MOVQ      SI, mask+168(FP)
+
+maskDone:
+	VBROADCASTSS floor+184(FP), Z14
+	MOVQ         y+136(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z14, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z14, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z14, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z14, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z14, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z14, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z14, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z14, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z14, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z14, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z14, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z11, Z14, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z14, Z12
+	VMOVUPS      Z12, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z13, Z14, Z13
+	VMOVUPS      Z13, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+136(FP)
+
+yDone:
+	MOVQ aStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+88(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
+// func gemm15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm15x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z15
+	VFMADD231PS.BCST (AX), Z15, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z15, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z15, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z15, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z15, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z15, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z15, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z15, Z7
+	VFMADD231PS.BCST (BX), Z15, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z15, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z15, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z13
+	VFMADD231PS.BCST (BX)(SI*2), Z15, Z14
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             DX, R13
+	VMOVUPS          Z0, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z1, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z2, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z3, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z4, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z5, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z6, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z7, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z8, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z9, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z10, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z11, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z12, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z13, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z14, (R13)
+	MOVQ             aStep+96(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, DX
+	DECQ             count+88(FP)
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish15x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z15
+	VFMADD231PS.BCST (AX), Z15, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z15, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z15, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z15, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z15, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z15, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z15, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z15, Z7
+	VFMADD231PS.BCST (BX), Z15, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z15, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z15, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z15, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z15, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z15, Z13
+	VFMADD231PS.BCST (BX)(SI*2), Z15, Z14
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             bias+152(FP), R13
+	VMOVUPS          (R13), Z15
+	VADDPS           Z15, Z0, Z0
+	VADDPS           Z15, Z1, Z1
+	VADDPS           Z15, Z2, Z2
+	VADDPS           Z15, Z3, Z3
+	VADDPS           Z15, Z4, Z4
+	VADDPS           Z15, Z5, Z5
+	VADDPS           Z15, Z6, Z6
+	VADDPS           Z15, Z7, Z7
+	VADDPS           Z15, Z8, Z8
+	VADDPS           Z15, Z9, Z9
+	VADDPS           Z15, Z10, Z10
+	VADDPS           Z15, Z11, Z11
+	VADDPS           Z15, Z12, Z12
+	VADDPS           Z15, Z13, Z13
+	VADDPS           Z15, Z14, Z14
+	MOVQ             yRow+144(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+160(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	VADDPS           (BX), Z10, Z10
+	ADDQ             DI, BX
+	VADDPS           (BX), Z11, Z11
+	ADDQ             DI, BX
+	VADDPS           (BX), Z12, Z12
+	ADDQ             DI, BX
+	VADDPS           (BX), Z13, Z13
+	ADDQ             DI, BX
+	VADDPS           (BX), Z14, Z14
+	ADDQ             DI, BX
+	MOVQ             BX, extra+160(FP)
+
+extraDone:
+	MOVQ      maskRow+176(FP), CX
+	ADDQ      CX, CX
+	MOVQ      mask+168(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z10, K2, Z10
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z12, K2, Z12
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z14, K2, Z14
+	ADDQ      CX, SI
+	MOVQ      SI, mask+168(FP)
+
+maskDone:
+	VBROADCASTSS floor+184(FP), Z15
+	MOVQ         y+136(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z15, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z15, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z15, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z15, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z15, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z15, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z15, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z15, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z15, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z15, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z15, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z11, Z15, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z15, Z12
+	VMOVUPS      Z12, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z13, Z15, Z13
+	VMOVUPS      Z13, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z15, Z14
+	VMOVUPS      Z14, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+136(FP)
+
+yDone:
+	MOVQ aStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+88(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
+// func gemm16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemm16x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z15
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z16
+	VFMADD231PS.BCST (AX), Z16, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z16, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z16, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z16, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z16, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z16, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z16, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z16, Z7
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z16, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z16, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z13
+	VFMADD231PS.BCST (BX)(SI*2), Z16, Z14
+	VFMADD231PS.BCST (BX)(R14*1), Z16, Z15
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             DX, R13
+	VMOVUPS          Z0, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z1, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z2, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z3, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z4, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z5, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z6, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z7, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z8, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z9, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z10, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z11, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z12, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z13, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z14, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z15, (R13)
+	MOVQ             aStep+96(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, DX
+	DECQ             count+88(FP)
+	JNE              tile
+	VZEROUPPER
+	RET
+
+// func gemmFinish16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmFinish16x1AVX512(SB), $0-188
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z15
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z16
+	VFMADD231PS.BCST (AX), Z16, Z0
+	VFMADD231PS.BCST (AX)(R8*1), Z16, Z1
+	VFMADD231PS.BCST (AX)(R8*2), Z16, Z2
+	VFMADD231PS.BCST (AX)(SI*1), Z16, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z16, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z16, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z16, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z16, Z7
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z16, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z16, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z13
+	VFMADD231PS.BCST (BX)(SI*2), Z16, Z14
+	VFMADD231PS.BCST (BX)(R14*1), Z16, Z15
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             bias+152(FP), R13
+	VMOVUPS          (R13), Z16
+	VADDPS           Z16, Z0, Z0
+	VADDPS           Z16, Z1, Z1
+	VADDPS           Z16, Z2, Z2
+	VADDPS           Z16, Z3, Z3
+	VADDPS           Z16, Z4, Z4
+	VADDPS           Z16, Z5, Z5
+	VADDPS           Z16, Z6, Z6
+	VADDPS           Z16, Z7, Z7
+	VADDPS           Z16, Z8, Z8
+	VADDPS           Z16, Z9, Z9
+	VADDPS           Z16, Z10, Z10
+	VADDPS           Z16, Z11, Z11
+	VADDPS           Z16, Z12, Z12
+	VADDPS           Z16, Z13, Z13
+	VADDPS           Z16, Z14, Z14
+	VADDPS           Z16, Z15, Z15
+	MOVQ             yRow+144(FP), DI
+	SHLQ             $0x02, DI
+	MOVQ             extra+160(FP), BX
+	TESTQ            BX, BX
+	JE               extraDone
+	VADDPS           (BX), Z0, Z0
+	ADDQ             DI, BX
+	VADDPS           (BX), Z1, Z1
+	ADDQ             DI, BX
+	VADDPS           (BX), Z2, Z2
+	ADDQ             DI, BX
+	VADDPS           (BX), Z3, Z3
+	ADDQ             DI, BX
+	VADDPS           (BX), Z4, Z4
+	ADDQ             DI, BX
+	VADDPS           (BX), Z5, Z5
+	ADDQ             DI, BX
+	VADDPS           (BX), Z6, Z6
+	ADDQ             DI, BX
+	VADDPS           (BX), Z7, Z7
+	ADDQ             DI, BX
+	VADDPS           (BX), Z8, Z8
+	ADDQ             DI, BX
+	VADDPS           (BX), Z9, Z9
+	ADDQ             DI, BX
+	VADDPS           (BX), Z10, Z10
+	ADDQ             DI, BX
+	VADDPS           (BX), Z11, Z11
+	ADDQ             DI, BX
+	VADDPS           (BX), Z12, Z12
+	ADDQ             DI, BX
+	VADDPS           (BX), Z13, Z13
+	ADDQ             DI, BX
+	VADDPS           (BX), Z14, Z14
+	ADDQ             DI, BX
+	VADDPS           (BX), Z15, Z15
+	ADDQ             DI, BX
+	MOVQ             BX, extra+160(FP)
+
+extraDone:
+	MOVQ      maskRow+176(FP), CX
+	ADDQ      CX, CX
+	MOVQ      mask+168(FP), SI
+	TESTQ     SI, SI
+	JE        maskDone
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z0, K2, Z0
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z1, K2, Z1
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z2, K2, Z2
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z3, K2, Z3
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z4, K2, Z4
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z5, K2, Z5
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z6, K2, Z6
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z7, K2, Z7
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z8, K2, Z8
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z9, K2, Z9
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z10, K2, Z10
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z11, K2, Z11
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z12, K2, Z12
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z13, K2, Z13
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z14, K2, Z14
+	ADDQ      CX, SI
+	KMOVW     (SI), K2
+	VMOVAPS.Z Z15, K2, Z15
+	ADDQ      CX, SI
+	MOVQ      SI, mask+168(FP)
+
+maskDone:
+	VBROADCASTSS floor+184(FP), Z16
+	MOVQ         y+136(FP), AX
+	TESTQ        AX, AX
+	JE           yDone
+	VMAXPS       Z0, Z16, Z0
+	VMOVUPS      Z0, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z1, Z16, Z1
+	VMOVUPS      Z1, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z2, Z16, Z2
+	VMOVUPS      Z2, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z3, Z16, Z3
+	VMOVUPS      Z3, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z4, Z16, Z4
+	VMOVUPS      Z4, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z5, Z16, Z5
+	VMOVUPS      Z5, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z6, Z16, Z6
+	VMOVUPS      Z6, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z7, Z16, Z7
+	VMOVUPS      Z7, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z8, Z16, Z8
+	VMOVUPS      Z8, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z9, Z16, Z9
+	VMOVUPS      Z9, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z10, Z16, Z10
+	VMOVUPS      Z10, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z11, Z16, Z11
+	VMOVUPS      Z11, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z12, Z16, Z12
+	VMOVUPS      Z12, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z13, Z16, Z13
+	VMOVUPS      Z13, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z14, Z16, Z14
+	VMOVUPS      Z14, (AX)
+	ADDQ         DI, AX
+	VMAXPS       Z15, Z16, Z15
+	VMOVUPS      Z15, (AX)
+	ADDQ         DI, AX
+	MOVQ         AX, y+136(FP)
+
+yDone:
+	MOVQ aStep+96(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, a+16(FP)
+	MOVQ bStep+104(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, b+48(FP)
+	MOVQ cStep+112(FP), R13
+	SHLQ $0x02, R13
+	ADDQ R13, DX
+	DECQ count+88(FP)
+	JNE  tile
+	VZEROUPPER
+	RET
+
 // func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·gemm1x2AVX512(SB), $0-136
@@ -3252,6 +4886,9 @@ TEXT ·gemm1x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3318,6 +4955,9 @@ TEXT ·gemmFinish1x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3422,6 +5062,9 @@ TEXT ·gemm2x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3499,6 +5142,9 @@ TEXT ·gemmFinish2x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3626,6 +5272,9 @@ TEXT ·gemm3x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3714,6 +5363,9 @@ TEXT ·gemmFinish3x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3864,8 +5516,9 @@ TEXT ·gemm4x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -3913,16 +5566,14 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z12
 	VFMADD231PS  Z12, Z8, Z4
 	VFMADD231PS  Z12, Z9, Z5
-	VBROADCASTSS (BX), Z13
+	VBROADCASTSS (AX)(SI*1), Z13
 	VFMADD231PS  Z13, Z8, Z6
 	VFMADD231PS  Z13, Z9, Z7
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -3967,8 +5618,9 @@ TEXT ·gemmFinish4x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -4016,16 +5668,14 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z12
 	VFMADD231PS  Z12, Z8, Z4
 	VFMADD231PS  Z12, Z9, Z5
-	VBROADCASTSS (BX), Z13
+	VBROADCASTSS (AX)(SI*1), Z13
 	VFMADD231PS  Z13, Z8, Z6
 	VFMADD231PS  Z13, Z9, Z7
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -4144,8 +5794,9 @@ TEXT ·gemm5x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -4198,19 +5849,17 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z14
 	VFMADD231PS  Z14, Z10, Z4
 	VFMADD231PS  Z14, Z11, Z5
-	VBROADCASTSS (BX), Z15
+	VBROADCASTSS (AX)(SI*1), Z15
 	VFMADD231PS  Z15, Z10, Z6
 	VFMADD231PS  Z15, Z11, Z7
-	VBROADCASTSS (BX)(R8*1), Z12
+	VBROADCASTSS (AX)(R8*4), Z12
 	VFMADD231PS  Z12, Z10, Z8
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -4258,8 +5907,9 @@ TEXT ·gemmFinish5x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -4312,19 +5962,17 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z14
 	VFMADD231PS  Z14, Z10, Z4
 	VFMADD231PS  Z14, Z11, Z5
-	VBROADCASTSS (BX), Z15
+	VBROADCASTSS (AX)(SI*1), Z15
 	VFMADD231PS  Z15, Z10, Z6
 	VFMADD231PS  Z15, Z11, Z7
-	VBROADCASTSS (BX)(R8*1), Z12
+	VBROADCASTSS (AX)(R8*4), Z12
 	VFMADD231PS  Z12, Z10, Z8
 	VFMADD231PS  Z12, Z11, Z9
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -4458,8 +6106,9 @@ TEXT ·gemm6x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -4517,22 +6166,20 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z16
 	VFMADD231PS  Z16, Z12, Z4
 	VFMADD231PS  Z16, Z13, Z5
-	VBROADCASTSS (BX), Z17
+	VBROADCASTSS (AX)(SI*1), Z17
 	VFMADD231PS  Z17, Z12, Z6
 	VFMADD231PS  Z17, Z13, Z7
-	VBROADCASTSS (BX)(R8*1), Z14
+	VBROADCASTSS (AX)(R8*4), Z14
 	VFMADD231PS  Z14, Z12, Z8
 	VFMADD231PS  Z14, Z13, Z9
-	VBROADCASTSS (BX)(R8*2), Z15
+	VBROADCASTSS (AX)(DI*1), Z15
 	VFMADD231PS  Z15, Z12, Z10
 	VFMADD231PS  Z15, Z13, Z11
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -4583,8 +6230,9 @@ TEXT ·gemmFinish6x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -4642,22 +6290,20 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z16
 	VFMADD231PS  Z16, Z12, Z4
 	VFMADD231PS  Z16, Z13, Z5
-	VBROADCASTSS (BX), Z17
+	VBROADCASTSS (AX)(SI*1), Z17
 	VFMADD231PS  Z17, Z12, Z6
 	VFMADD231PS  Z17, Z13, Z7
-	VBROADCASTSS (BX)(R8*1), Z14
+	VBROADCASTSS (AX)(R8*4), Z14
 	VFMADD231PS  Z14, Z12, Z8
 	VFMADD231PS  Z14, Z13, Z9
-	VBROADCASTSS (BX)(R8*2), Z15
+	VBROADCASTSS (AX)(DI*1), Z15
 	VFMADD231PS  Z15, Z12, Z10
 	VFMADD231PS  Z15, Z13, Z11
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -4806,10 +6452,9 @@ TEXT ·gemm7x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -4872,27 +6517,23 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z18
 	VFMADD231PS  Z18, Z14, Z4
 	VFMADD231PS  Z18, Z15, Z5
-	VBROADCASTSS (BX), Z19
+	VBROADCASTSS (AX)(SI*1), Z19
 	VFMADD231PS  Z19, Z14, Z6
 	VFMADD231PS  Z19, Z15, Z7
-	VBROADCASTSS (BX)(R8*1), Z16
+	VBROADCASTSS (AX)(R8*4), Z16
 	VFMADD231PS  Z16, Z14, Z8
 	VFMADD231PS  Z16, Z15, Z9
-	VBROADCASTSS (BX)(R8*2), Z17
+	VBROADCASTSS (AX)(DI*1), Z17
 	VFMADD231PS  Z17, Z14, Z10
 	VFMADD231PS  Z17, Z15, Z11
-	VBROADCASTSS (SI), Z18
+	VBROADCASTSS (AX)(SI*2), Z18
 	VFMADD231PS  Z18, Z14, Z12
 	VFMADD231PS  Z18, Z15, Z13
 	ADDQ         R9, AX
-	ADDQ         R9, BX
-	ADDQ         R9, SI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -4946,10 +6587,9 @@ TEXT ·gemmFinish7x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -5012,27 +6652,23 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z18
 	VFMADD231PS  Z18, Z14, Z4
 	VFMADD231PS  Z18, Z15, Z5
-	VBROADCASTSS (BX), Z19
+	VBROADCASTSS (AX)(SI*1), Z19
 	VFMADD231PS  Z19, Z14, Z6
 	VFMADD231PS  Z19, Z15, Z7
-	VBROADCASTSS (BX)(R8*1), Z16
+	VBROADCASTSS (AX)(R8*4), Z16
 	VFMADD231PS  Z16, Z14, Z8
 	VFMADD231PS  Z16, Z15, Z9
-	VBROADCASTSS (BX)(R8*2), Z17
+	VBROADCASTSS (AX)(DI*1), Z17
 	VFMADD231PS  Z17, Z14, Z10
 	VFMADD231PS  Z17, Z15, Z11
-	VBROADCASTSS (SI), Z18
+	VBROADCASTSS (AX)(SI*2), Z18
 	VFMADD231PS  Z18, Z14, Z12
 	VFMADD231PS  Z18, Z15, Z13
 	ADDQ         R9, AX
-	ADDQ         R9, BX
-	ADDQ         R9, SI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -5196,10 +6832,9 @@ TEXT ·gemm8x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -5267,30 +6902,26 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z20
 	VFMADD231PS  Z20, Z16, Z4
 	VFMADD231PS  Z20, Z17, Z5
-	VBROADCASTSS (BX), Z21
+	VBROADCASTSS (AX)(SI*1), Z21
 	VFMADD231PS  Z21, Z16, Z6
 	VFMADD231PS  Z21, Z17, Z7
-	VBROADCASTSS (BX)(R8*1), Z18
+	VBROADCASTSS (AX)(R8*4), Z18
 	VFMADD231PS  Z18, Z16, Z8
 	VFMADD231PS  Z18, Z17, Z9
-	VBROADCASTSS (BX)(R8*2), Z19
+	VBROADCASTSS (AX)(DI*1), Z19
 	VFMADD231PS  Z19, Z16, Z10
 	VFMADD231PS  Z19, Z17, Z11
-	VBROADCASTSS (SI), Z20
+	VBROADCASTSS (AX)(SI*2), Z20
 	VFMADD231PS  Z20, Z16, Z12
 	VFMADD231PS  Z20, Z17, Z13
-	VBROADCASTSS (SI)(R8*1), Z21
+	VBROADCASTSS (AX)(R14*1), Z21
 	VFMADD231PS  Z21, Z16, Z14
 	VFMADD231PS  Z21, Z17, Z15
 	ADDQ         R9, AX
-	ADDQ         R9, BX
-	ADDQ         R9, SI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -5347,10 +6978,9 @@ TEXT ·gemmFinish8x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -5418,30 +7048,26 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z20
 	VFMADD231PS  Z20, Z16, Z4
 	VFMADD231PS  Z20, Z17, Z5
-	VBROADCASTSS (BX), Z21
+	VBROADCASTSS (AX)(SI*1), Z21
 	VFMADD231PS  Z21, Z16, Z6
 	VFMADD231PS  Z21, Z17, Z7
-	VBROADCASTSS (BX)(R8*1), Z18
+	VBROADCASTSS (AX)(R8*4), Z18
 	VFMADD231PS  Z18, Z16, Z8
 	VFMADD231PS  Z18, Z17, Z9
-	VBROADCASTSS (BX)(R8*2), Z19
+	VBROADCASTSS (AX)(DI*1), Z19
 	VFMADD231PS  Z19, Z16, Z10
 	VFMADD231PS  Z19, Z17, Z11
-	VBROADCASTSS (SI), Z20
+	VBROADCASTSS (AX)(SI*2), Z20
 	VFMADD231PS  Z20, Z16, Z12
 	VFMADD231PS  Z20, Z17, Z13
-	VBROADCASTSS (SI)(R8*1), Z21
+	VBROADCASTSS (AX)(R14*1), Z21
 	VFMADD231PS  Z21, Z16, Z14
 	VFMADD231PS  Z21, Z17, Z15
 	ADDQ         R9, AX
-	ADDQ         R9, BX
-	ADDQ         R9, SI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -5620,10 +7246,10 @@ TEXT ·gemm9x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -5696,33 +7322,31 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z22
 	VFMADD231PS  Z22, Z18, Z4
 	VFMADD231PS  Z22, Z19, Z5
-	VBROADCASTSS (BX), Z23
+	VBROADCASTSS (AX)(SI*1), Z23
 	VFMADD231PS  Z23, Z18, Z6
 	VFMADD231PS  Z23, Z19, Z7
-	VBROADCASTSS (BX)(R8*1), Z20
+	VBROADCASTSS (AX)(R8*4), Z20
 	VFMADD231PS  Z20, Z18, Z8
 	VFMADD231PS  Z20, Z19, Z9
-	VBROADCASTSS (BX)(R8*2), Z21
+	VBROADCASTSS (AX)(DI*1), Z21
 	VFMADD231PS  Z21, Z18, Z10
 	VFMADD231PS  Z21, Z19, Z11
-	VBROADCASTSS (SI), Z22
+	VBROADCASTSS (AX)(SI*2), Z22
 	VFMADD231PS  Z22, Z18, Z12
 	VFMADD231PS  Z22, Z19, Z13
-	VBROADCASTSS (SI)(R8*1), Z23
+	VBROADCASTSS (AX)(R14*1), Z23
 	VFMADD231PS  Z23, Z18, Z14
 	VFMADD231PS  Z23, Z19, Z15
-	VBROADCASTSS (SI)(R8*2), Z20
+	VBROADCASTSS (BX), Z20
 	VFMADD231PS  Z20, Z18, Z16
 	VFMADD231PS  Z20, Z19, Z17
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -5782,10 +7406,10 @@ TEXT ·gemmFinish9x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -5858,33 +7482,31 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z22
 	VFMADD231PS  Z22, Z18, Z4
 	VFMADD231PS  Z22, Z19, Z5
-	VBROADCASTSS (BX), Z23
+	VBROADCASTSS (AX)(SI*1), Z23
 	VFMADD231PS  Z23, Z18, Z6
 	VFMADD231PS  Z23, Z19, Z7
-	VBROADCASTSS (BX)(R8*1), Z20
+	VBROADCASTSS (AX)(R8*4), Z20
 	VFMADD231PS  Z20, Z18, Z8
 	VFMADD231PS  Z20, Z19, Z9
-	VBROADCASTSS (BX)(R8*2), Z21
+	VBROADCASTSS (AX)(DI*1), Z21
 	VFMADD231PS  Z21, Z18, Z10
 	VFMADD231PS  Z21, Z19, Z11
-	VBROADCASTSS (SI), Z22
+	VBROADCASTSS (AX)(SI*2), Z22
 	VFMADD231PS  Z22, Z18, Z12
 	VFMADD231PS  Z22, Z19, Z13
-	VBROADCASTSS (SI)(R8*1), Z23
+	VBROADCASTSS (AX)(R14*1), Z23
 	VFMADD231PS  Z23, Z18, Z14
 	VFMADD231PS  Z23, Z19, Z15
-	VBROADCASTSS (SI)(R8*2), Z20
+	VBROADCASTSS (BX), Z20
 	VFMADD231PS  Z20, Z18, Z16
 	VFMADD231PS  Z20, Z19, Z17
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -6078,12 +7700,10 @@ TEXT ·gemm10x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -6161,38 +7781,34 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z24
 	VFMADD231PS  Z24, Z20, Z4
 	VFMADD231PS  Z24, Z21, Z5
-	VBROADCASTSS (BX), Z25
+	VBROADCASTSS (AX)(SI*1), Z25
 	VFMADD231PS  Z25, Z20, Z6
 	VFMADD231PS  Z25, Z21, Z7
-	VBROADCASTSS (BX)(R8*1), Z22
+	VBROADCASTSS (AX)(R8*4), Z22
 	VFMADD231PS  Z22, Z20, Z8
 	VFMADD231PS  Z22, Z21, Z9
-	VBROADCASTSS (BX)(R8*2), Z23
+	VBROADCASTSS (AX)(DI*1), Z23
 	VFMADD231PS  Z23, Z20, Z10
 	VFMADD231PS  Z23, Z21, Z11
-	VBROADCASTSS (SI), Z24
+	VBROADCASTSS (AX)(SI*2), Z24
 	VFMADD231PS  Z24, Z20, Z12
 	VFMADD231PS  Z24, Z21, Z13
-	VBROADCASTSS (SI)(R8*1), Z25
+	VBROADCASTSS (AX)(R14*1), Z25
 	VFMADD231PS  Z25, Z20, Z14
 	VFMADD231PS  Z25, Z21, Z15
-	VBROADCASTSS (SI)(R8*2), Z22
+	VBROADCASTSS (BX), Z22
 	VFMADD231PS  Z22, Z20, Z16
 	VFMADD231PS  Z22, Z21, Z17
-	VBROADCASTSS (DI), Z23
+	VBROADCASTSS (BX)(R8*1), Z23
 	VFMADD231PS  Z23, Z20, Z18
 	VFMADD231PS  Z23, Z21, Z19
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
-	ADDQ         aJump+40(FP), DI
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -6255,12 +7871,10 @@ TEXT ·gemmFinish10x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -6338,38 +7952,34 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z24
 	VFMADD231PS  Z24, Z20, Z4
 	VFMADD231PS  Z24, Z21, Z5
-	VBROADCASTSS (BX), Z25
+	VBROADCASTSS (AX)(SI*1), Z25
 	VFMADD231PS  Z25, Z20, Z6
 	VFMADD231PS  Z25, Z21, Z7
-	VBROADCASTSS (BX)(R8*1), Z22
+	VBROADCASTSS (AX)(R8*4), Z22
 	VFMADD231PS  Z22, Z20, Z8
 	VFMADD231PS  Z22, Z21, Z9
-	VBROADCASTSS (BX)(R8*2), Z23
+	VBROADCASTSS (AX)(DI*1), Z23
 	VFMADD231PS  Z23, Z20, Z10
 	VFMADD231PS  Z23, Z21, Z11
-	VBROADCASTSS (SI), Z24
+	VBROADCASTSS (AX)(SI*2), Z24
 	VFMADD231PS  Z24, Z20, Z12
 	VFMADD231PS  Z24, Z21, Z13
-	VBROADCASTSS (SI)(R8*1), Z25
+	VBROADCASTSS (AX)(R14*1), Z25
 	VFMADD231PS  Z25, Z20, Z14
 	VFMADD231PS  Z25, Z21, Z15
-	VBROADCASTSS (SI)(R8*2), Z22
+	VBROADCASTSS (BX), Z22
 	VFMADD231PS  Z22, Z20, Z16
 	VFMADD231PS  Z22, Z21, Z17
-	VBROADCASTSS (DI), Z23
+	VBROADCASTSS (BX)(R8*1), Z23
 	VFMADD231PS  Z23, Z20, Z18
 	VFMADD231PS  Z23, Z21, Z19
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
-	ADDQ         aJump+40(FP), DI
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -6578,12 +8188,10 @@ TEXT ·gemm11x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -6666,41 +8274,37 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z26
 	VFMADD231PS  Z26, Z22, Z4
 	VFMADD231PS  Z26, Z23, Z5
-	VBROADCASTSS (BX), Z27
+	VBROADCASTSS (AX)(SI*1), Z27
 	VFMADD231PS  Z27, Z22, Z6
 	VFMADD231PS  Z27, Z23, Z7
-	VBROADCASTSS (BX)(R8*1), Z24
+	VBROADCASTSS (AX)(R8*4), Z24
 	VFMADD231PS  Z24, Z22, Z8
 	VFMADD231PS  Z24, Z23, Z9
-	VBROADCASTSS (BX)(R8*2), Z25
+	VBROADCASTSS (AX)(DI*1), Z25
 	VFMADD231PS  Z25, Z22, Z10
 	VFMADD231PS  Z25, Z23, Z11
-	VBROADCASTSS (SI), Z26
+	VBROADCASTSS (AX)(SI*2), Z26
 	VFMADD231PS  Z26, Z22, Z12
 	VFMADD231PS  Z26, Z23, Z13
-	VBROADCASTSS (SI)(R8*1), Z27
+	VBROADCASTSS (AX)(R14*1), Z27
 	VFMADD231PS  Z27, Z22, Z14
 	VFMADD231PS  Z27, Z23, Z15
-	VBROADCASTSS (SI)(R8*2), Z24
+	VBROADCASTSS (BX), Z24
 	VFMADD231PS  Z24, Z22, Z16
 	VFMADD231PS  Z24, Z23, Z17
-	VBROADCASTSS (DI), Z25
+	VBROADCASTSS (BX)(R8*1), Z25
 	VFMADD231PS  Z25, Z22, Z18
 	VFMADD231PS  Z25, Z23, Z19
-	VBROADCASTSS (DI)(R8*1), Z26
+	VBROADCASTSS (BX)(R8*2), Z26
 	VFMADD231PS  Z26, Z22, Z20
 	VFMADD231PS  Z26, Z23, Z21
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
-	ADDQ         aJump+40(FP), DI
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -6766,12 +8370,10 @@ TEXT ·gemmFinish11x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -6854,41 +8456,37 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z26
 	VFMADD231PS  Z26, Z22, Z4
 	VFMADD231PS  Z26, Z23, Z5
-	VBROADCASTSS (BX), Z27
+	VBROADCASTSS (AX)(SI*1), Z27
 	VFMADD231PS  Z27, Z22, Z6
 	VFMADD231PS  Z27, Z23, Z7
-	VBROADCASTSS (BX)(R8*1), Z24
+	VBROADCASTSS (AX)(R8*4), Z24
 	VFMADD231PS  Z24, Z22, Z8
 	VFMADD231PS  Z24, Z23, Z9
-	VBROADCASTSS (BX)(R8*2), Z25
+	VBROADCASTSS (AX)(DI*1), Z25
 	VFMADD231PS  Z25, Z22, Z10
 	VFMADD231PS  Z25, Z23, Z11
-	VBROADCASTSS (SI), Z26
+	VBROADCASTSS (AX)(SI*2), Z26
 	VFMADD231PS  Z26, Z22, Z12
 	VFMADD231PS  Z26, Z23, Z13
-	VBROADCASTSS (SI)(R8*1), Z27
+	VBROADCASTSS (AX)(R14*1), Z27
 	VFMADD231PS  Z27, Z22, Z14
 	VFMADD231PS  Z27, Z23, Z15
-	VBROADCASTSS (SI)(R8*2), Z24
+	VBROADCASTSS (BX), Z24
 	VFMADD231PS  Z24, Z22, Z16
 	VFMADD231PS  Z24, Z23, Z17
-	VBROADCASTSS (DI), Z25
+	VBROADCASTSS (BX)(R8*1), Z25
 	VFMADD231PS  Z25, Z22, Z18
 	VFMADD231PS  Z25, Z23, Z19
-	VBROADCASTSS (DI)(R8*1), Z26
+	VBROADCASTSS (BX)(R8*2), Z26
 	VFMADD231PS  Z26, Z22, Z20
 	VFMADD231PS  Z26, Z23, Z21
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
-	ADDQ         aJump+40(FP), DI
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -7112,12 +8710,10 @@ TEXT ·gemm12x2AVX512(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -7205,44 +8801,40 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z28
 	VFMADD231PS  Z28, Z24, Z4
 	VFMADD231PS  Z28, Z25, Z5
-	VBROADCASTSS (BX), Z29
+	VBROADCASTSS (AX)(SI*1), Z29
 	VFMADD231PS  Z29, Z24, Z6
 	VFMADD231PS  Z29, Z25, Z7
-	VBROADCASTSS (BX)(R8*1), Z26
+	VBROADCASTSS (AX)(R8*4), Z26
 	VFMADD231PS  Z26, Z24, Z8
 	VFMADD231PS  Z26, Z25, Z9
-	VBROADCASTSS (BX)(R8*2), Z27
+	VBROADCASTSS (AX)(DI*1), Z27
 	VFMADD231PS  Z27, Z24, Z10
 	VFMADD231PS  Z27, Z25, Z11
-	VBROADCASTSS (SI), Z28
+	VBROADCASTSS (AX)(SI*2), Z28
 	VFMADD231PS  Z28, Z24, Z12
 	VFMADD231PS  Z28, Z25, Z13
-	VBROADCASTSS (SI)(R8*1), Z29
+	VBROADCASTSS (AX)(R14*1), Z29
 	VFMADD231PS  Z29, Z24, Z14
 	VFMADD231PS  Z29, Z25, Z15
-	VBROADCASTSS (SI)(R8*2), Z26
+	VBROADCASTSS (BX), Z26
 	VFMADD231PS  Z26, Z24, Z16
 	VFMADD231PS  Z26, Z25, Z17
-	VBROADCASTSS (DI), Z27
+	VBROADCASTSS (BX)(R8*1), Z27
 	VFMADD231PS  Z27, Z24, Z18
 	VFMADD231PS  Z27, Z25, Z19
-	VBROADCASTSS (DI)(R8*1), Z28
+	VBROADCASTSS (BX)(R8*2), Z28
 	VFMADD231PS  Z28, Z24, Z20
 	VFMADD231PS  Z28, Z25, Z21
-	VBROADCASTSS (DI)(R8*2), Z29
+	VBROADCASTSS (BX)(SI*1), Z29
 	VFMADD231PS  Z29, Z24, Z22
 	VFMADD231PS  Z29, Z25, Z23
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
-	ADDQ         aJump+40(FP), DI
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -7311,12 +8903,10 @@ TEXT ·gemmFinish12x2AVX512(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
-	LEAQ   (BX)(R8*2), SI
-	ADDQ   R8, SI
-	LEAQ   (SI)(R8*2), DI
-	ADDQ   R8, DI
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -7404,44 +8994,40 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Z28
 	VFMADD231PS  Z28, Z24, Z4
 	VFMADD231PS  Z28, Z25, Z5
-	VBROADCASTSS (BX), Z29
+	VBROADCASTSS (AX)(SI*1), Z29
 	VFMADD231PS  Z29, Z24, Z6
 	VFMADD231PS  Z29, Z25, Z7
-	VBROADCASTSS (BX)(R8*1), Z26
+	VBROADCASTSS (AX)(R8*4), Z26
 	VFMADD231PS  Z26, Z24, Z8
 	VFMADD231PS  Z26, Z25, Z9
-	VBROADCASTSS (BX)(R8*2), Z27
+	VBROADCASTSS (AX)(DI*1), Z27
 	VFMADD231PS  Z27, Z24, Z10
 	VFMADD231PS  Z27, Z25, Z11
-	VBROADCASTSS (SI), Z28
+	VBROADCASTSS (AX)(SI*2), Z28
 	VFMADD231PS  Z28, Z24, Z12
 	VFMADD231PS  Z28, Z25, Z13
-	VBROADCASTSS (SI)(R8*1), Z29
+	VBROADCASTSS (AX)(R14*1), Z29
 	VFMADD231PS  Z29, Z24, Z14
 	VFMADD231PS  Z29, Z25, Z15
-	VBROADCASTSS (SI)(R8*2), Z26
+	VBROADCASTSS (BX), Z26
 	VFMADD231PS  Z26, Z24, Z16
 	VFMADD231PS  Z26, Z25, Z17
-	VBROADCASTSS (DI), Z27
+	VBROADCASTSS (BX)(R8*1), Z27
 	VFMADD231PS  Z27, Z24, Z18
 	VFMADD231PS  Z27, Z25, Z19
-	VBROADCASTSS (DI)(R8*1), Z28
+	VBROADCASTSS (BX)(R8*2), Z28
 	VFMADD231PS  Z28, Z24, Z20
 	VFMADD231PS  Z28, Z25, Z21
-	VBROADCASTSS (DI)(R8*2), Z29
+	VBROADCASTSS (BX)(SI*1), Z29
 	VFMADD231PS  Z29, Z24, Z22
 	VFMADD231PS  Z29, Z25, Z23
 	ADDQ         R9, AX
 	ADDQ         R9, BX
-	ADDQ         R9, SI
-	ADDQ         R9, DI
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
 	ADDQ         aJump+40(FP), BX
-	ADDQ         aJump+40(FP), SI
-	ADDQ         aJump+40(FP), DI
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -7680,6 +9266,9 @@ TEXT ·gemm1x1AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -7741,6 +9330,9 @@ TEXT ·gemmFinish1x1AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -7836,6 +9428,9 @@ TEXT ·gemm2x1AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -7904,6 +9499,9 @@ TEXT ·gemmFinish2x1AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8015,6 +9613,9 @@ TEXT ·gemm3x1AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8090,6 +9691,9 @@ TEXT ·gemmFinish3x1AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8217,8 +9821,9 @@ TEXT ·gemm4x1AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8254,15 +9859,13 @@ loop:
 	VFMADD231PS  Y6, Y4, Y1
 	VBROADCASTSS (AX)(R8*2), Y7
 	VFMADD231PS  Y7, Y4, Y2
-	VBROADCASTSS (BX), Y8
+	VBROADCASTSS (AX)(SI*1), Y8
 	VFMADD231PS  Y8, Y4, Y3
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -8303,8 +9906,9 @@ TEXT ·gemmFinish4x1AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8340,15 +9944,13 @@ loop:
 	VFMADD231PS  Y6, Y4, Y1
 	VBROADCASTSS (AX)(R8*2), Y7
 	VFMADD231PS  Y7, Y4, Y2
-	VBROADCASTSS (BX), Y8
+	VBROADCASTSS (AX)(SI*1), Y8
 	VFMADD231PS  Y8, Y4, Y3
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -8450,8 +10052,9 @@ TEXT ·gemm5x1AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8490,17 +10093,15 @@ loop:
 	VFMADD231PS  Y7, Y5, Y1
 	VBROADCASTSS (AX)(R8*2), Y8
 	VFMADD231PS  Y8, Y5, Y2
-	VBROADCASTSS (BX), Y9
+	VBROADCASTSS (AX)(SI*1), Y9
 	VFMADD231PS  Y9, Y5, Y3
-	VBROADCASTSS (BX)(R8*1), Y6
+	VBROADCASTSS (AX)(R8*4), Y6
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -8543,8 +10144,9 @@ TEXT ·gemmFinish5x1AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8583,17 +10185,15 @@ loop:
 	VFMADD231PS  Y7, Y5, Y1
 	VBROADCASTSS (AX)(R8*2), Y8
 	VFMADD231PS  Y8, Y5, Y2
-	VBROADCASTSS (BX), Y9
+	VBROADCASTSS (AX)(SI*1), Y9
 	VFMADD231PS  Y9, Y5, Y3
-	VBROADCASTSS (BX)(R8*1), Y6
+	VBROADCASTSS (AX)(R8*4), Y6
 	VFMADD231PS  Y6, Y5, Y4
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -8706,8 +10306,9 @@ TEXT ·gemm6x1AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8749,19 +10350,17 @@ loop:
 	VFMADD231PS  Y8, Y6, Y1
 	VBROADCASTSS (AX)(R8*2), Y9
 	VFMADD231PS  Y9, Y6, Y2
-	VBROADCASTSS (BX), Y10
+	VBROADCASTSS (AX)(SI*1), Y10
 	VFMADD231PS  Y10, Y6, Y3
-	VBROADCASTSS (BX)(R8*1), Y7
+	VBROADCASTSS (AX)(R8*4), Y7
 	VFMADD231PS  Y7, Y6, Y4
-	VBROADCASTSS (BX)(R8*2), Y8
+	VBROADCASTSS (AX)(DI*1), Y8
 	VFMADD231PS  Y8, Y6, Y5
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -8806,8 +10405,9 @@ TEXT ·gemmFinish6x1AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -8849,19 +10449,17 @@ loop:
 	VFMADD231PS  Y8, Y6, Y1
 	VBROADCASTSS (AX)(R8*2), Y9
 	VFMADD231PS  Y9, Y6, Y2
-	VBROADCASTSS (BX), Y10
+	VBROADCASTSS (AX)(SI*1), Y10
 	VFMADD231PS  Y10, Y6, Y3
-	VBROADCASTSS (BX)(R8*1), Y7
+	VBROADCASTSS (AX)(R8*4), Y7
 	VFMADD231PS  Y7, Y6, Y4
-	VBROADCASTSS (BX)(R8*2), Y8
+	VBROADCASTSS (AX)(DI*1), Y8
 	VFMADD231PS  Y8, Y6, Y5
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -8985,6 +10583,9 @@ TEXT ·gemm1x2AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9051,6 +10652,9 @@ TEXT ·gemmFinish1x2AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9159,6 +10763,9 @@ TEXT ·gemm2x2AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9236,6 +10843,9 @@ TEXT ·gemmFinish2x2AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9371,6 +10981,9 @@ TEXT ·gemm3x2AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9459,6 +11072,9 @@ TEXT ·gemmFinish3x2AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9621,8 +11237,9 @@ TEXT ·gemm4x2AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9670,16 +11287,14 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Y12
 	VFMADD231PS  Y12, Y8, Y4
 	VFMADD231PS  Y12, Y9, Y5
-	VBROADCASTSS (BX), Y13
+	VBROADCASTSS (AX)(SI*1), Y13
 	VFMADD231PS  Y13, Y8, Y6
 	VFMADD231PS  Y13, Y9, Y7
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -9724,8 +11339,9 @@ TEXT ·gemmFinish4x2AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9773,16 +11389,14 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Y12
 	VFMADD231PS  Y12, Y8, Y4
 	VFMADD231PS  Y12, Y9, Y5
-	VBROADCASTSS (BX), Y13
+	VBROADCASTSS (AX)(SI*1), Y13
 	VFMADD231PS  Y13, Y8, Y6
 	VFMADD231PS  Y13, Y9, Y7
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -9917,8 +11531,9 @@ TEXT ·gemm5x2AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -9971,19 +11586,17 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Y14
 	VFMADD231PS  Y14, Y10, Y4
 	VFMADD231PS  Y14, Y11, Y5
-	VBROADCASTSS (BX), Y15
+	VBROADCASTSS (AX)(SI*1), Y15
 	VFMADD231PS  Y15, Y10, Y6
 	VFMADD231PS  Y15, Y11, Y7
-	VBROADCASTSS (BX)(R8*1), Y12
+	VBROADCASTSS (AX)(R8*4), Y12
 	VFMADD231PS  Y12, Y10, Y8
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -10031,8 +11644,9 @@ TEXT ·gemmFinish5x2AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -10085,19 +11699,17 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Y14
 	VFMADD231PS  Y14, Y10, Y4
 	VFMADD231PS  Y14, Y11, Y5
-	VBROADCASTSS (BX), Y15
+	VBROADCASTSS (AX)(SI*1), Y15
 	VFMADD231PS  Y15, Y10, Y6
 	VFMADD231PS  Y15, Y11, Y7
-	VBROADCASTSS (BX)(R8*1), Y12
+	VBROADCASTSS (AX)(R8*4), Y12
 	VFMADD231PS  Y12, Y10, Y8
 	VFMADD231PS  Y12, Y11, Y9
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13
@@ -10251,8 +11863,9 @@ TEXT ·gemm6x2AVX2(SB), $0-136
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -10310,22 +11923,20 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Y14
 	VFMADD231PS  Y14, Y12, Y4
 	VFMADD231PS  Y14, Y13, Y5
-	VBROADCASTSS (BX), Y15
+	VBROADCASTSS (AX)(SI*1), Y15
 	VFMADD231PS  Y15, Y12, Y6
 	VFMADD231PS  Y15, Y13, Y7
-	VBROADCASTSS (BX)(R8*1), Y14
+	VBROADCASTSS (AX)(R8*4), Y14
 	VFMADD231PS  Y14, Y12, Y8
 	VFMADD231PS  Y14, Y13, Y9
-	VBROADCASTSS (BX)(R8*2), Y15
+	VBROADCASTSS (AX)(DI*1), Y15
 	VFMADD231PS  Y15, Y12, Y10
 	VFMADD231PS  Y15, Y13, Y11
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         DX, R13
@@ -10376,8 +11987,9 @@ TEXT ·gemmFinish6x2AVX2(SB), $0-188
 
 tile:
 	MOVQ   a+16(FP), AX
-	LEAQ   (AX)(R8*2), BX
-	ADDQ   R8, BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
 	MOVQ   b+48(FP), R10
 	CMPQ   accumulate+80(FP), $0x00
 	JNE    load
@@ -10435,22 +12047,20 @@ loop:
 	VBROADCASTSS (AX)(R8*2), Y14
 	VFMADD231PS  Y14, Y12, Y4
 	VFMADD231PS  Y14, Y13, Y5
-	VBROADCASTSS (BX), Y15
+	VBROADCASTSS (AX)(SI*1), Y15
 	VFMADD231PS  Y15, Y12, Y6
 	VFMADD231PS  Y15, Y13, Y7
-	VBROADCASTSS (BX)(R8*1), Y14
+	VBROADCASTSS (AX)(R8*4), Y14
 	VFMADD231PS  Y14, Y12, Y8
 	VFMADD231PS  Y14, Y13, Y9
-	VBROADCASTSS (BX)(R8*2), Y15
+	VBROADCASTSS (AX)(DI*1), Y15
 	VFMADD231PS  Y15, Y12, Y10
 	VFMADD231PS  Y15, Y13, Y11
 	ADDQ         R9, AX
-	ADDQ         R9, BX
 	ADDQ         R11, R10
 	DECQ         CX
 	JNE          loop
 	ADDQ         aJump+40(FP), AX
-	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
 	MOVQ         bias+152(FP), R13

@@ -15,7 +15,7 @@ import "fmt"
 type Set struct {
 	name  string
 	lanes int
-	rows  int
+	rows  [2]int    // by vectors, less one
 	asm   *assembly // nil: pure Go
 }
 
@@ -43,7 +43,7 @@ func Named(name string) (*Set, error) {
 	return nil, fmt.Errorf("kern: no instruction set %q on this machine; it has %q", name, have)
 }
 
-var sets = append(detect(), &Set{name: "generic", lanes: 4, rows: 4})
+var sets = append(detect(), &Set{name: "generic", lanes: 4, rows: [2]int{4, 4}})
 
 // assembly is the functions of a generated set; their declarations document them.
 type assembly struct {

@@ -137,8 +137,8 @@ func TestShortOperandPanics(t *testing.T) {
 func TestGemm(t *testing.T) {
 	everySet(t, func(t *testing.T, s *Set) {
 		rnd := noise(5)
-		for rows := 1; rows <= s.MaxRows(); rows++ {
-			for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
+		for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
+			for rows := 1; rows <= s.MaxRows(vecs); rows++ {
 				for _, k := range []int{1, 2, 7, 33} {
 					for layout := range 16 {
 						cols, runs := vecs*s.Lanes(), 1
@@ -197,8 +197,8 @@ func TestGemm(t *testing.T) {
 func TestGemmFinish(t *testing.T) {
 	everySet(t, func(t *testing.T, s *Set) {
 		rnd := noise(6)
-		for rows := 1; rows <= s.MaxRows(); rows++ {
-			for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
+		for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
+			for rows := 1; rows <= s.MaxRows(vecs); rows++ {
 				for form := range 16 {
 					cols, k, count := vecs*s.Lanes(), 5, 1+form%3
 					d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: count, ARow: k + 1, ACol: 1, AStep: rows * (k + 1), BRow: cols + 3, CRow: cols + 5,
@@ -320,7 +320,7 @@ func BenchmarkGemm(b *testing.B) {
 			b.Run(s.Name()+"/"+string(rune('0'+vecs)), func(b *testing.B) {
 				const k = 64
 				cols := vecs * s.Lanes()
-				t := Tiles{Rows: s.MaxRows(), Vecs: vecs, K: k, Count: 8, ARow: k, ACol: 1, BRow: cols, CRow: cols}
+				t := Tiles{Rows: s.MaxRows(vecs), Vecs: vecs, K: k, Count: 8, ARow: k, ACol: 1, BRow: cols, CRow: cols}
 				x, y, z := make([]float32, t.Rows*k), make([]float32, k*cols), make([]float32, t.Rows*cols)
 				for b.Loop() {
 					s.Gemm(&t, x, y, z)

@@ -8,19 +8,23 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// maxRows is the height of the largest tile: its accumulators, two vectors of b and a few broadcasts fill the registers.
-func maxRows(g isa) int {
-	if g.wide() {
-		return 12
+// maxRows is the height of the largest tile. That of two vectors fills the registers with its accumulators, two vectors of b and
+// a few broadcasts. Every product of a single vector loads an element of a: the more rows, the fewer loads beside these.
+func maxRows(g isa, vecs int) int {
+	switch {
+	case !g.wide():
+		return 6
+	case vecs == 1:
+		return 16
 	}
-	return 6
+	return 12
 }
 
 func gemmFile(c *build.Context) {
 	bits := laneBits(c)
 	for _, g := range isas(c) {
 		for vecs := 1; vecs <= 2; vecs++ {
-			for rows := 1; rows <= maxRows(g); rows++ {
+			for rows := 1; rows <= maxRows(g, vecs); rows++ {
 				gemm(g, rows, vecs, nil)
 				gemm(g, rows, vecs, &bits)
 			}
@@ -28,10 +32,9 @@ func gemmFile(c *build.Context) {
 	}
 }
 
-// gemm keeps a tile of c in registers while it walks k. A row of a is reached from one of four base pointers (rows 0, 3,
-// 6 and 9) as base, base+stride or base+2·stride, so a may be stored by rows or by columns. The terms come in runs: after
-// each, the row pointers jump. With bits, those of masks, what
-// becomes of the products is done while they are in registers.
+// gemm keeps a tile of c in registers while it walks k. A row of a is reached from one of two base pointers (rows 0 and 8) and
+// the first odd multiples of the stride, so a may be stored by rows or by columns. The terms come in runs: after each, the
+// base pointers jump. With bits, those of masks, what becomes of the products is done while they are in registers.
 func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 	name, finishing := "gemm", ""
 	doc := []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k, runs and count positive,", rows, vecs*g.lanes),
@@ -58,25 +61,38 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 	scratch := rows*vecs + vecs
 	spare := min(g.regs-scratch, 4)
 
-	bases := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RSI, reg.RDI}[:(rows+2)/3]
-	aRow, aCol := g.floats("aRow", reg.R8), g.floats("aCol", reg.R9)
+	bases := []reg.GPPhysical{reg.RAX, reg.RBX}[:(rows+7)/8]
+	aRow, aRow3, aRow5, aRow7 := g.floats("aRow", reg.R8), reg.RSI, reg.RDI, reg.R14
+	aCol := g.floats("aCol", reg.R9)
 	bRow, cRow := g.floats("bRow", reg.R11), g.floats("cRow", reg.R12)
 	k, b, c, tmp := reg.RCX, reg.R10, reg.RDX, reg.R13
 	a := func(r int) operand.Mem {
-		if r%3 == 0 {
-			return deref(bases[r/3])
+		base := bases[r/8]
+		switch r % 8 {
+		case 0:
+			return deref(base)
+		case 3:
+			return at(base, aRow3, 1)
+		case 5:
+			return at(base, aRow5, 1)
+		case 6:
+			return at(base, aRow3, 2)
+		case 7:
+			return at(base, aRow7, 1)
 		}
-		return at(bases[r/3], aRow, uint8(r%3))
+		return at(base, aRow, uint8(r%8))
 	}
 	g.arg("c", c)
 	ahead := g.arg("ahead", reg.R15)
 
 	g.Label("tile")
 	g.arg("a", bases[0])
-	for i := 1; i < len(bases); i++ {
-		g.LEAQ(at(bases[i-1], aRow, 2), bases[i])
-		g.ADDQ(aRow, bases[i])
+	if len(bases) > 1 {
+		g.LEAQ(at(bases[0], aRow, 8), bases[1])
 	}
+	g.LEAQ(at(aRow, aRow, 2), aRow3)
+	g.LEAQ(at(aRow, aRow, 4), aRow5)
+	g.LEAQ(at(aRow3, aRow, 4), aRow7)
 	g.arg("b", b)
 	g.CMPQ(g.slot("accumulate"), operand.Imm(0))
 	g.JNE(operand.LabelRef("load"))

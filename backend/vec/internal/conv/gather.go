@@ -96,7 +96,7 @@ func (g *gather) plan() {
 	g.aRow = oddLines(k)
 	g.cRow = oddLines(panelCols(g.set, g.co))
 	g.packedSize = g.groups * len(g.taps) * g.ci * panelCols(g.set, g.co)
-	rows := g.set.MaxRows()
+	rows := maxRows(g.set, g.co)
 	g.points = max(2, min(8, blockElements/(rows*(g.aRow+g.cRow)))) * rows
 	for g.points > 2*rows && divUp(g.total(), g.points) < g.least {
 		g.points -= rows

@@ -30,7 +30,7 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	sc := getScratch(par.Workers())
 	defer sc.put()
 	strips := sc.common(panelCols(set, n) * min(k, gemmTerms))
-	rows := set.MaxRows()
+	rows := maxRows(set, n)
 	blocks := roundUp(divUp(m, 6*rows), gemmTasks)
 	height := max(rows, divUp(m, blocks))
 	blocks = divUp(m, height)

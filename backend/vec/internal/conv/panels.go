@@ -33,10 +33,13 @@ func fillPanels(set *kern.Set, dst []float32, k, n int, row func(i int) (src []f
 	}
 }
 
-// rowSplit splits m rows into tiles that differ by at most one row, the taller ones first: tall tiles of height, then
-// the others.
-func rowSplit(set *kern.Set, m int) (tall, height, others int) {
-	n := divUp(m, set.MaxRows())
+// maxRows is the height of the tallest tile of the first of n columns.
+func maxRows(set *kern.Set, n int) int { return set.MaxRows(min(set.MaxVecs(), divUp(n, set.Lanes()))) }
+
+// rowSplit splits m rows into tiles of at most as many that differ by at most one row, the taller ones first: tall tiles of
+// height, then the others.
+func rowSplit(m, most int) (tall, height, others int) {
+	n := divUp(m, most)
 	if r := m % n; r != 0 {
 		return r, m/n + 1, n - r
 	}
@@ -70,7 +73,11 @@ func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, 
 // is computed in one call of a kernel, which small products would otherwise wait for. The terms come in runs of k, those of a
 // being aRun apart. What lies ahead is fetched meanwhile.
 func multiplyAll(set *kern.Set, count, runs, m, n, k int, a []float32, aStep, aRun, aRow, aCol int, b right, bStep int, c []float32, cStep, cRow int, accumulate bool, ahead fetches) {
-	calls := divUp(m, set.MaxRows()) * divUp(n, set.MaxVecs()*set.Lanes())
+	strip := set.MaxVecs() * set.Lanes()
+	calls := n / strip * divUp(m, maxRows(set, n))
+	if rest := n % strip; rest > 0 {
+		calls += divUp(m, maxRows(set, rest))
+	}
 	var t tiles
 	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
 		t.Runs, t.ARun = runs, aRun
@@ -141,7 +148,8 @@ type tiles struct {
 	n            int
 	left, out    []float32 // all of a and c
 	right        right
-	tall, others int // tiles of the greater height, and of one row less
+	rows         int // of a
+	tall, others int // tiles of the strip of the greater height, and of one row less
 	height       int
 	width        int       // of the strip
 	ahead        []float32 // the next
@@ -152,10 +160,9 @@ func (t *tiles) begin(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b
 	if m == 0 || k == 0 {
 		return
 	}
-	t.set, t.n, t.left, t.right, t.out = set, n, a, b, c
-	t.tall, t.height, t.others = rowSplit(set, m)
+	t.set, t.rows, t.n, t.left, t.right, t.out = set, m, n, a, b, c
 	t.Tiles = kern.Tiles{K: k, ARow: aRow, ACol: aCol, CRow: cRow, Accumulate: accumulate}
-	t.row = m // there are no more in the strip of no width before the first
+	t.row = m // there are none in the strip of no width before the first
 }
 
 // next goes to the next tiles, or returns false where there are none.
@@ -177,6 +184,7 @@ func (t *tiles) next() bool {
 		t.ahead = next[:t.K*row]
 	}
 	t.row = 0
+	t.tall, t.height, t.others = rowSplit(t.rows, t.set.MaxRows(t.Vecs))
 	t.of(t.height, t.tall)
 	share := len(t.ahead) * t.tall / (t.tall + t.others)
 	t.Ahead, t.ahead = t.ahead[:share], t.ahead[share:]

@@ -52,7 +52,7 @@ func newPhases(s Shape, set *kern.Set, zeros []float32, tasks int, backward bool
 	}
 	p.share(phaseTiles)
 	p.cols = p.outer
-	if total := p.total(); tasks > 1 && 2*total <= set.MaxRows() && float64(phaseProducts*total*s.Cin)*float64(s.Cout) > 2*minProducts {
+	if total := p.total(); tasks > 1 && 2*total <= set.MaxRows(set.MaxVecs()) && float64(phaseProducts*total*s.Cin)*float64(s.Cout) > 2*minProducts {
 		p.cols = roundUp(divUp(p.outer, 2), p.strip()) // a task for each of two threads
 	}
 	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.cols)

@@ -16,9 +16,8 @@ type winograd struct {
 	padTop, padLeft  int
 	image, result    lattice // all pixels of the input, and of the output
 	group            int     // planes whose products are computed together
-	inPlane,
-	outPlane int // elements of a plane of the transformed input and of the products
-	weights int // of one plane
+	plane            int     // elements of one of the transformed input or of the products
+	weights          int     // of one plane
 
 	// borrows says that the weights are packed for the gradient of this correlation: the same ones reversed, and read from
 	// output to input.
@@ -53,7 +52,7 @@ func newTiling(set *kern.Set, zeros []float32, tasks, n, h, w int) tiling {
 
 // share divides the tiles into tasks of about as many.
 func (t *tiling) share(tiles int) {
-	t.tiles = divUp(t.total(), max(divUp(t.total(), tiles), min(t.least, divUp(t.total(), t.set.MaxRows()))))
+	t.tiles = divUp(t.total(), max(divUp(t.total(), tiles), min(t.least, divUp(t.total(), t.set.MaxRows(t.set.MaxVecs())))))
 }
 
 // lattice is the pixels of an image that patches or tiles are taken of: all of them, or those of every second row and column.
@@ -102,7 +101,7 @@ func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, 
 		tiles, w.group = narrowTiles, narrowPlanes
 	}
 	w.share(tiles)
-	w.inPlane, w.outPlane = oddLines(w.tiles*cin), oddLines(w.tiles*cout)
+	w.plane = oddLines(w.tiles * max(cin, cout))
 	w.weights = oddLines(cin * cout)
 	return w
 }
@@ -217,14 +216,17 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 
 // compute makes the outputs of the count tiles of b. next and made are memory to fetch on the way.
 func (w *winograd) compute(o *output, b block, count int, x, weights []float32, sc *scratch, worker int, next, made []float32) {
-	buf := sc.worker(worker, planes*(w.inPlane+w.outPlane)+16*w.cout+3*line)
-	in, products := cut(&buf, planes*w.inPlane), cut(&buf, planes*w.outPlane)
-	w.transformInput(in, w.cin, w.inPlane, b, x, &w.image, 0, w.cin)
+	buf := sc.worker(worker, (planes+w.group)*w.plane+16*w.cout+3*line)
+	// The products of a group take the place of the group before, which has been multiplied: half of the memory stays in the
+	// caches.
+	products := cut(&buf, (planes+w.group)*w.plane)
+	in := products[w.group*w.plane:]
+	w.transformInput(in, w.cin, w.plane, b, x, &w.image, 0, w.cin)
 	for p := 0; p < planes; p += w.group {
-		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.inPlane:], w.inPlane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
-			products[p*w.outPlane:], w.outPlane, w.cout, false, fetches{ahead(p/w.group, planes/w.group, next, made)})
+		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.plane:], w.plane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+			products[p*w.plane:], w.plane, w.cout, false, fetches{ahead(p/w.group, planes/w.group, next, made)})
 	}
-	o.transform(&w.result, products, w.cout, w.outPlane, b, 0, w.cout, buf)
+	o.transform(&w.result, products, w.cout, w.plane, b, 0, w.cout, buf)
 }
 
 // inputRows is the rows of x that count tiles from first on read.
