@@ -217,7 +217,7 @@ func (w *winograd) run(par Parallel, y, x, weights []float32, e Epilogue, mask [
 // compute makes the outputs of the count tiles of b. next and made are memory to fetch on the way.
 func (w *winograd) compute(o *output, b block, count int, x, weights []float32, sc *scratch, worker int, next, made []float32) {
 	buf := sc.worker(worker, (planes+w.group)*w.plane+16*w.cout+3*line)
-	// The products of a group take the place of the group before, which has been multiplied: half of the memory stays in the
+	// The products of a group take the place of the group before, which has been multiplied: so there is less to keep in the
 	// caches.
 	products := cut(&buf, (planes+w.group)*w.plane)
 	in := products[w.group*w.plane:]
