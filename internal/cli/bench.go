@@ -72,7 +72,7 @@ func (c benchCmd) Run(g *globals, ctx context.Context) error {
 		images      int
 		make        func(net classifier.Network) (speed.Work, error)
 	}{
-		{"AdaAD step, resnet20 of resnet20, 10 search steps, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {
+		{"AdaAD step, resnet20 of resnet20, K 10, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {
 			return speed.AdaAD(backend, zoo.Init(net, 1), zoo.Init(net, 2), speed.RandomImages(64), 10)
 		}},
 		{"PGD-20 evaluation, resnet20, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {

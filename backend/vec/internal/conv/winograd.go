@@ -547,7 +547,13 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 			}
 		})
 		par.Run(planes, func(p, _ int) {
-			multiply(w.set, w.cin, w.cout, count, xt[p*xPlane:], 1, xRow, right{dyt[p*dyPlane:], 0, dyRow}, sums[p*sumPlane:], w.cout, start > 0)
+			// All planes of the operands are more than a second-level cache holds.
+			var next fetches
+			if q := p + 1; q < planes {
+				next = fetches{xt[q*xPlane:][:count*xRow], dyt[q*dyPlane:][:count*dyRow]}
+			}
+			multiplyAll(w.set, 1, 1, w.cin, w.cout, count, xt[p*xPlane:], 0, 0, 1, xRow, right{dyt[p*dyPlane:], 0, dyRow}, 0, sums[p*sumPlane:], 0,
+				w.cout, start > 0, next)
 		})
 	}
 	par.Run(divUp(w.cin, rows), func(task, worker int) {
