@@ -54,12 +54,15 @@ func (d device) rows(python, script string, threads int) ([]row, error) {
 			r.flops += 2 * float64(zoo.MACs(net)) * float64(d.batch*n)
 		}
 		r.peak = peaks["bf16"]
-		for _, against := range []struct {
-			ours, theirs string
-			compile      bool
-		}{{"fp32", "tf32", false}, {"bf16", "tf32", false}, {"bf16", "bf16", true}} {
-			r.name = fmt.Sprintf("%s, batch %d, K %d, %s here", title, d.batch, d.steps, against.ours)
-			r.job.Ours, r.job.Precision, r.job.Compile, r.job.ChannelsLast = against.ours, against.theirs, against.compile, against.compile
+		eager, compiled := r.job, r.job
+		eager.Precision = "tf32"
+		compiled.Precision, compiled.Compile, compiled.ChannelsLast = "bf16", true, true
+		for _, side := range []struct {
+			precision string
+			rivals    []job
+		}{{"bf16", []job{eager, compiled}}, {"fp32", []job{eager}}} {
+			r.name = fmt.Sprintf("%s, batch %d, K %d, %s here", title, d.batch, d.steps, side.precision)
+			r.job.Ours, r.rivals = side.precision, side.rivals
 			list = append(list, r)
 		}
 		return nil

@@ -108,6 +108,7 @@ type row struct {
 	peak   float64 // operations a second that the device reaches in a matrix product, or 0
 	memory bool
 	job    job
+	rivals []job // the other side's, a line of the table each; without any it does job
 }
 
 // steady is how long layers and latencies are measured in a run, in seconds: a single time says more about what was in the
@@ -231,6 +232,7 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 	}
 	table := &report.Table{Columns: []report.Column{{Name: "work"}, {Name: "against"}, {Name: "here", Align: report.Right}, {Name: "there", Align: report.Right},
 		{Name: "times faster", Align: report.Right}, {Name: "pair by pair"}, {Name: "peak memory", Align: report.Right}}}
+	var failed []error
 	for i, r := range list {
 		fmt.Fprintf(os.Stderr, "%d of %d: %s\n", i+1, len(list), r.name)
 		if err := r.fill(dir); err != nil {
@@ -245,17 +247,23 @@ func compare(python, module, pattern string, pairs, threads int, backend string,
 			}
 			theirs = []string{"node", node}
 		}
-		cells, err := r.compare(ours, theirs, pairs)
+		lines, err := r.compare(ours, theirs, pairs)
 		if err != nil {
-			return fmt.Errorf("%s: %w", r.name, err)
+			// What the other rows took hours or rented time to measure is not thrown away.
+			err = fmt.Errorf("%s: %w", r.name, err)
+			fmt.Fprintln(os.Stderr, " ", err)
+			failed = append(failed, err)
 		}
-		fmt.Fprintf(os.Stderr, "  %s\n", strings.Join(cells[2:], "  "))
-		table.Add(cells...)
+		for _, cells := range lines {
+			fmt.Fprintf(os.Stderr, "  %s\n", strings.Join(cells[1:], "  "))
+			table.Add(cells...)
+		}
 	}
+	write := table.Text
 	if markdown {
-		return table.Markdown(os.Stdout)
+		write = table.Markdown
 	}
-	return table.Text(os.Stdout)
+	return errors.Join(append(failed, write(os.Stdout))...)
 }
 
 // export writes a model as ONNX, batch norms folded, as adaad export does.
@@ -339,17 +347,26 @@ func spread(m *classifier.Model) {
 // rest is how long one side waits for the threads of the other to stop looking for work and go to sleep.
 const rest = 300 * time.Millisecond
 
-// compare starts both sides and lets them run in turn. It returns the row's cells. A kernel alone meets PyTorch in the layout
-// that turns out to suit it better.
-func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
-	jobs := []job{r.job, r.job}
+// compare starts the sides and lets them run in turn. It returns the lines of the table, one for each rival. A kernel alone
+// meets PyTorch in the layout that turns out to suit it better.
+func (r *row) compare(ours, theirs []string, pairs int) ([][]string, error) {
+	jobs := append([]job{r.job}, r.rivals...)
+	if len(r.rivals) == 0 {
+		jobs = append(jobs, r.job)
+	}
 	if r.job.Conv != nil {
 		jobs = append(jobs, r.job)
 		jobs[2].ChannelsLast = true
 	}
 	sides := make([]*side, len(jobs))
-	for i, command := range [][]string{ours, theirs, theirs}[:len(jobs)] {
-		text, err := json.Marshal(jobs[i])
+	for i, j := range jobs {
+		command := theirs
+		if i == 0 {
+			command = ours
+		} else {
+			j.Student, j.Teacher, j.Inputs = r.job.Student, r.job.Teacher, r.job.Inputs // as filled in meanwhile
+		}
+		text, err := json.Marshal(j)
 		if err != nil {
 			return nil, err
 		}
@@ -379,17 +396,35 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
 		if r.job.Device != "" {
 			near = 0.1 // after some steps in bfloat16
 		}
-		if a, b := last[0].Value, last[1].Value; pair < 0 && math.Abs(a-b) > near*max(math.Abs(a), math.Abs(b)) {
-			return nil, fmt.Errorf("the sides computed different things: %v here, %v there", a, b)
+		for _, rival := range last[1:] {
+			if a, b := last[0].Value, rival.Value; pair < 0 && math.Abs(a-b) > near*max(math.Abs(a), math.Abs(b)) {
+				return nil, fmt.Errorf("the sides computed different things: %v here, %v there", a, b)
+			}
 		}
 	}
-	rival, against := 1, r.other
-	if len(sides) > 2 && median(all[2]) < median(all[1]) {
-		rival, against = 2, "PyTorch channels_last"
+	if r.job.Conv != nil {
+		rival, against := 1, r.other
+		if median(all[2]) < median(all[1]) {
+			rival, against = 2, "PyTorch channels_last"
+		}
+		return [][]string{r.line(against, all[0], all[rival], last[0], last[rival], shares)}, nil
 	}
+	var lines [][]string
+	for i, s := range sides[1:] {
+		against := r.other
+		if r.job.Device != "" {
+			against = s.name // what PyTorch made of what was asked for
+		}
+		lines = append(lines, r.line(against, all[0], all[i+1], last[0], last[i+1], shares))
+	}
+	return lines, nil
+}
+
+// line is a line of the table: seconds of the runs here and of the rival's, and what each said last.
+func (r *row) line(against string, ours, theirs []float64, last, rival result, shares []float64) []string {
 	var ratios []float64
-	for i, ours := range all[0] {
-		ratios = append(ratios, all[rival][i]/ours)
+	for i := range ours {
+		ratios = append(ratios, theirs[i]/ours[i])
 	}
 	show := func(seconds float64) string {
 		switch {
@@ -408,17 +443,13 @@ func (r *row) compare(ours, theirs []string, pairs int) ([]string, error) {
 	}
 	memory := ""
 	if r.memory {
-		memory = fmt.Sprintf("%.2f of %.2f GB: %.2f", last[0].Peak/1e9, last[rival].Peak/1e9, last[0].Peak/last[rival].Peak)
+		memory = fmt.Sprintf("%.2f of %.2f GB: %.2f", last.Peak/1e9, rival.Peak/1e9, last.Peak/rival.Peak)
 	}
-	if r.job.Device != "" {
-		against = sides[1].name // what PyTorch made of what was asked for
-	}
-	here := show(median(all[0]))
+	here := show(median(ours))
 	if len(shares) > 0 {
 		here += fmt.Sprintf(", %.0f%% of peak", 100*median(shares))
 	}
-	cells := []string{r.name, against, here, show(median(all[rival])), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
-	return cells, nil
+	return []string{r.name, against, here, show(median(theirs)), fmt.Sprintf("%.2f", median(ratios)), strings.Join(each, " "), memory}
 }
 
 func median(x []float64) float64 {

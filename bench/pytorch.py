@@ -232,11 +232,13 @@ class Step:
     def __call__(self, x, start, y):
         logits, student, teacher = self.place.logits, self.student, self.teacher
         student.eval()
+        student.requires_grad_(False)  # else a compiled network computes gradients of weights that nobody asked for
         if teacher:
             adv = climb(x, start, self.steps, lambda adv: kl(logits(teacher, adv), logits(student, adv), "sum"))
         else:
             adv = climb(x, start, self.steps, lambda adv: F.cross_entropy(logits(student, adv), y, reduction="sum"))
         student.train()
+        student.requires_grad_(True)
         self.optimizer.zero_grad()
         if teacher:
             logits(student, x)
