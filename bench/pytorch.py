@@ -233,14 +233,14 @@ class Step:
         logits, student, teacher = self.place.logits, self.student, self.teacher
         student.eval()
         student.requires_grad_(False)  # else a compiled network computes gradients of weights that nobody asked for
-        if teacher:
+        if teacher is not None:
             adv = climb(x, start, self.steps, lambda adv: kl(logits(teacher, adv), logits(student, adv), "sum"))
         else:
             adv = climb(x, start, self.steps, lambda adv: F.cross_entropy(logits(student, adv), y, reduction="sum"))
         student.train()
         student.requires_grad_(True)
         self.optimizer.zero_grad()
-        if teacher:
+        if teacher is not None:
             logits(student, x)
             with torch.no_grad():
                 target = logits(teacher, adv)
