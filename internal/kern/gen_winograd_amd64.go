@@ -4,49 +4,29 @@
 
 package kern
 
-// winogradInputAVX512 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where masks[j] is 0:
+// winogradInputAVX512 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
+// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
 //
 //	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
+func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 
-// winogradInputWholeAVX512 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]:
-//
-//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradInputWholeAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int, count int)
-
-// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
-// for i in [1,rowTo) and j in [1,colTo):
+// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
+// where the masks of the first and last patch may be nil and make 0 of what they have no bits for, for i in [1,rowTo) and j in [1,colTo):
 //
 //	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
+func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 
-// winogradTwoInputWholeAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
-// for i in [1,rowTo) and j in [1,colTo):
-//
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradTwoInputWholeAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, vecs int, count int)
-
-// winogradGradientAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where masks[j] is 0:
+// winogradGradientAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
+// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
 //
 //	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
 //
 //go:noescape
-func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
-
-// winogradGradientWholeAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]:
-//
-//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
-//
-//go:noescape
-func winogradGradientWholeAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, vecs int, count int)
+func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 
 // winogradOutputAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
 // i, j in [0,4):
@@ -126,49 +106,29 @@ func winogradWeightsAVX512(dst *float32, plane int, src *float32, srcPlane int, 
 //go:noescape
 func winogradWeightsGradAVX512(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
-// winogradInputAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where masks[j] is 0:
+// winogradInputAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
+// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
 //
 //	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
+func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 
-// winogradInputWholeAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]:
-//
-//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradInputWholeAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, vecs int, count int)
-
-// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane] and 0 where masks[j] is 0,
-// for i in [1,rowTo) and j in [1,colTo):
+// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
+// where the masks of the first and last patch may be nil and make 0 of what they have no bits for, for i in [1,rowTo) and j in [1,colTo):
 //
 //	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
 //
 //go:noescape
-func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, masks *[6][8]uint32, vecs int, count int)
+func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 
-// winogradTwoInputWholeAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
-// for i in [1,rowTo) and j in [1,colTo):
-//
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
-//
-//go:noescape
-func winogradTwoInputWholeAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, vecs int, count int)
-
-// winogradGradientAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane] and 0 where masks[j] is 0:
+// winogradGradientAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
+// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
 //
 //	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
 //
 //go:noescape
-func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, masks *[6][8]uint32, vecs int, count int)
-
-// winogradGradientWholeAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]:
-//
-//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
-//
-//go:noescape
-func winogradGradientWholeAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, vecs int, count int)
+func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 
 // winogradOutputAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
 // i, j in [0,4):

@@ -72,14 +72,29 @@ func columnMask(first, n, width int) uint {
 	return 1<<hi - 1<<lo
 }
 
-// patchRun is how many of count patches of size columns, the first at column first of width and each four on from the one
-// before, have the same columns inside, and the mask of these: those that reach over an edge are alone.
-func patchRun(first, size, width, count int) (run int, mask uint) {
-	mask = columnMask(first, size, width)
-	if mask == 1<<size-1 {
-		return min(count, (width-size-first)/4+1), mask
+// patches is patches of size columns, the first at column first of width and each four on from the one before.
+type patches struct{ first, size, width int }
+
+// mask has bit j set where column from+j of patch t is inside.
+func (p patches) mask(t, from int) uint { return columnMask(p.first+4*t, p.size, p.width) << from }
+
+// masks is where the mask of columns from on of patch t is, or nil where all are inside.
+func (p patches) masks(t, from int) *[6][8]uint32 {
+	if p.whole(t) {
+		return nil
 	}
-	return 1, mask
+	return &columnMasks[p.mask(t, from)]
+}
+
+func (p patches) whole(t int) bool { return p.first+4*t >= 0 && p.first+4*t+p.size <= p.width }
+
+// run is how many of the patches from t to end can be transformed in one call: all between its first and last are whole.
+func (p patches) run(t, end int) int {
+	n := 1
+	if t+1 < end && p.whole(t+1) {
+		n += min(end-t-1, (p.width-p.size-p.first)/4-t)
+	}
+	return min(n+1, end-t)
 }
 
 // WinogradInput transforms vecs vectors of count 6x6 patches that are four columns apart, the first from column left on:
@@ -102,53 +117,43 @@ func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, 
 		}
 	}
 	need("a patch's row", shortest, width, col, n)
-	size := wide.To - wide.From
+	at := patches{left + wide.From, wide.To - wide.From, width}
 	for t := 0; t < count; {
-		first := left + wide.From + 4*t
-		run, mask := patchRun(first, size, width, count-t)
-		whole := mask == 1<<size-1
-		mask <<= wide.From
-		d := dst[t*tile:]
+		d, run, off := dst[t*tile:], at.run(t, count), (at.first+4*t)*col
+		first, last := at.masks(t, wide.From), at.masks(t+run-1, wide.From)
 		switch {
 		case s.asm == nil:
-			winogradInputGeneric(d, plane, tile, rows, high, wide, (left+4*t)*col, col, mask, n, run)
-		case high.From == 0 && whole:
-			s.asm.winogradInputWhole(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
-				first*col, col, vecs, run)
+			run = 1
+			winogradInputGeneric(d, plane, rows, high, wide, (left+4*t)*col, col, at.mask(t, wide.From), n)
 		case high.From == 0:
 			s.asm.winogradInput(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
-				first*col, col, &columnMasks[mask], vecs, run)
-		case whole:
-			s.asm.winogradTwoInputWhole(&d[6*plane], plane, tile, &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
-				first*col, col, high.To, wide.To, vecs, run)
+				off, col, first, last, vecs, run)
 		default:
 			s.asm.winogradTwoInput(&d[6*plane], plane, tile, &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
-				first*col, col, high.To, wide.To, &columnMasks[mask], vecs, run)
+				off, col, high.To, wide.To, first, last, vecs, run)
 		}
 		t += run
 	}
 }
 
-func winogradInputGeneric(dst []float32, plane, tile int, rows *[6][]float32, high, wide Points, off, col int, mask uint, n, count int) {
-	for t := range count {
-		for l := range n {
-			var d [6][6]float32
-			for i := high.From; i < high.To; i++ {
-				for j := wide.From; j < wide.To; j++ {
-					if mask>>j&1 != 0 {
-						d[i][j] = rows[i][off+(4*t+j)*col+l]
-					}
+func winogradInputGeneric(dst []float32, plane int, rows *[6][]float32, high, wide Points, off, col int, mask uint, n int) {
+	for l := range n {
+		var d [6][6]float32
+		for i := high.From; i < high.To; i++ {
+			for j := wide.From; j < wide.To; j++ {
+				if mask>>j&1 != 0 {
+					d[i][j] = rows[i][off+j*col+l]
 				}
 			}
-			for j := range 6 {
-				d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradBT(d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j])
-			}
-			for i := high.From; i < high.To; i++ {
-				var o [6]float32
-				o[0], o[1], o[2], o[3], o[4], o[5] = winogradBT(d[i][0], d[i][1], d[i][2], d[i][3], d[i][4], d[i][5])
-				for j := wide.From; j < wide.To; j++ {
-					dst[(6*i+j)*plane+t*tile+l] = o[j]
-				}
+		}
+		for j := range 6 {
+			d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradBT(d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j])
+		}
+		for i := high.From; i < high.To; i++ {
+			var o [6]float32
+			o[0], o[1], o[2], o[3], o[4], o[5] = winogradBT(d[i][0], d[i][1], d[i][2], d[i][3], d[i][4], d[i][5])
+			for j := wide.From; j < wide.To; j++ {
+				dst[(6*i+j)*plane+l] = o[j]
 			}
 		}
 	}
@@ -172,41 +177,36 @@ func (s *Set) WinogradGradient(dst []float32, plane, tile int, rows *[4][]float3
 	for _, r := range rows {
 		need("a patch's row", r, width, col, n)
 	}
+	at := patches{left, 4, width}
 	for t := 0; t < count; {
-		first := left + 4*t
-		run, mask := patchRun(first, 4, width, count-t)
-		d := dst[t*tile:]
-		switch {
-		case s.asm == nil:
-			winogradGradientGeneric(d, plane, tile, rows, first*col, col, mask, n, run)
-		case mask == 1<<4-1:
-			s.asm.winogradGradientWhole(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], first*col, col, vecs, run)
-		default:
-			s.asm.winogradGradient(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0],
-				first*col, col, &columnMasks[mask], vecs, run)
+		d, run, off := dst[t*tile:], at.run(t, count), (at.first+4*t)*col
+		if s.asm == nil {
+			run = 1
+			winogradGradientGeneric(d, plane, rows, off, col, at.mask(t, 0), n)
+		} else {
+			s.asm.winogradGradient(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], off, col,
+				at.masks(t, 0), at.masks(t+run-1, 0), vecs, run)
 		}
 		t += run
 	}
 }
 
-func winogradGradientGeneric(dst []float32, plane, tile int, rows *[4][]float32, off, col int, mask uint, n, count int) {
-	for t := range count {
-		for l := range n {
-			var d [6][4]float32
-			for i := range 4 {
-				for j := range 4 {
-					if mask>>j&1 != 0 {
-						d[i][j] = rows[i][off+(4*t+j)*col+l]
-					}
+func winogradGradientGeneric(dst []float32, plane int, rows *[4][]float32, off, col int, mask uint, n int) {
+	for l := range n {
+		var d [6][4]float32
+		for i := range 4 {
+			for j := range 4 {
+				if mask>>j&1 != 0 {
+					d[i][j] = rows[i][off+j*col+l]
 				}
 			}
-			for j := range 4 {
-				d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradA(d[0][j], d[1][j], d[2][j], d[3][j])
-			}
-			for i := range 6 {
-				o := dst[6*i*plane+t*tile+l:]
-				o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradA(d[i][0], d[i][1], d[i][2], d[i][3])
-			}
+		}
+		for j := range 4 {
+			d[0][j], d[1][j], d[2][j], d[3][j], d[4][j], d[5][j] = winogradA(d[0][j], d[1][j], d[2][j], d[3][j])
+		}
+		for i := range 6 {
+			o := dst[6*i*plane+l:]
+			o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradA(d[i][0], d[i][1], d[i][2], d[i][3])
 		}
 	}
 }

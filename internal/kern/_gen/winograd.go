@@ -36,12 +36,9 @@ func winogradFile(c *build.Context) {
 	bits := laneBits(c)
 	for _, g := range isas(c) {
 		w := winograd{isa: g, value: value, bits: bits}
-		for _, first := range []int{0, 1} {
-			w.input(first, true)
-			w.input(first, false)
-		}
-		w.gradient(true)
-		w.gradient(false)
+		w.input(0)
+		w.input(1)
+		w.gradient()
 		for _, first := range []int{0, 1} {
 			for _, extra := range []string{"", "extra", "mask", "extra, mask"} {
 				w.output(first, extra)
@@ -57,6 +54,8 @@ type winograd struct {
 	value map[string]operand.Mem
 	held  map[string]reg.VecPhysical
 	bits  operand.Mem // of masks
+	left  operand.Mem // vectors of the tile
+	form  string      // of the code of a vector, after its labels
 }
 
 // work is one of the four registers beside the temporaries: 0 is for constants that are not held.
@@ -259,27 +258,75 @@ type operandOf struct {
 
 // tiles repeats the code of one vector for all vectors of all tiles, and returns.
 func (w *winograd) tiles(operands []operandOf, vector func()) {
-	left := w.AllocLocal(8) // vectors of the tile
+	w.startTile(operands)
+	w.Label("vector")
+	vector()
+	w.DECQ(w.left)
+	w.JNE(operand.LabelRef("vector"))
+	w.nextTile(operands)
+	w.DECQ(w.slot("count"))
+	w.JNE(operand.LabelRef("tile"))
+	w.VZEROUPPER()
+	w.RET()
+}
+
+// patches is tiles where those at both ends may have masks of their columns, which other code then applies.
+func (w *winograd) patches(operands []operandOf, columns int, vector func(masks *reg.GPPhysical)) {
+	masks := reg.R15
+	w.startTile(operands)
+	w.arg("first", masks)
+	w.TESTQ(masks, masks)
+	w.JNE(operand.LabelRef("masked"))
+	w.Label("vector")
+	w.form = ""
+	vector(nil)
+	w.DECQ(w.left)
+	w.JNE(operand.LabelRef("vector"))
+	w.JMP(operand.LabelRef("next"))
+
+	w.Label("masked")
+	if w.wide() {
+		for j := range columns {
+			w.KMOVW(operand.Mem{Base: masks, Disp: 32 * j}, columnMask(j))
+		}
+	}
+	w.Label("maskedVector")
+	w.form = "Masked"
+	vector(&masks)
+	w.DECQ(w.left)
+	w.JNE(operand.LabelRef("maskedVector"))
+
+	w.Label("next")
+	w.nextTile(operands)
+	w.XORQ(masks, masks)
+	w.DECQ(w.slot("count"))
+	w.JE(operand.LabelRef("done"))
+	w.CMPQ(w.slot("count"), operand.Imm(1))
+	w.CMOVQEQ(w.slot("last"), masks)
+	w.MOVQ(masks, w.slot("first"))
+	w.JMP(operand.LabelRef("tile"))
+	w.Label("done")
+	w.VZEROUPPER()
+	w.RET()
+}
+
+func (w *winograd) startTile(operands []operandOf) {
+	w.left = w.AllocLocal(8)
 	w.Label("tile")
 	w.arg("vecs", operands[0].r)
-	w.MOVQ(operands[0].r, left)
+	w.MOVQ(operands[0].r, w.left)
 	for _, o := range operands {
 		w.arg(o.param, o.r)
 	}
-	w.Label("vector")
-	vector()
-	w.DECQ(left)
-	w.JNE(operand.LabelRef("vector"))
+}
+
+func (w *winograd) nextTile(operands []operandOf) {
 	for _, o := range operands {
 		if o.step != nil {
 			w.MOVQ(o.step, o.r)
 			w.ADDQ(o.r, w.slot(o.param))
 		}
 	}
-	w.DECQ(w.slot("count"))
-	w.JNE(operand.LabelRef("tile"))
-	w.VZEROUPPER()
-	w.RET()
 }
 
 // local keeps a number in the function's frame.
@@ -296,6 +343,7 @@ func (w *winograd) point(first, n int, to, label string, code func()) {
 		return
 	}
 	w.CMPQ(w.slot(to), operand.Imm(6))
+	label += w.form
 	w.JNE(operand.LabelRef(label))
 	code()
 	w.Label(label)
@@ -333,7 +381,7 @@ func (w *winograd) maskedColumns(rows []reg.GPPhysical, off reg.GPPhysical, mask
 				w.VMOVUPS(m, x)
 				continue
 			}
-			w.VMOVUPS_Z(m, []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[column], x)
+			w.VMOVUPS_Z(m, columnMask(column), x)
 		case masks != nil:
 			s[i] = func() operand.Op {
 				x := w.work(3)
@@ -348,42 +396,28 @@ func (w *winograd) maskedColumns(rows []reg.GPPhysical, off reg.GPPhysical, mask
 	return s
 }
 
-// masks is where the masks of n columns are, or nil in a form without. The wide set holds them.
-func (w *winograd) masks(masked bool, n int) *reg.GPPhysical {
-	if !masked {
-		return nil
-	}
-	masks := w.arg("masks", reg.R15)
-	if w.wide() {
-		for j, k := range []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[:n] {
-			w.KMOVW(operand.Mem{Base: masks, Disp: 32 * j}, k)
-		}
-	}
-	return &masks
+// columnMask is the register with the mask of a column, in the wide set.
+func columnMask(column int) reg.OpmaskPhysical {
+	return []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[column]
 }
 
-// input has forms with and without masks, from the first point on.
-func (w *winograd) input(first int, masked bool) {
+// input is from the first point on.
+func (w *winograd) input(first int) {
 	name, rowParams, pointParams := "winogradInput", "r0, r1, r2, r3, r4, r5", ""
-	masksParam, outside := "masks *[6][8]uint32, ", " and 0 where masks[j] is 0"
-	if !masked {
-		masksParam, outside = "", ""
-	}
-	doc := []string{" transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]" + outside + ":",
+	const outside = "where the masks of the first and last patch may be nil and make 0 of what they have no bits for"
+	doc := []string{" transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],",
+		outside + ":",
 		"",
 		"	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
 	if first == 1 {
 		name, rowParams, pointParams = "winogradTwoInput", "r1, r2, r3, r4, r5", "rowTo, colTo int, "
-		doc = []string{" transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane]" + outside + ",",
-			"for i in [1,rowTo) and j in [1,colTo):",
+		doc = []string{" transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],",
+			outside + ", for i in [1,rowTo) and j in [1,colTo):",
 			"",
 			"	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
 	}
-	if !masked {
-		name += "Whole"
-	}
 	doc[0] = name + w.name + doc[0]
-	w.fn(name, "(dst *float32, plane, tile int, "+rowParams+" *float32, off, col int, "+pointParams+masksParam+"vecs, count int)", doc...)
+	w.fn(name, "(dst *float32, plane, tile int, "+rowParams+" *float32, off, col int, "+pointParams+"first, last *[6][8]uint32, vecs, count int)", doc...)
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
 	for i, r := range rows[first:] {
 		w.arg(fmt.Sprintf("r%d", first+i), r)
@@ -397,13 +431,12 @@ func (w *winograd) input(first int, masked bool) {
 		w.LEAQ(at(col, col, 4), s.tmp)
 	}
 	patch := w.local(s.tmp)
-	masks := w.masks(masked, 6)
 	w.hold("fiveHalves", "two", "half", "p", "q")
 	groups := []rowGroup{{[]int{0}, []int{0}}, {[]int{1, 2}, []int{1}}, {[]int{3, 4}, []int{3}}, {[]int{5}, []int{5}}}[first:]
 	if w.wide() && first == 0 {
 		groups = []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}}
 	}
-	w.tiles(s.walk(w, off), func() {
+	w.patches(s.walk(w, off), 6, func(masks *reg.GPPhysical) {
 		for _, g := range groups {
 			temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
 			var used []int
@@ -441,14 +474,11 @@ func (w *winograd) input(first int, masked bool) {
 	})
 }
 
-// gradient has forms with and without masks.
-func (w *winograd) gradient(masked bool) {
-	name, masksParam, outside := "winogradGradient", "masks *[6][8]uint32, ", " and 0 where masks[j] is 0"
-	if !masked {
-		name, masksParam, outside = "winogradGradientWhole", "", ""
-	}
-	w.fn(name, "(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, "+masksParam+"vecs, count int)",
-		name+w.name+" transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane]"+outside+":",
+func (w *winograd) gradient() {
+	const name = "winogradGradient"
+	w.fn(name, "(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, first, last *[6][8]uint32, vecs, count int)",
+		name+w.name+" transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],",
+		"where the masks of the first and last patch may be nil and make 0 of what they have no bits for:",
 		"",
 		"	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]")
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX}
@@ -457,9 +487,8 @@ func (w *winograd) gradient(masked bool) {
 	}
 	off, col := reg.R8, w.floats("col", reg.R9)
 	s := w.startPlanes(reg.R10, 0)
-	masks := w.masks(masked, 4)
 	w.hold("two", "half", "p", "q")
-	w.tiles(s.walk(w, off), func() {
+	w.patches(s.walk(w, off), 4, func(masks *reg.GPPhysical) {
 		for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
 			for j := range 4 {
 				src := w.maskedColumns(rows, off, masks, j, []int{0, 1, 2, 3})
