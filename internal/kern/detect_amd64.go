@@ -7,7 +7,7 @@ import "golang.org/x/sys/cpu"
 func detect() []*Set {
 	var found []*Set
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasFMA {
-		found = append(found, &Set{name: "avx512", lanes: 16, rows: [2]int{16, 12}, asm: &assembly{
+		found = append(found, &Set{name: "avx512", lanes: 16, rows: [2]int{16, 12}, halves: halves(), asm: &assembly{
 			gemm: [2][]gemmFunc{
 				{gemm1x1AVX512, gemm2x1AVX512, gemm3x1AVX512, gemm4x1AVX512, gemm5x1AVX512, gemm6x1AVX512,
 					gemm7x1AVX512, gemm8x1AVX512, gemm9x1AVX512, gemm10x1AVX512, gemm11x1AVX512, gemm12x1AVX512,
@@ -72,3 +72,7 @@ func detect() []*Set {
 	}
 	return found
 }
+
+// halves recognises a Zen 4 by what it has and what it has not: AVX-512 with bfloat16, which are as old as its short form
+// of integer dot products is on all others.
+func halves() bool { return cpu.X86.HasAVX512BF16 && !cpu.X86.HasAVXVNNI }

@@ -13,10 +13,11 @@ import "fmt"
 
 // Set is the kernels of one instruction set. A Set is immutable and safe for concurrent use.
 type Set struct {
-	name  string
-	lanes int
-	rows  [2]int    // by vectors, less one
-	asm   *assembly // nil: pure Go
+	name   string
+	lanes  int
+	rows   [2]int // by vectors, less one
+	halves bool
+	asm    *assembly // nil: pure Go
 }
 
 // Name is "avx512", "avx2" or "generic".
@@ -24,6 +25,9 @@ func (s *Set) Name() string { return s.name }
 
 // Lanes is the number of float32 in the vectors that Gemm and the Winograd transforms work with.
 func (s *Set) Lanes() int { return s.lanes }
+
+// Halves reports whether the processor takes two turns for a vector, so that one of half the width costs half as much.
+func (s *Set) Halves() bool { return s.halves }
 
 // Sets lists the sets this processor runs, the fastest first. The last one is always "generic", in pure Go.
 func Sets() []*Set { return append([]*Set(nil), sets...) }

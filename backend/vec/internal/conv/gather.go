@@ -63,8 +63,10 @@ const (
 
 // plan completes a gather whose geometry and taps are set.
 func (g *gather) plan() {
-	if set := vectors(g.set, g.co); set != nil {
-		g.set = set
+	if g.set.Halves() {
+		if set := vectors(g.set, g.co); set != nil {
+			g.set = set
+		}
 	}
 	slices.SortFunc(g.taps, func(a, b tap) int {
 		if a.dy != b.dy {
