@@ -37,7 +37,8 @@ func detect() []*Set {
 			winogradTwoInput: winogradTwoInputAVX512, winogradTwoOutput: winogradTwoOutputAVX512, winogradTwoOutputAdd: winogradTwoOutputAddAVX512,
 			winogradTwoOutputMask: winogradTwoOutputMaskAVX512, winogradTwoOutputAddMask: winogradTwoOutputAddMaskAVX512,
 			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
-			transpose: transposeAVX512, peak: peakAVX512,
+			winogradProducts: []winogradProductsFunc{winogradProducts1AVX512, winogradProducts2AVX512, winogradProducts3AVX512, winogradProducts4AVX512},
+			transpose:        transposeAVX512, peak: peakAVX512,
 		}})
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
@@ -67,7 +68,8 @@ func detect() []*Set {
 			winogradTwoInput: winogradTwoInputAVX2, winogradTwoOutput: winogradTwoOutputAVX2, winogradTwoOutputAdd: winogradTwoOutputAddAVX2,
 			winogradTwoOutputMask: winogradTwoOutputMaskAVX2, winogradTwoOutputAddMask: winogradTwoOutputAddMaskAVX2,
 			winogradWeights: winogradWeightsAVX2, winogradWeightsGrad: winogradWeightsGradAVX2,
-			transpose: transposeAVX2, peak: peakAVX2,
+			winogradProducts: []winogradProductsFunc{winogradProducts1AVX2},
+			transpose:        transposeAVX2, peak: peakAVX2,
 		}})
 	}
 	return found

@@ -532,6 +532,42 @@ func FuzzWinograd(f *testing.F) {
 		dst = between(fresh(WinogradPlanes, plane, n))
 		s.WinogradWeights(dst.v, plane, w.v, col, vecs)
 		transform("weights", g, 6, plane, 1, all, dst, func(_, l int) matrix { return square(w.v, 3, col, l) }, w)
+		if few := min(count, s.FewTiles()); n > 0 && few > 0 {
+			terms := d.in(1, 5)
+			each := terms*n + d.in(0, 20) // elements from one tap to the next, and from one plane of weights
+			dTile := terms + d.in(0, 3)
+			w, in, u := fresh(9, each, terms*n), fresh(WinogradPlanes, few*dTile, (few-1)*dTile+terms), make([]float32, WinogradPlanes*each)
+			s.WinogradWeights(u, each, w.v, each, terms*vecs)
+			got, want := between(fresh(WinogradPlanes, plane, (few-1)*tile+n)), fresh(WinogradPlanes, plane, (few-1)*tile+n)
+			for i := range got.v {
+				want.v[i] = got.v[i]
+			}
+			accumulate := d.in(0, 1) == 1
+			for p := range WinogradPlanes {
+				for at := 0; at < vecs; at++ {
+					lane := at * s.Lanes()
+					s.Gemm(&Tiles{Rows: few, Vecs: 1, K: terms, Count: 1, ARow: dTile, ACol: 1, BRow: n, CRow: tile, Accumulate: accumulate},
+						in.v[p*few*dTile:], u[p*each+lane:], want.v[p*plane+lane:])
+				}
+			}
+			products := func(got, in, w []float32, terms, tiles int) {
+				s.WinogradProducts(got, plane, tile, in, few*dTile, dTile, w, each, n, terms, tiles, vecs, accumulate, u[:d.in(0, len(u))])
+			}
+			refuses(t, what, func() { products(got.v[1:], in.v, w.v, terms, few) }, got)
+			refuses(t, what, func() { products(got.v, in.v[1:], w.v, terms, few) }, got)
+			refuses(t, what, func() { products(got.v, in.v, w.v[1:], terms, few) }, got)
+			refuses(t, what, func() { products(got.v, in.v, w.v, 0, few) }, got)
+			refuses(t, what, func() { products(got.v, in.v, w.v, terms, s.FewTiles()+1) }, got)
+			products(got.v, in.v, w.v, terms, few)
+			for i, v := range want.v {
+				if got.v[i] != v {
+					t.Fatalf("%s, %d terms of %d tiles with weights: %v at %d, products with transformed weights %v", what, terms, few, got.v[i], i, v)
+				}
+			}
+			for _, g := range []guarded{got, in, w} {
+				g.check(t, what+", products")
+			}
+		}
 		src, dw := fresh(WinogradPlanes, plane, n), between(fresh(9, col, n))
 		s.WinogradWeightsGrad(dw.v, col, src.v, plane, vecs)
 		transform("weights' gradient", g.t(), 3, col, 1, all, dw, func(_, l int) matrix { return square(src.v, 6, plane, l) }, src)

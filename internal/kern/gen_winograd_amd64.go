@@ -106,6 +106,50 @@ func winogradWeightsAVX512(dst *float32, plane int, src *float32, srcPlane int, 
 //go:noescape
 func winogradWeightsGradAVX512(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
+// winogradProducts1AVX512 computes, for t in [0,1), vecs vectors of columns and weights
+// g[k][i][j] = src[(3*i+j)*srcPlane + k*srcRow + lane], with k in [0,terms), vecs and terms being positive,
+//
+//	c[(6*i+j)*cPlane + t*cTile + lane] = Σ_k d[(6*i+j)*dPlane + t*dTile + k] * (G·g[k]·Gᵀ)[i][j]
+//
+// and adds it to what is there if accumulate is not zero. With every term of six planes it fetches two lines from ahead into the
+// second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func winogradProducts1AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+
+// winogradProducts2AVX512 computes, for t in [0,2), vecs vectors of columns and weights
+// g[k][i][j] = src[(3*i+j)*srcPlane + k*srcRow + lane], with k in [0,terms), vecs and terms being positive,
+//
+//	c[(6*i+j)*cPlane + t*cTile + lane] = Σ_k d[(6*i+j)*dPlane + t*dTile + k] * (G·g[k]·Gᵀ)[i][j]
+//
+// and adds it to what is there if accumulate is not zero. With every term of six planes it fetches two lines from ahead into the
+// second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func winogradProducts2AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+
+// winogradProducts3AVX512 computes, for t in [0,3), vecs vectors of columns and weights
+// g[k][i][j] = src[(3*i+j)*srcPlane + k*srcRow + lane], with k in [0,terms), vecs and terms being positive,
+//
+//	c[(6*i+j)*cPlane + t*cTile + lane] = Σ_k d[(6*i+j)*dPlane + t*dTile + k] * (G·g[k]·Gᵀ)[i][j]
+//
+// and adds it to what is there if accumulate is not zero. With every term of six planes it fetches two lines from ahead into the
+// second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func winogradProducts3AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+
+// winogradProducts4AVX512 computes, for t in [0,4), vecs vectors of columns and weights
+// g[k][i][j] = src[(3*i+j)*srcPlane + k*srcRow + lane], with k in [0,terms), vecs and terms being positive,
+//
+//	c[(6*i+j)*cPlane + t*cTile + lane] = Σ_k d[(6*i+j)*dPlane + t*dTile + k] * (G·g[k]·Gᵀ)[i][j]
+//
+// and adds it to what is there if accumulate is not zero. With every term of six planes it fetches two lines from ahead into the
+// second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func winogradProducts4AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+
 // winogradInputAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
 // where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
 //
@@ -207,3 +251,14 @@ func winogradWeightsAVX2(dst *float32, plane int, src *float32, srcPlane int, ve
 //
 //go:noescape
 func winogradWeightsGradAVX2(dst *float32, plane int, src *float32, srcPlane int, vecs int)
+
+// winogradProducts1AVX2 computes, for t in [0,1), vecs vectors of columns and weights
+// g[k][i][j] = src[(3*i+j)*srcPlane + k*srcRow + lane], with k in [0,terms), vecs and terms being positive,
+//
+//	c[(6*i+j)*cPlane + t*cTile + lane] = Σ_k d[(6*i+j)*dPlane + t*dTile + k] * (G·g[k]·Gᵀ)[i][j]
+//
+// and adds it to what is there if accumulate is not zero. With every term of six planes it fetches two lines from ahead into the
+// second-level cache, which then moves by aheadStep bytes.
+//
+//go:noescape
+func winogradProducts1AVX2(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)

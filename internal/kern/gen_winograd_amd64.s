@@ -4934,6 +4934,3946 @@ vector:
 	VZEROUPPER
 	RET
 
+// func winogradProducts1AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·winogradProducts1AVX512(SB), $0-112
+	VBROADCASTSS half<>+0(SB), Z11
+	VBROADCASTSS minusTwoThirds<>+0(SB), Z12
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Z13
+	VBROADCASTSS two<>+0(SB), Z14
+	VBROADCASTSS sixth<>+0(SB), Z15
+	VBROADCASTSS sixthQ<>+0(SB), Z16
+	MOVQ         srcPlane+56(FP), R10
+	SHLQ         $0x02, R10
+	MOVQ         dPlane+32(FP), R11
+	SHLQ         $0x02, R11
+	LEAQ         (R11)(R11*2), R12
+	LEAQ         (R11)(R11*4), R13
+	SHLQ         $0x02, cPlane+8(FP)
+	SHLQ         $0x02, cTile+16(FP)
+	SHLQ         $0x02, dTile+40(FP)
+	SHLQ         $0x02, srcRow+64(FP)
+	MOVQ         ahead+96(FP), R14
+
+vector:
+	CMPQ   accumulate+88(FP), $0x00
+	JNE    load0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	JMP    start0
+
+load0:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+
+start0:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term0:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z6
+	VMOVUPS          (AX)(R10*1), Z7
+	VMOVUPS          (AX)(R10*2), Z8
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z11, Z8, Z10
+	VMULPS           Z12, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z13, Z7, Z9
+	VFNMADD231PS     Z13, Z7, Z10
+	VFMADD231PS.BCST (SI)(R11*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R11*2), Z10, Z2
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z14, Z8, Z10
+	VMULPS           Z15, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z16, Z7, Z9
+	VFNMADD231PS     Z16, Z7, Z10
+	VFMADD231PS.BCST (SI)(R12*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R11*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R13*1), Z8, Z5
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	DECQ             R15
+	JNE              term0
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load1
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	JMP              start1
+
+load1:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+
+start1:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term1:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z6
+	VFMADD231PS      (CX), Z11, Z6
+	VMULPS           Z12, Z6, Z6
+	VFMADD231PS      (BX), Z13, Z6
+	VMOVUPS          (AX)(R10*1), Z7
+	VFMADD231PS      (CX)(R10*1), Z11, Z7
+	VMULPS           Z12, Z7, Z7
+	VFMADD231PS      (BX)(R10*1), Z13, Z7
+	VMOVUPS          (AX)(R10*2), Z8
+	VFMADD231PS      (CX)(R10*2), Z11, Z8
+	VMULPS           Z12, Z8, Z8
+	VFMADD231PS      (BX)(R10*2), Z13, Z8
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z11, Z8, Z10
+	VMULPS           Z12, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z13, Z7, Z9
+	VFNMADD231PS     Z13, Z7, Z10
+	VFMADD231PS.BCST (SI)(R11*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R11*2), Z10, Z2
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z14, Z8, Z10
+	VMULPS           Z15, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z16, Z7, Z9
+	VFNMADD231PS     Z16, Z7, Z10
+	VFMADD231PS.BCST (SI)(R12*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R11*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R13*1), Z8, Z5
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	DECQ             R15
+	JNE              term1
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load2
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	JMP              start2
+
+load2:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+
+start2:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term2:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z6
+	VFMADD231PS      (CX), Z11, Z6
+	VMULPS           Z12, Z6, Z6
+	VFNMADD231PS     (BX), Z13, Z6
+	VMOVUPS          (AX)(R10*1), Z7
+	VFMADD231PS      (CX)(R10*1), Z11, Z7
+	VMULPS           Z12, Z7, Z7
+	VFNMADD231PS     (BX)(R10*1), Z13, Z7
+	VMOVUPS          (AX)(R10*2), Z8
+	VFMADD231PS      (CX)(R10*2), Z11, Z8
+	VMULPS           Z12, Z8, Z8
+	VFNMADD231PS     (BX)(R10*2), Z13, Z8
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z11, Z8, Z10
+	VMULPS           Z12, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z13, Z7, Z9
+	VFNMADD231PS     Z13, Z7, Z10
+	VFMADD231PS.BCST (SI)(R11*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R11*2), Z10, Z2
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z14, Z8, Z10
+	VMULPS           Z15, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z16, Z7, Z9
+	VFNMADD231PS     Z16, Z7, Z10
+	VFMADD231PS.BCST (SI)(R12*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R11*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R13*1), Z8, Z5
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	DECQ             R15
+	JNE              term2
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load3
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	JMP              start3
+
+load3:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+
+start3:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term3:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z6
+	VFMADD231PS      (CX), Z14, Z6
+	VMULPS           Z15, Z6, Z6
+	VFMADD231PS      (BX), Z16, Z6
+	VMOVUPS          (AX)(R10*1), Z7
+	VFMADD231PS      (CX)(R10*1), Z14, Z7
+	VMULPS           Z15, Z7, Z7
+	VFMADD231PS      (BX)(R10*1), Z16, Z7
+	VMOVUPS          (AX)(R10*2), Z8
+	VFMADD231PS      (CX)(R10*2), Z14, Z8
+	VMULPS           Z15, Z8, Z8
+	VFMADD231PS      (BX)(R10*2), Z16, Z8
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z11, Z8, Z10
+	VMULPS           Z12, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z13, Z7, Z9
+	VFNMADD231PS     Z13, Z7, Z10
+	VFMADD231PS.BCST (SI)(R11*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R11*2), Z10, Z2
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z14, Z8, Z10
+	VMULPS           Z15, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z16, Z7, Z9
+	VFNMADD231PS     Z16, Z7, Z10
+	VFMADD231PS.BCST (SI)(R12*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R11*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R13*1), Z8, Z5
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	DECQ             R15
+	JNE              term3
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load4
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	JMP              start4
+
+load4:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+
+start4:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term4:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z6
+	VFMADD231PS      (CX), Z14, Z6
+	VMULPS           Z15, Z6, Z6
+	VFNMADD231PS     (BX), Z16, Z6
+	VMOVUPS          (AX)(R10*1), Z7
+	VFMADD231PS      (CX)(R10*1), Z14, Z7
+	VMULPS           Z15, Z7, Z7
+	VFNMADD231PS     (BX)(R10*1), Z16, Z7
+	VMOVUPS          (AX)(R10*2), Z8
+	VFMADD231PS      (CX)(R10*2), Z14, Z8
+	VMULPS           Z15, Z8, Z8
+	VFNMADD231PS     (BX)(R10*2), Z16, Z8
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z11, Z8, Z10
+	VMULPS           Z12, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z13, Z7, Z9
+	VFNMADD231PS     Z13, Z7, Z10
+	VFMADD231PS.BCST (SI)(R11*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R11*2), Z10, Z2
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z14, Z8, Z10
+	VMULPS           Z15, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z16, Z7, Z9
+	VFNMADD231PS     Z16, Z7, Z10
+	VFMADD231PS.BCST (SI)(R12*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R11*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R13*1), Z8, Z5
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	DECQ             R15
+	JNE              term4
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load5
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	JMP              start5
+
+load5:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+
+start5:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term5:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (CX), Z6
+	VMOVUPS          (CX)(R10*1), Z7
+	VMOVUPS          (CX)(R10*2), Z8
+	VFMADD231PS.BCST (SI), Z6, Z0
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z11, Z8, Z10
+	VMULPS           Z12, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z13, Z7, Z9
+	VFNMADD231PS     Z13, Z7, Z10
+	VFMADD231PS.BCST (SI)(R11*1), Z9, Z1
+	VFMADD231PS.BCST (SI)(R11*2), Z10, Z2
+	VMOVUPS          Z6, Z10
+	VFMADD231PS      Z14, Z8, Z10
+	VMULPS           Z15, Z10, Z10
+	VMOVUPS          Z10, Z9
+	VFMADD231PS      Z16, Z7, Z9
+	VFNMADD231PS     Z16, Z7, Z10
+	VFMADD231PS.BCST (SI)(R12*1), Z9, Z3
+	VFMADD231PS.BCST (SI)(R11*4), Z10, Z4
+	VFMADD231PS.BCST (SI)(R13*1), Z8, Z5
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	DECQ             R15
+	JNE              term5
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	MOVQ             cPlane+8(FP), DX
+	LEAQ             (DX)(DX*8), DX
+	SHLQ             $0x02, DX
+	SUBQ             DX, c+0(FP)
+	MOVQ             R11, DX
+	LEAQ             (DX)(DX*8), DX
+	SHLQ             $0x02, DX
+	SUBQ             DX, d+24(FP)
+	ADDQ             $0x40, c+0(FP)
+	ADDQ             $0x40, src+48(FP)
+	DECQ             vecs+80(FP)
+	JNE              vector
+	VZEROUPPER
+	RET
+
+// func winogradProducts2AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·winogradProducts2AVX512(SB), $0-112
+	VBROADCASTSS half<>+0(SB), Z17
+	VBROADCASTSS minusTwoThirds<>+0(SB), Z18
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Z19
+	VBROADCASTSS two<>+0(SB), Z20
+	VBROADCASTSS sixth<>+0(SB), Z21
+	VBROADCASTSS sixthQ<>+0(SB), Z22
+	MOVQ         srcPlane+56(FP), R10
+	SHLQ         $0x02, R10
+	MOVQ         dPlane+32(FP), R11
+	SHLQ         $0x02, R11
+	LEAQ         (R11)(R11*2), R12
+	LEAQ         (R11)(R11*4), R13
+	SHLQ         $0x02, cPlane+8(FP)
+	SHLQ         $0x02, cTile+16(FP)
+	SHLQ         $0x02, dTile+40(FP)
+	SHLQ         $0x02, srcRow+64(FP)
+	MOVQ         ahead+96(FP), R14
+
+vector:
+	CMPQ   accumulate+88(FP), $0x00
+	JNE    load0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	JMP    start0
+
+load0:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+
+start0:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ terms+72(FP), R15
+
+term0:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z12
+	VMOVUPS          (AX)(R10*1), Z13
+	VMOVUPS          (AX)(R10*2), Z14
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (DI), Z12, Z1
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z17, Z14, Z16
+	VMULPS           Z18, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z19, Z13, Z15
+	VFNMADD231PS     Z19, Z13, Z16
+	VFMADD231PS.BCST (SI)(R11*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(R11*1), Z15, Z3
+	VFMADD231PS.BCST (SI)(R11*2), Z16, Z4
+	VFMADD231PS.BCST (DI)(R11*2), Z16, Z5
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z20, Z14, Z16
+	VMULPS           Z21, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z22, Z13, Z15
+	VFNMADD231PS     Z22, Z13, Z16
+	VFMADD231PS.BCST (SI)(R12*1), Z15, Z6
+	VFMADD231PS.BCST (DI)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (SI)(R11*4), Z16, Z8
+	VFMADD231PS.BCST (DI)(R11*4), Z16, Z9
+	VFMADD231PS.BCST (SI)(R13*1), Z14, Z10
+	VFMADD231PS.BCST (DI)(R13*1), Z14, Z11
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	DECQ             R15
+	JNE              term0
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load1
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	JMP              start1
+
+load1:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+
+start1:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ terms+72(FP), R15
+
+term1:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z12
+	VFMADD231PS      (CX), Z17, Z12
+	VMULPS           Z18, Z12, Z12
+	VFMADD231PS      (BX), Z19, Z12
+	VMOVUPS          (AX)(R10*1), Z13
+	VFMADD231PS      (CX)(R10*1), Z17, Z13
+	VMULPS           Z18, Z13, Z13
+	VFMADD231PS      (BX)(R10*1), Z19, Z13
+	VMOVUPS          (AX)(R10*2), Z14
+	VFMADD231PS      (CX)(R10*2), Z17, Z14
+	VMULPS           Z18, Z14, Z14
+	VFMADD231PS      (BX)(R10*2), Z19, Z14
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (DI), Z12, Z1
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z17, Z14, Z16
+	VMULPS           Z18, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z19, Z13, Z15
+	VFNMADD231PS     Z19, Z13, Z16
+	VFMADD231PS.BCST (SI)(R11*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(R11*1), Z15, Z3
+	VFMADD231PS.BCST (SI)(R11*2), Z16, Z4
+	VFMADD231PS.BCST (DI)(R11*2), Z16, Z5
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z20, Z14, Z16
+	VMULPS           Z21, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z22, Z13, Z15
+	VFNMADD231PS     Z22, Z13, Z16
+	VFMADD231PS.BCST (SI)(R12*1), Z15, Z6
+	VFMADD231PS.BCST (DI)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (SI)(R11*4), Z16, Z8
+	VFMADD231PS.BCST (DI)(R11*4), Z16, Z9
+	VFMADD231PS.BCST (SI)(R13*1), Z14, Z10
+	VFMADD231PS.BCST (DI)(R13*1), Z14, Z11
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	DECQ             R15
+	JNE              term1
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load2
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	JMP              start2
+
+load2:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+
+start2:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ terms+72(FP), R15
+
+term2:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z12
+	VFMADD231PS      (CX), Z17, Z12
+	VMULPS           Z18, Z12, Z12
+	VFNMADD231PS     (BX), Z19, Z12
+	VMOVUPS          (AX)(R10*1), Z13
+	VFMADD231PS      (CX)(R10*1), Z17, Z13
+	VMULPS           Z18, Z13, Z13
+	VFNMADD231PS     (BX)(R10*1), Z19, Z13
+	VMOVUPS          (AX)(R10*2), Z14
+	VFMADD231PS      (CX)(R10*2), Z17, Z14
+	VMULPS           Z18, Z14, Z14
+	VFNMADD231PS     (BX)(R10*2), Z19, Z14
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (DI), Z12, Z1
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z17, Z14, Z16
+	VMULPS           Z18, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z19, Z13, Z15
+	VFNMADD231PS     Z19, Z13, Z16
+	VFMADD231PS.BCST (SI)(R11*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(R11*1), Z15, Z3
+	VFMADD231PS.BCST (SI)(R11*2), Z16, Z4
+	VFMADD231PS.BCST (DI)(R11*2), Z16, Z5
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z20, Z14, Z16
+	VMULPS           Z21, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z22, Z13, Z15
+	VFNMADD231PS     Z22, Z13, Z16
+	VFMADD231PS.BCST (SI)(R12*1), Z15, Z6
+	VFMADD231PS.BCST (DI)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (SI)(R11*4), Z16, Z8
+	VFMADD231PS.BCST (DI)(R11*4), Z16, Z9
+	VFMADD231PS.BCST (SI)(R13*1), Z14, Z10
+	VFMADD231PS.BCST (DI)(R13*1), Z14, Z11
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	DECQ             R15
+	JNE              term2
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load3
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	JMP              start3
+
+load3:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+
+start3:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ terms+72(FP), R15
+
+term3:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z12
+	VFMADD231PS      (CX), Z20, Z12
+	VMULPS           Z21, Z12, Z12
+	VFMADD231PS      (BX), Z22, Z12
+	VMOVUPS          (AX)(R10*1), Z13
+	VFMADD231PS      (CX)(R10*1), Z20, Z13
+	VMULPS           Z21, Z13, Z13
+	VFMADD231PS      (BX)(R10*1), Z22, Z13
+	VMOVUPS          (AX)(R10*2), Z14
+	VFMADD231PS      (CX)(R10*2), Z20, Z14
+	VMULPS           Z21, Z14, Z14
+	VFMADD231PS      (BX)(R10*2), Z22, Z14
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (DI), Z12, Z1
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z17, Z14, Z16
+	VMULPS           Z18, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z19, Z13, Z15
+	VFNMADD231PS     Z19, Z13, Z16
+	VFMADD231PS.BCST (SI)(R11*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(R11*1), Z15, Z3
+	VFMADD231PS.BCST (SI)(R11*2), Z16, Z4
+	VFMADD231PS.BCST (DI)(R11*2), Z16, Z5
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z20, Z14, Z16
+	VMULPS           Z21, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z22, Z13, Z15
+	VFNMADD231PS     Z22, Z13, Z16
+	VFMADD231PS.BCST (SI)(R12*1), Z15, Z6
+	VFMADD231PS.BCST (DI)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (SI)(R11*4), Z16, Z8
+	VFMADD231PS.BCST (DI)(R11*4), Z16, Z9
+	VFMADD231PS.BCST (SI)(R13*1), Z14, Z10
+	VFMADD231PS.BCST (DI)(R13*1), Z14, Z11
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	DECQ             R15
+	JNE              term3
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load4
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	JMP              start4
+
+load4:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+
+start4:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ terms+72(FP), R15
+
+term4:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z12
+	VFMADD231PS      (CX), Z20, Z12
+	VMULPS           Z21, Z12, Z12
+	VFNMADD231PS     (BX), Z22, Z12
+	VMOVUPS          (AX)(R10*1), Z13
+	VFMADD231PS      (CX)(R10*1), Z20, Z13
+	VMULPS           Z21, Z13, Z13
+	VFNMADD231PS     (BX)(R10*1), Z22, Z13
+	VMOVUPS          (AX)(R10*2), Z14
+	VFMADD231PS      (CX)(R10*2), Z20, Z14
+	VMULPS           Z21, Z14, Z14
+	VFNMADD231PS     (BX)(R10*2), Z22, Z14
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (DI), Z12, Z1
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z17, Z14, Z16
+	VMULPS           Z18, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z19, Z13, Z15
+	VFNMADD231PS     Z19, Z13, Z16
+	VFMADD231PS.BCST (SI)(R11*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(R11*1), Z15, Z3
+	VFMADD231PS.BCST (SI)(R11*2), Z16, Z4
+	VFMADD231PS.BCST (DI)(R11*2), Z16, Z5
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z20, Z14, Z16
+	VMULPS           Z21, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z22, Z13, Z15
+	VFNMADD231PS     Z22, Z13, Z16
+	VFMADD231PS.BCST (SI)(R12*1), Z15, Z6
+	VFMADD231PS.BCST (DI)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (SI)(R11*4), Z16, Z8
+	VFMADD231PS.BCST (DI)(R11*4), Z16, Z9
+	VFMADD231PS.BCST (SI)(R13*1), Z14, Z10
+	VFMADD231PS.BCST (DI)(R13*1), Z14, Z11
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	DECQ             R15
+	JNE              term4
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load5
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	JMP              start5
+
+load5:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+
+start5:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ terms+72(FP), R15
+
+term5:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (CX), Z12
+	VMOVUPS          (CX)(R10*1), Z13
+	VMOVUPS          (CX)(R10*2), Z14
+	VFMADD231PS.BCST (SI), Z12, Z0
+	VFMADD231PS.BCST (DI), Z12, Z1
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z17, Z14, Z16
+	VMULPS           Z18, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z19, Z13, Z15
+	VFNMADD231PS     Z19, Z13, Z16
+	VFMADD231PS.BCST (SI)(R11*1), Z15, Z2
+	VFMADD231PS.BCST (DI)(R11*1), Z15, Z3
+	VFMADD231PS.BCST (SI)(R11*2), Z16, Z4
+	VFMADD231PS.BCST (DI)(R11*2), Z16, Z5
+	VMOVUPS          Z12, Z16
+	VFMADD231PS      Z20, Z14, Z16
+	VMULPS           Z21, Z16, Z16
+	VMOVUPS          Z16, Z15
+	VFMADD231PS      Z22, Z13, Z15
+	VFNMADD231PS     Z22, Z13, Z16
+	VFMADD231PS.BCST (SI)(R12*1), Z15, Z6
+	VFMADD231PS.BCST (DI)(R12*1), Z15, Z7
+	VFMADD231PS.BCST (SI)(R11*4), Z16, Z8
+	VFMADD231PS.BCST (DI)(R11*4), Z16, Z9
+	VFMADD231PS.BCST (SI)(R13*1), Z14, Z10
+	VFMADD231PS.BCST (DI)(R13*1), Z14, Z11
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	DECQ             R15
+	JNE              term5
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	MOVQ             cPlane+8(FP), DX
+	LEAQ             (DX)(DX*8), DX
+	SHLQ             $0x02, DX
+	SUBQ             DX, c+0(FP)
+	MOVQ             R11, DX
+	LEAQ             (DX)(DX*8), DX
+	SHLQ             $0x02, DX
+	SUBQ             DX, d+24(FP)
+	ADDQ             $0x40, c+0(FP)
+	ADDQ             $0x40, src+48(FP)
+	DECQ             vecs+80(FP)
+	JNE              vector
+	VZEROUPPER
+	RET
+
+// func winogradProducts3AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·winogradProducts3AVX512(SB), $0-112
+	VBROADCASTSS half<>+0(SB), Z23
+	VBROADCASTSS minusTwoThirds<>+0(SB), Z24
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Z25
+	VBROADCASTSS two<>+0(SB), Z26
+	VBROADCASTSS sixth<>+0(SB), Z27
+	VBROADCASTSS sixthQ<>+0(SB), Z28
+	MOVQ         srcPlane+56(FP), R10
+	SHLQ         $0x02, R10
+	MOVQ         dPlane+32(FP), R11
+	SHLQ         $0x02, R11
+	LEAQ         (R11)(R11*2), R12
+	LEAQ         (R11)(R11*4), R13
+	SHLQ         $0x02, cPlane+8(FP)
+	SHLQ         $0x02, cTile+16(FP)
+	SHLQ         $0x02, dTile+40(FP)
+	SHLQ         $0x02, srcRow+64(FP)
+	MOVQ         ahead+96(FP), R14
+
+vector:
+	CMPQ   accumulate+88(FP), $0x00
+	JNE    load0
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	VPXORD Z16, Z16, Z16
+	VPXORD Z17, Z17, Z17
+	JMP    start0
+
+load0:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z8
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z15
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cPlane+8(FP), DX
+
+start0:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ terms+72(FP), R15
+
+term0:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z18
+	VMOVUPS          (AX)(R10*1), Z19
+	VMOVUPS          (AX)(R10*2), Z20
+	VFMADD231PS.BCST (SI), Z18, Z0
+	VFMADD231PS.BCST (DI), Z18, Z1
+	VFMADD231PS.BCST (R8), Z18, Z2
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z23, Z20, Z22
+	VMULPS           Z24, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z25, Z19, Z21
+	VFNMADD231PS     Z25, Z19, Z22
+	VFMADD231PS.BCST (SI)(R11*1), Z21, Z3
+	VFMADD231PS.BCST (DI)(R11*1), Z21, Z4
+	VFMADD231PS.BCST (R8)(R11*1), Z21, Z5
+	VFMADD231PS.BCST (SI)(R11*2), Z22, Z6
+	VFMADD231PS.BCST (DI)(R11*2), Z22, Z7
+	VFMADD231PS.BCST (R8)(R11*2), Z22, Z8
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z26, Z20, Z22
+	VMULPS           Z27, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z28, Z19, Z21
+	VFNMADD231PS     Z28, Z19, Z22
+	VFMADD231PS.BCST (SI)(R12*1), Z21, Z9
+	VFMADD231PS.BCST (DI)(R12*1), Z21, Z10
+	VFMADD231PS.BCST (R8)(R12*1), Z21, Z11
+	VFMADD231PS.BCST (SI)(R11*4), Z22, Z12
+	VFMADD231PS.BCST (DI)(R11*4), Z22, Z13
+	VFMADD231PS.BCST (R8)(R11*4), Z22, Z14
+	VFMADD231PS.BCST (SI)(R13*1), Z20, Z15
+	VFMADD231PS.BCST (DI)(R13*1), Z20, Z16
+	VFMADD231PS.BCST (R8)(R13*1), Z20, Z17
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	DECQ             R15
+	JNE              term0
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z12, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z13, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z14, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z15, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z16, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z17, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load1
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	VPXORD           Z12, Z12, Z12
+	VPXORD           Z13, Z13, Z13
+	VPXORD           Z14, Z14, Z14
+	VPXORD           Z15, Z15, Z15
+	VPXORD           Z16, Z16, Z16
+	VPXORD           Z17, Z17, Z17
+	JMP              start1
+
+load1:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z8
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z15
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cPlane+8(FP), DX
+
+start1:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ terms+72(FP), R15
+
+term1:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z18
+	VFMADD231PS      (CX), Z23, Z18
+	VMULPS           Z24, Z18, Z18
+	VFMADD231PS      (BX), Z25, Z18
+	VMOVUPS          (AX)(R10*1), Z19
+	VFMADD231PS      (CX)(R10*1), Z23, Z19
+	VMULPS           Z24, Z19, Z19
+	VFMADD231PS      (BX)(R10*1), Z25, Z19
+	VMOVUPS          (AX)(R10*2), Z20
+	VFMADD231PS      (CX)(R10*2), Z23, Z20
+	VMULPS           Z24, Z20, Z20
+	VFMADD231PS      (BX)(R10*2), Z25, Z20
+	VFMADD231PS.BCST (SI), Z18, Z0
+	VFMADD231PS.BCST (DI), Z18, Z1
+	VFMADD231PS.BCST (R8), Z18, Z2
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z23, Z20, Z22
+	VMULPS           Z24, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z25, Z19, Z21
+	VFNMADD231PS     Z25, Z19, Z22
+	VFMADD231PS.BCST (SI)(R11*1), Z21, Z3
+	VFMADD231PS.BCST (DI)(R11*1), Z21, Z4
+	VFMADD231PS.BCST (R8)(R11*1), Z21, Z5
+	VFMADD231PS.BCST (SI)(R11*2), Z22, Z6
+	VFMADD231PS.BCST (DI)(R11*2), Z22, Z7
+	VFMADD231PS.BCST (R8)(R11*2), Z22, Z8
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z26, Z20, Z22
+	VMULPS           Z27, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z28, Z19, Z21
+	VFNMADD231PS     Z28, Z19, Z22
+	VFMADD231PS.BCST (SI)(R12*1), Z21, Z9
+	VFMADD231PS.BCST (DI)(R12*1), Z21, Z10
+	VFMADD231PS.BCST (R8)(R12*1), Z21, Z11
+	VFMADD231PS.BCST (SI)(R11*4), Z22, Z12
+	VFMADD231PS.BCST (DI)(R11*4), Z22, Z13
+	VFMADD231PS.BCST (R8)(R11*4), Z22, Z14
+	VFMADD231PS.BCST (SI)(R13*1), Z20, Z15
+	VFMADD231PS.BCST (DI)(R13*1), Z20, Z16
+	VFMADD231PS.BCST (R8)(R13*1), Z20, Z17
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	DECQ             R15
+	JNE              term1
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z12, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z13, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z14, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z15, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z16, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z17, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load2
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	VPXORD           Z12, Z12, Z12
+	VPXORD           Z13, Z13, Z13
+	VPXORD           Z14, Z14, Z14
+	VPXORD           Z15, Z15, Z15
+	VPXORD           Z16, Z16, Z16
+	VPXORD           Z17, Z17, Z17
+	JMP              start2
+
+load2:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z8
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z15
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cPlane+8(FP), DX
+
+start2:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ terms+72(FP), R15
+
+term2:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z18
+	VFMADD231PS      (CX), Z23, Z18
+	VMULPS           Z24, Z18, Z18
+	VFNMADD231PS     (BX), Z25, Z18
+	VMOVUPS          (AX)(R10*1), Z19
+	VFMADD231PS      (CX)(R10*1), Z23, Z19
+	VMULPS           Z24, Z19, Z19
+	VFNMADD231PS     (BX)(R10*1), Z25, Z19
+	VMOVUPS          (AX)(R10*2), Z20
+	VFMADD231PS      (CX)(R10*2), Z23, Z20
+	VMULPS           Z24, Z20, Z20
+	VFNMADD231PS     (BX)(R10*2), Z25, Z20
+	VFMADD231PS.BCST (SI), Z18, Z0
+	VFMADD231PS.BCST (DI), Z18, Z1
+	VFMADD231PS.BCST (R8), Z18, Z2
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z23, Z20, Z22
+	VMULPS           Z24, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z25, Z19, Z21
+	VFNMADD231PS     Z25, Z19, Z22
+	VFMADD231PS.BCST (SI)(R11*1), Z21, Z3
+	VFMADD231PS.BCST (DI)(R11*1), Z21, Z4
+	VFMADD231PS.BCST (R8)(R11*1), Z21, Z5
+	VFMADD231PS.BCST (SI)(R11*2), Z22, Z6
+	VFMADD231PS.BCST (DI)(R11*2), Z22, Z7
+	VFMADD231PS.BCST (R8)(R11*2), Z22, Z8
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z26, Z20, Z22
+	VMULPS           Z27, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z28, Z19, Z21
+	VFNMADD231PS     Z28, Z19, Z22
+	VFMADD231PS.BCST (SI)(R12*1), Z21, Z9
+	VFMADD231PS.BCST (DI)(R12*1), Z21, Z10
+	VFMADD231PS.BCST (R8)(R12*1), Z21, Z11
+	VFMADD231PS.BCST (SI)(R11*4), Z22, Z12
+	VFMADD231PS.BCST (DI)(R11*4), Z22, Z13
+	VFMADD231PS.BCST (R8)(R11*4), Z22, Z14
+	VFMADD231PS.BCST (SI)(R13*1), Z20, Z15
+	VFMADD231PS.BCST (DI)(R13*1), Z20, Z16
+	VFMADD231PS.BCST (R8)(R13*1), Z20, Z17
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	DECQ             R15
+	JNE              term2
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z12, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z13, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z14, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z15, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z16, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z17, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load3
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	VPXORD           Z12, Z12, Z12
+	VPXORD           Z13, Z13, Z13
+	VPXORD           Z14, Z14, Z14
+	VPXORD           Z15, Z15, Z15
+	VPXORD           Z16, Z16, Z16
+	VPXORD           Z17, Z17, Z17
+	JMP              start3
+
+load3:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z8
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z15
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cPlane+8(FP), DX
+
+start3:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ terms+72(FP), R15
+
+term3:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z18
+	VFMADD231PS      (CX), Z26, Z18
+	VMULPS           Z27, Z18, Z18
+	VFMADD231PS      (BX), Z28, Z18
+	VMOVUPS          (AX)(R10*1), Z19
+	VFMADD231PS      (CX)(R10*1), Z26, Z19
+	VMULPS           Z27, Z19, Z19
+	VFMADD231PS      (BX)(R10*1), Z28, Z19
+	VMOVUPS          (AX)(R10*2), Z20
+	VFMADD231PS      (CX)(R10*2), Z26, Z20
+	VMULPS           Z27, Z20, Z20
+	VFMADD231PS      (BX)(R10*2), Z28, Z20
+	VFMADD231PS.BCST (SI), Z18, Z0
+	VFMADD231PS.BCST (DI), Z18, Z1
+	VFMADD231PS.BCST (R8), Z18, Z2
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z23, Z20, Z22
+	VMULPS           Z24, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z25, Z19, Z21
+	VFNMADD231PS     Z25, Z19, Z22
+	VFMADD231PS.BCST (SI)(R11*1), Z21, Z3
+	VFMADD231PS.BCST (DI)(R11*1), Z21, Z4
+	VFMADD231PS.BCST (R8)(R11*1), Z21, Z5
+	VFMADD231PS.BCST (SI)(R11*2), Z22, Z6
+	VFMADD231PS.BCST (DI)(R11*2), Z22, Z7
+	VFMADD231PS.BCST (R8)(R11*2), Z22, Z8
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z26, Z20, Z22
+	VMULPS           Z27, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z28, Z19, Z21
+	VFNMADD231PS     Z28, Z19, Z22
+	VFMADD231PS.BCST (SI)(R12*1), Z21, Z9
+	VFMADD231PS.BCST (DI)(R12*1), Z21, Z10
+	VFMADD231PS.BCST (R8)(R12*1), Z21, Z11
+	VFMADD231PS.BCST (SI)(R11*4), Z22, Z12
+	VFMADD231PS.BCST (DI)(R11*4), Z22, Z13
+	VFMADD231PS.BCST (R8)(R11*4), Z22, Z14
+	VFMADD231PS.BCST (SI)(R13*1), Z20, Z15
+	VFMADD231PS.BCST (DI)(R13*1), Z20, Z16
+	VFMADD231PS.BCST (R8)(R13*1), Z20, Z17
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	DECQ             R15
+	JNE              term3
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z12, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z13, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z14, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z15, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z16, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z17, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load4
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	VPXORD           Z12, Z12, Z12
+	VPXORD           Z13, Z13, Z13
+	VPXORD           Z14, Z14, Z14
+	VPXORD           Z15, Z15, Z15
+	VPXORD           Z16, Z16, Z16
+	VPXORD           Z17, Z17, Z17
+	JMP              start4
+
+load4:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z8
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z15
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cPlane+8(FP), DX
+
+start4:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ terms+72(FP), R15
+
+term4:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (AX), Z18
+	VFMADD231PS      (CX), Z26, Z18
+	VMULPS           Z27, Z18, Z18
+	VFNMADD231PS     (BX), Z28, Z18
+	VMOVUPS          (AX)(R10*1), Z19
+	VFMADD231PS      (CX)(R10*1), Z26, Z19
+	VMULPS           Z27, Z19, Z19
+	VFNMADD231PS     (BX)(R10*1), Z28, Z19
+	VMOVUPS          (AX)(R10*2), Z20
+	VFMADD231PS      (CX)(R10*2), Z26, Z20
+	VMULPS           Z27, Z20, Z20
+	VFNMADD231PS     (BX)(R10*2), Z28, Z20
+	VFMADD231PS.BCST (SI), Z18, Z0
+	VFMADD231PS.BCST (DI), Z18, Z1
+	VFMADD231PS.BCST (R8), Z18, Z2
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z23, Z20, Z22
+	VMULPS           Z24, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z25, Z19, Z21
+	VFNMADD231PS     Z25, Z19, Z22
+	VFMADD231PS.BCST (SI)(R11*1), Z21, Z3
+	VFMADD231PS.BCST (DI)(R11*1), Z21, Z4
+	VFMADD231PS.BCST (R8)(R11*1), Z21, Z5
+	VFMADD231PS.BCST (SI)(R11*2), Z22, Z6
+	VFMADD231PS.BCST (DI)(R11*2), Z22, Z7
+	VFMADD231PS.BCST (R8)(R11*2), Z22, Z8
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z26, Z20, Z22
+	VMULPS           Z27, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z28, Z19, Z21
+	VFNMADD231PS     Z28, Z19, Z22
+	VFMADD231PS.BCST (SI)(R12*1), Z21, Z9
+	VFMADD231PS.BCST (DI)(R12*1), Z21, Z10
+	VFMADD231PS.BCST (R8)(R12*1), Z21, Z11
+	VFMADD231PS.BCST (SI)(R11*4), Z22, Z12
+	VFMADD231PS.BCST (DI)(R11*4), Z22, Z13
+	VFMADD231PS.BCST (R8)(R11*4), Z22, Z14
+	VFMADD231PS.BCST (SI)(R13*1), Z20, Z15
+	VFMADD231PS.BCST (DI)(R13*1), Z20, Z16
+	VFMADD231PS.BCST (R8)(R13*1), Z20, Z17
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	DECQ             R15
+	JNE              term4
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z12, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z13, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z14, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z15, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z16, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z17, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	CMPQ             accumulate+88(FP), $0x00
+	JNE              load5
+	VPXORD           Z0, Z0, Z0
+	VPXORD           Z1, Z1, Z1
+	VPXORD           Z2, Z2, Z2
+	VPXORD           Z3, Z3, Z3
+	VPXORD           Z4, Z4, Z4
+	VPXORD           Z5, Z5, Z5
+	VPXORD           Z6, Z6, Z6
+	VPXORD           Z7, Z7, Z7
+	VPXORD           Z8, Z8, Z8
+	VPXORD           Z9, Z9, Z9
+	VPXORD           Z10, Z10, Z10
+	VPXORD           Z11, Z11, Z11
+	VPXORD           Z12, Z12, Z12
+	VPXORD           Z13, Z13, Z13
+	VPXORD           Z14, Z14, Z14
+	VPXORD           Z15, Z15, Z15
+	VPXORD           Z16, Z16, Z16
+	VPXORD           Z17, Z17, Z17
+	JMP              start5
+
+load5:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z3
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z8
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z15
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cPlane+8(FP), DX
+
+start5:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ terms+72(FP), R15
+
+term5:
+	PREFETCHT1       (R14)
+	PREFETCHT1       64(R14)
+	ADDQ             aheadStep+104(FP), R14
+	VMOVUPS          (CX), Z18
+	VMOVUPS          (CX)(R10*1), Z19
+	VMOVUPS          (CX)(R10*2), Z20
+	VFMADD231PS.BCST (SI), Z18, Z0
+	VFMADD231PS.BCST (DI), Z18, Z1
+	VFMADD231PS.BCST (R8), Z18, Z2
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z23, Z20, Z22
+	VMULPS           Z24, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z25, Z19, Z21
+	VFNMADD231PS     Z25, Z19, Z22
+	VFMADD231PS.BCST (SI)(R11*1), Z21, Z3
+	VFMADD231PS.BCST (DI)(R11*1), Z21, Z4
+	VFMADD231PS.BCST (R8)(R11*1), Z21, Z5
+	VFMADD231PS.BCST (SI)(R11*2), Z22, Z6
+	VFMADD231PS.BCST (DI)(R11*2), Z22, Z7
+	VFMADD231PS.BCST (R8)(R11*2), Z22, Z8
+	VMOVUPS          Z18, Z22
+	VFMADD231PS      Z26, Z20, Z22
+	VMULPS           Z27, Z22, Z22
+	VMOVUPS          Z22, Z21
+	VFMADD231PS      Z28, Z19, Z21
+	VFNMADD231PS     Z28, Z19, Z22
+	VFMADD231PS.BCST (SI)(R12*1), Z21, Z9
+	VFMADD231PS.BCST (DI)(R12*1), Z21, Z10
+	VFMADD231PS.BCST (R8)(R12*1), Z21, Z11
+	VFMADD231PS.BCST (SI)(R11*4), Z22, Z12
+	VFMADD231PS.BCST (DI)(R11*4), Z22, Z13
+	VFMADD231PS.BCST (R8)(R11*4), Z22, Z14
+	VFMADD231PS.BCST (SI)(R13*1), Z20, Z15
+	VFMADD231PS.BCST (DI)(R13*1), Z20, Z16
+	VFMADD231PS.BCST (R8)(R13*1), Z20, Z17
+	ADDQ             srcRow+64(FP), AX
+	ADDQ             srcRow+64(FP), BX
+	ADDQ             srcRow+64(FP), CX
+	ADDQ             $0x04, SI
+	ADDQ             $0x04, DI
+	ADDQ             $0x04, R8
+	DECQ             R15
+	JNE              term5
+	MOVQ             c+0(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z0, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z1, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z2, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z3, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z4, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z5, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z6, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z7, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z8, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z9, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z10, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z11, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z12, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z13, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z14, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, R15
+	VMOVUPS          Z15, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z16, (R15)
+	ADDQ             cTile+16(FP), R15
+	VMOVUPS          Z17, (R15)
+	ADDQ             cPlane+8(FP), DX
+	MOVQ             DX, c+0(FP)
+	LEAQ             (R13)(R11*1), DX
+	ADDQ             DX, d+24(FP)
+	MOVQ             cPlane+8(FP), DX
+	LEAQ             (DX)(DX*8), DX
+	SHLQ             $0x02, DX
+	SUBQ             DX, c+0(FP)
+	MOVQ             R11, DX
+	LEAQ             (DX)(DX*8), DX
+	SHLQ             $0x02, DX
+	SUBQ             DX, d+24(FP)
+	ADDQ             $0x40, c+0(FP)
+	ADDQ             $0x40, src+48(FP)
+	DECQ             vecs+80(FP)
+	JNE              vector
+	VZEROUPPER
+	RET
+
+// func winogradProducts4AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·winogradProducts4AVX512(SB), $0-112
+	MOVQ srcPlane+56(FP), R10
+	SHLQ $0x02, R10
+	MOVQ dPlane+32(FP), R11
+	SHLQ $0x02, R11
+	LEAQ (R11)(R11*2), R12
+	LEAQ (R11)(R11*4), R13
+	SHLQ $0x02, cPlane+8(FP)
+	SHLQ $0x02, cTile+16(FP)
+	SHLQ $0x02, dTile+40(FP)
+	SHLQ $0x02, srcRow+64(FP)
+	MOVQ ahead+96(FP), R14
+
+vector:
+	VBROADCASTSS half<>+0(SB), Z29
+	VBROADCASTSS minusTwoThirds<>+0(SB), Z30
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Z31
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load0
+	VPXORD       Z0, Z0, Z0
+	VPXORD       Z1, Z1, Z1
+	VPXORD       Z2, Z2, Z2
+	VPXORD       Z3, Z3, Z3
+	VPXORD       Z4, Z4, Z4
+	VPXORD       Z5, Z5, Z5
+	VPXORD       Z6, Z6, Z6
+	VPXORD       Z7, Z7, Z7
+	VPXORD       Z8, Z8, Z8
+	VPXORD       Z9, Z9, Z9
+	VPXORD       Z10, Z10, Z10
+	VPXORD       Z11, Z11, Z11
+	VPXORD       Z12, Z12, Z12
+	VPXORD       Z13, Z13, Z13
+	VPXORD       Z14, Z14, Z14
+	VPXORD       Z15, Z15, Z15
+	VPXORD       Z16, Z16, Z16
+	VPXORD       Z17, Z17, Z17
+	VPXORD       Z18, Z18, Z18
+	VPXORD       Z19, Z19, Z19
+	VPXORD       Z20, Z20, Z20
+	VPXORD       Z21, Z21, Z21
+	VPXORD       Z22, Z22, Z22
+	VPXORD       Z23, Z23, Z23
+	JMP          start0
+
+load0:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z15
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z18
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z19
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z20
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z21
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z22
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z23
+	ADDQ    cPlane+8(FP), DX
+
+start0:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ R8, R9
+	ADDQ dTile+40(FP), R9
+	MOVQ terms+72(FP), R15
+
+term0:
+	PREFETCHT1        (R14)
+	PREFETCHT1        64(R14)
+	ADDQ              aheadStep+104(FP), R14
+	VMOVUPS           (AX), Z24
+	VMOVUPS           (AX)(R10*1), Z25
+	VMOVUPS           (AX)(R10*2), Z26
+	VFMADD231PS.BCST  (SI), Z24, Z0
+	VFMADD231PS.BCST  (DI), Z24, Z1
+	VFMADD231PS.BCST  (R8), Z24, Z2
+	VFMADD231PS.BCST  (R9), Z24, Z3
+	VMOVUPS           Z24, Z28
+	VFMADD231PS       Z29, Z26, Z28
+	VMULPS            Z30, Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS       Z31, Z25, Z27
+	VFNMADD231PS      Z31, Z25, Z28
+	VFMADD231PS.BCST  (SI)(R11*1), Z27, Z4
+	VFMADD231PS.BCST  (DI)(R11*1), Z27, Z5
+	VFMADD231PS.BCST  (R8)(R11*1), Z27, Z6
+	VFMADD231PS.BCST  (R9)(R11*1), Z27, Z7
+	VFMADD231PS.BCST  (SI)(R11*2), Z28, Z8
+	VFMADD231PS.BCST  (DI)(R11*2), Z28, Z9
+	VFMADD231PS.BCST  (R8)(R11*2), Z28, Z10
+	VFMADD231PS.BCST  (R9)(R11*2), Z28, Z11
+	VMOVUPS           Z24, Z28
+	VFMADD231PS.BCST  two<>+0(SB), Z26, Z28
+	VMULPS.BCST       sixth<>+0(SB), Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS.BCST  sixthQ<>+0(SB), Z25, Z27
+	VFNMADD231PS.BCST sixthQ<>+0(SB), Z25, Z28
+	VFMADD231PS.BCST  (SI)(R12*1), Z27, Z12
+	VFMADD231PS.BCST  (DI)(R12*1), Z27, Z13
+	VFMADD231PS.BCST  (R8)(R12*1), Z27, Z14
+	VFMADD231PS.BCST  (R9)(R12*1), Z27, Z15
+	VFMADD231PS.BCST  (SI)(R11*4), Z28, Z16
+	VFMADD231PS.BCST  (DI)(R11*4), Z28, Z17
+	VFMADD231PS.BCST  (R8)(R11*4), Z28, Z18
+	VFMADD231PS.BCST  (R9)(R11*4), Z28, Z19
+	VFMADD231PS.BCST  (SI)(R13*1), Z26, Z20
+	VFMADD231PS.BCST  (DI)(R13*1), Z26, Z21
+	VFMADD231PS.BCST  (R8)(R13*1), Z26, Z22
+	VFMADD231PS.BCST  (R9)(R13*1), Z26, Z23
+	ADDQ              srcRow+64(FP), AX
+	ADDQ              srcRow+64(FP), BX
+	ADDQ              srcRow+64(FP), CX
+	ADDQ              $0x04, SI
+	ADDQ              $0x04, DI
+	ADDQ              $0x04, R8
+	ADDQ              $0x04, R9
+	DECQ              R15
+	JNE               term0
+	MOVQ              c+0(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z0, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z1, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z2, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z3, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z4, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z5, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z6, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z7, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z8, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z9, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z10, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z11, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z12, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z13, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z14, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z15, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z16, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z17, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z18, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z19, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z20, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z21, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z22, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z23, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, c+0(FP)
+	LEAQ              (R13)(R11*1), DX
+	ADDQ              DX, d+24(FP)
+	VBROADCASTSS      half<>+0(SB), Z29
+	VBROADCASTSS      minusTwoThirds<>+0(SB), Z30
+	VBROADCASTSS      minusTwoThirdsP<>+0(SB), Z31
+	CMPQ              accumulate+88(FP), $0x00
+	JNE               load1
+	VPXORD            Z0, Z0, Z0
+	VPXORD            Z1, Z1, Z1
+	VPXORD            Z2, Z2, Z2
+	VPXORD            Z3, Z3, Z3
+	VPXORD            Z4, Z4, Z4
+	VPXORD            Z5, Z5, Z5
+	VPXORD            Z6, Z6, Z6
+	VPXORD            Z7, Z7, Z7
+	VPXORD            Z8, Z8, Z8
+	VPXORD            Z9, Z9, Z9
+	VPXORD            Z10, Z10, Z10
+	VPXORD            Z11, Z11, Z11
+	VPXORD            Z12, Z12, Z12
+	VPXORD            Z13, Z13, Z13
+	VPXORD            Z14, Z14, Z14
+	VPXORD            Z15, Z15, Z15
+	VPXORD            Z16, Z16, Z16
+	VPXORD            Z17, Z17, Z17
+	VPXORD            Z18, Z18, Z18
+	VPXORD            Z19, Z19, Z19
+	VPXORD            Z20, Z20, Z20
+	VPXORD            Z21, Z21, Z21
+	VPXORD            Z22, Z22, Z22
+	VPXORD            Z23, Z23, Z23
+	JMP               start1
+
+load1:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z15
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z18
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z19
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z20
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z21
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z22
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z23
+	ADDQ    cPlane+8(FP), DX
+
+start1:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ R8, R9
+	ADDQ dTile+40(FP), R9
+	MOVQ terms+72(FP), R15
+
+term1:
+	PREFETCHT1        (R14)
+	PREFETCHT1        64(R14)
+	ADDQ              aheadStep+104(FP), R14
+	VMOVUPS           (AX), Z24
+	VFMADD231PS       (CX), Z29, Z24
+	VMULPS            Z30, Z24, Z24
+	VFMADD231PS       (BX), Z31, Z24
+	VMOVUPS           (AX)(R10*1), Z25
+	VFMADD231PS       (CX)(R10*1), Z29, Z25
+	VMULPS            Z30, Z25, Z25
+	VFMADD231PS       (BX)(R10*1), Z31, Z25
+	VMOVUPS           (AX)(R10*2), Z26
+	VFMADD231PS       (CX)(R10*2), Z29, Z26
+	VMULPS            Z30, Z26, Z26
+	VFMADD231PS       (BX)(R10*2), Z31, Z26
+	VFMADD231PS.BCST  (SI), Z24, Z0
+	VFMADD231PS.BCST  (DI), Z24, Z1
+	VFMADD231PS.BCST  (R8), Z24, Z2
+	VFMADD231PS.BCST  (R9), Z24, Z3
+	VMOVUPS           Z24, Z28
+	VFMADD231PS       Z29, Z26, Z28
+	VMULPS            Z30, Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS       Z31, Z25, Z27
+	VFNMADD231PS      Z31, Z25, Z28
+	VFMADD231PS.BCST  (SI)(R11*1), Z27, Z4
+	VFMADD231PS.BCST  (DI)(R11*1), Z27, Z5
+	VFMADD231PS.BCST  (R8)(R11*1), Z27, Z6
+	VFMADD231PS.BCST  (R9)(R11*1), Z27, Z7
+	VFMADD231PS.BCST  (SI)(R11*2), Z28, Z8
+	VFMADD231PS.BCST  (DI)(R11*2), Z28, Z9
+	VFMADD231PS.BCST  (R8)(R11*2), Z28, Z10
+	VFMADD231PS.BCST  (R9)(R11*2), Z28, Z11
+	VMOVUPS           Z24, Z28
+	VFMADD231PS.BCST  two<>+0(SB), Z26, Z28
+	VMULPS.BCST       sixth<>+0(SB), Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS.BCST  sixthQ<>+0(SB), Z25, Z27
+	VFNMADD231PS.BCST sixthQ<>+0(SB), Z25, Z28
+	VFMADD231PS.BCST  (SI)(R12*1), Z27, Z12
+	VFMADD231PS.BCST  (DI)(R12*1), Z27, Z13
+	VFMADD231PS.BCST  (R8)(R12*1), Z27, Z14
+	VFMADD231PS.BCST  (R9)(R12*1), Z27, Z15
+	VFMADD231PS.BCST  (SI)(R11*4), Z28, Z16
+	VFMADD231PS.BCST  (DI)(R11*4), Z28, Z17
+	VFMADD231PS.BCST  (R8)(R11*4), Z28, Z18
+	VFMADD231PS.BCST  (R9)(R11*4), Z28, Z19
+	VFMADD231PS.BCST  (SI)(R13*1), Z26, Z20
+	VFMADD231PS.BCST  (DI)(R13*1), Z26, Z21
+	VFMADD231PS.BCST  (R8)(R13*1), Z26, Z22
+	VFMADD231PS.BCST  (R9)(R13*1), Z26, Z23
+	ADDQ              srcRow+64(FP), AX
+	ADDQ              srcRow+64(FP), BX
+	ADDQ              srcRow+64(FP), CX
+	ADDQ              $0x04, SI
+	ADDQ              $0x04, DI
+	ADDQ              $0x04, R8
+	ADDQ              $0x04, R9
+	DECQ              R15
+	JNE               term1
+	MOVQ              c+0(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z0, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z1, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z2, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z3, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z4, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z5, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z6, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z7, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z8, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z9, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z10, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z11, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z12, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z13, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z14, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z15, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z16, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z17, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z18, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z19, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z20, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z21, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z22, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z23, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, c+0(FP)
+	LEAQ              (R13)(R11*1), DX
+	ADDQ              DX, d+24(FP)
+	VBROADCASTSS      half<>+0(SB), Z29
+	VBROADCASTSS      minusTwoThirds<>+0(SB), Z30
+	VBROADCASTSS      minusTwoThirdsP<>+0(SB), Z31
+	CMPQ              accumulate+88(FP), $0x00
+	JNE               load2
+	VPXORD            Z0, Z0, Z0
+	VPXORD            Z1, Z1, Z1
+	VPXORD            Z2, Z2, Z2
+	VPXORD            Z3, Z3, Z3
+	VPXORD            Z4, Z4, Z4
+	VPXORD            Z5, Z5, Z5
+	VPXORD            Z6, Z6, Z6
+	VPXORD            Z7, Z7, Z7
+	VPXORD            Z8, Z8, Z8
+	VPXORD            Z9, Z9, Z9
+	VPXORD            Z10, Z10, Z10
+	VPXORD            Z11, Z11, Z11
+	VPXORD            Z12, Z12, Z12
+	VPXORD            Z13, Z13, Z13
+	VPXORD            Z14, Z14, Z14
+	VPXORD            Z15, Z15, Z15
+	VPXORD            Z16, Z16, Z16
+	VPXORD            Z17, Z17, Z17
+	VPXORD            Z18, Z18, Z18
+	VPXORD            Z19, Z19, Z19
+	VPXORD            Z20, Z20, Z20
+	VPXORD            Z21, Z21, Z21
+	VPXORD            Z22, Z22, Z22
+	VPXORD            Z23, Z23, Z23
+	JMP               start2
+
+load2:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z15
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z18
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z19
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z20
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z21
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z22
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z23
+	ADDQ    cPlane+8(FP), DX
+
+start2:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ R8, R9
+	ADDQ dTile+40(FP), R9
+	MOVQ terms+72(FP), R15
+
+term2:
+	PREFETCHT1        (R14)
+	PREFETCHT1        64(R14)
+	ADDQ              aheadStep+104(FP), R14
+	VMOVUPS           (AX), Z24
+	VFMADD231PS       (CX), Z29, Z24
+	VMULPS            Z30, Z24, Z24
+	VFNMADD231PS      (BX), Z31, Z24
+	VMOVUPS           (AX)(R10*1), Z25
+	VFMADD231PS       (CX)(R10*1), Z29, Z25
+	VMULPS            Z30, Z25, Z25
+	VFNMADD231PS      (BX)(R10*1), Z31, Z25
+	VMOVUPS           (AX)(R10*2), Z26
+	VFMADD231PS       (CX)(R10*2), Z29, Z26
+	VMULPS            Z30, Z26, Z26
+	VFNMADD231PS      (BX)(R10*2), Z31, Z26
+	VFMADD231PS.BCST  (SI), Z24, Z0
+	VFMADD231PS.BCST  (DI), Z24, Z1
+	VFMADD231PS.BCST  (R8), Z24, Z2
+	VFMADD231PS.BCST  (R9), Z24, Z3
+	VMOVUPS           Z24, Z28
+	VFMADD231PS       Z29, Z26, Z28
+	VMULPS            Z30, Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS       Z31, Z25, Z27
+	VFNMADD231PS      Z31, Z25, Z28
+	VFMADD231PS.BCST  (SI)(R11*1), Z27, Z4
+	VFMADD231PS.BCST  (DI)(R11*1), Z27, Z5
+	VFMADD231PS.BCST  (R8)(R11*1), Z27, Z6
+	VFMADD231PS.BCST  (R9)(R11*1), Z27, Z7
+	VFMADD231PS.BCST  (SI)(R11*2), Z28, Z8
+	VFMADD231PS.BCST  (DI)(R11*2), Z28, Z9
+	VFMADD231PS.BCST  (R8)(R11*2), Z28, Z10
+	VFMADD231PS.BCST  (R9)(R11*2), Z28, Z11
+	VMOVUPS           Z24, Z28
+	VFMADD231PS.BCST  two<>+0(SB), Z26, Z28
+	VMULPS.BCST       sixth<>+0(SB), Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS.BCST  sixthQ<>+0(SB), Z25, Z27
+	VFNMADD231PS.BCST sixthQ<>+0(SB), Z25, Z28
+	VFMADD231PS.BCST  (SI)(R12*1), Z27, Z12
+	VFMADD231PS.BCST  (DI)(R12*1), Z27, Z13
+	VFMADD231PS.BCST  (R8)(R12*1), Z27, Z14
+	VFMADD231PS.BCST  (R9)(R12*1), Z27, Z15
+	VFMADD231PS.BCST  (SI)(R11*4), Z28, Z16
+	VFMADD231PS.BCST  (DI)(R11*4), Z28, Z17
+	VFMADD231PS.BCST  (R8)(R11*4), Z28, Z18
+	VFMADD231PS.BCST  (R9)(R11*4), Z28, Z19
+	VFMADD231PS.BCST  (SI)(R13*1), Z26, Z20
+	VFMADD231PS.BCST  (DI)(R13*1), Z26, Z21
+	VFMADD231PS.BCST  (R8)(R13*1), Z26, Z22
+	VFMADD231PS.BCST  (R9)(R13*1), Z26, Z23
+	ADDQ              srcRow+64(FP), AX
+	ADDQ              srcRow+64(FP), BX
+	ADDQ              srcRow+64(FP), CX
+	ADDQ              $0x04, SI
+	ADDQ              $0x04, DI
+	ADDQ              $0x04, R8
+	ADDQ              $0x04, R9
+	DECQ              R15
+	JNE               term2
+	MOVQ              c+0(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z0, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z1, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z2, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z3, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z4, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z5, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z6, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z7, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z8, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z9, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z10, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z11, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z12, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z13, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z14, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z15, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z16, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z17, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z18, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z19, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z20, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z21, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z22, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z23, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, c+0(FP)
+	LEAQ              (R13)(R11*1), DX
+	ADDQ              DX, d+24(FP)
+	VBROADCASTSS      two<>+0(SB), Z29
+	VBROADCASTSS      sixth<>+0(SB), Z30
+	VBROADCASTSS      sixthQ<>+0(SB), Z31
+	CMPQ              accumulate+88(FP), $0x00
+	JNE               load3
+	VPXORD            Z0, Z0, Z0
+	VPXORD            Z1, Z1, Z1
+	VPXORD            Z2, Z2, Z2
+	VPXORD            Z3, Z3, Z3
+	VPXORD            Z4, Z4, Z4
+	VPXORD            Z5, Z5, Z5
+	VPXORD            Z6, Z6, Z6
+	VPXORD            Z7, Z7, Z7
+	VPXORD            Z8, Z8, Z8
+	VPXORD            Z9, Z9, Z9
+	VPXORD            Z10, Z10, Z10
+	VPXORD            Z11, Z11, Z11
+	VPXORD            Z12, Z12, Z12
+	VPXORD            Z13, Z13, Z13
+	VPXORD            Z14, Z14, Z14
+	VPXORD            Z15, Z15, Z15
+	VPXORD            Z16, Z16, Z16
+	VPXORD            Z17, Z17, Z17
+	VPXORD            Z18, Z18, Z18
+	VPXORD            Z19, Z19, Z19
+	VPXORD            Z20, Z20, Z20
+	VPXORD            Z21, Z21, Z21
+	VPXORD            Z22, Z22, Z22
+	VPXORD            Z23, Z23, Z23
+	JMP               start3
+
+load3:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z15
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z18
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z19
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z20
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z21
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z22
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z23
+	ADDQ    cPlane+8(FP), DX
+
+start3:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ R8, R9
+	ADDQ dTile+40(FP), R9
+	MOVQ terms+72(FP), R15
+
+term3:
+	PREFETCHT1        (R14)
+	PREFETCHT1        64(R14)
+	ADDQ              aheadStep+104(FP), R14
+	VMOVUPS           (AX), Z24
+	VFMADD231PS       (CX), Z29, Z24
+	VMULPS            Z30, Z24, Z24
+	VFMADD231PS       (BX), Z31, Z24
+	VMOVUPS           (AX)(R10*1), Z25
+	VFMADD231PS       (CX)(R10*1), Z29, Z25
+	VMULPS            Z30, Z25, Z25
+	VFMADD231PS       (BX)(R10*1), Z31, Z25
+	VMOVUPS           (AX)(R10*2), Z26
+	VFMADD231PS       (CX)(R10*2), Z29, Z26
+	VMULPS            Z30, Z26, Z26
+	VFMADD231PS       (BX)(R10*2), Z31, Z26
+	VFMADD231PS.BCST  (SI), Z24, Z0
+	VFMADD231PS.BCST  (DI), Z24, Z1
+	VFMADD231PS.BCST  (R8), Z24, Z2
+	VFMADD231PS.BCST  (R9), Z24, Z3
+	VMOVUPS           Z24, Z28
+	VFMADD231PS.BCST  half<>+0(SB), Z26, Z28
+	VMULPS.BCST       minusTwoThirds<>+0(SB), Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS.BCST  minusTwoThirdsP<>+0(SB), Z25, Z27
+	VFNMADD231PS.BCST minusTwoThirdsP<>+0(SB), Z25, Z28
+	VFMADD231PS.BCST  (SI)(R11*1), Z27, Z4
+	VFMADD231PS.BCST  (DI)(R11*1), Z27, Z5
+	VFMADD231PS.BCST  (R8)(R11*1), Z27, Z6
+	VFMADD231PS.BCST  (R9)(R11*1), Z27, Z7
+	VFMADD231PS.BCST  (SI)(R11*2), Z28, Z8
+	VFMADD231PS.BCST  (DI)(R11*2), Z28, Z9
+	VFMADD231PS.BCST  (R8)(R11*2), Z28, Z10
+	VFMADD231PS.BCST  (R9)(R11*2), Z28, Z11
+	VMOVUPS           Z24, Z28
+	VFMADD231PS       Z29, Z26, Z28
+	VMULPS            Z30, Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS       Z31, Z25, Z27
+	VFNMADD231PS      Z31, Z25, Z28
+	VFMADD231PS.BCST  (SI)(R12*1), Z27, Z12
+	VFMADD231PS.BCST  (DI)(R12*1), Z27, Z13
+	VFMADD231PS.BCST  (R8)(R12*1), Z27, Z14
+	VFMADD231PS.BCST  (R9)(R12*1), Z27, Z15
+	VFMADD231PS.BCST  (SI)(R11*4), Z28, Z16
+	VFMADD231PS.BCST  (DI)(R11*4), Z28, Z17
+	VFMADD231PS.BCST  (R8)(R11*4), Z28, Z18
+	VFMADD231PS.BCST  (R9)(R11*4), Z28, Z19
+	VFMADD231PS.BCST  (SI)(R13*1), Z26, Z20
+	VFMADD231PS.BCST  (DI)(R13*1), Z26, Z21
+	VFMADD231PS.BCST  (R8)(R13*1), Z26, Z22
+	VFMADD231PS.BCST  (R9)(R13*1), Z26, Z23
+	ADDQ              srcRow+64(FP), AX
+	ADDQ              srcRow+64(FP), BX
+	ADDQ              srcRow+64(FP), CX
+	ADDQ              $0x04, SI
+	ADDQ              $0x04, DI
+	ADDQ              $0x04, R8
+	ADDQ              $0x04, R9
+	DECQ              R15
+	JNE               term3
+	MOVQ              c+0(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z0, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z1, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z2, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z3, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z4, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z5, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z6, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z7, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z8, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z9, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z10, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z11, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z12, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z13, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z14, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z15, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z16, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z17, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z18, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z19, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z20, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z21, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z22, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z23, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, c+0(FP)
+	LEAQ              (R13)(R11*1), DX
+	ADDQ              DX, d+24(FP)
+	VBROADCASTSS      two<>+0(SB), Z29
+	VBROADCASTSS      sixth<>+0(SB), Z30
+	VBROADCASTSS      sixthQ<>+0(SB), Z31
+	CMPQ              accumulate+88(FP), $0x00
+	JNE               load4
+	VPXORD            Z0, Z0, Z0
+	VPXORD            Z1, Z1, Z1
+	VPXORD            Z2, Z2, Z2
+	VPXORD            Z3, Z3, Z3
+	VPXORD            Z4, Z4, Z4
+	VPXORD            Z5, Z5, Z5
+	VPXORD            Z6, Z6, Z6
+	VPXORD            Z7, Z7, Z7
+	VPXORD            Z8, Z8, Z8
+	VPXORD            Z9, Z9, Z9
+	VPXORD            Z10, Z10, Z10
+	VPXORD            Z11, Z11, Z11
+	VPXORD            Z12, Z12, Z12
+	VPXORD            Z13, Z13, Z13
+	VPXORD            Z14, Z14, Z14
+	VPXORD            Z15, Z15, Z15
+	VPXORD            Z16, Z16, Z16
+	VPXORD            Z17, Z17, Z17
+	VPXORD            Z18, Z18, Z18
+	VPXORD            Z19, Z19, Z19
+	VPXORD            Z20, Z20, Z20
+	VPXORD            Z21, Z21, Z21
+	VPXORD            Z22, Z22, Z22
+	VPXORD            Z23, Z23, Z23
+	JMP               start4
+
+load4:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z15
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z18
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z19
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z20
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z21
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z22
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z23
+	ADDQ    cPlane+8(FP), DX
+
+start4:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ R8, R9
+	ADDQ dTile+40(FP), R9
+	MOVQ terms+72(FP), R15
+
+term4:
+	PREFETCHT1        (R14)
+	PREFETCHT1        64(R14)
+	ADDQ              aheadStep+104(FP), R14
+	VMOVUPS           (AX), Z24
+	VFMADD231PS       (CX), Z29, Z24
+	VMULPS            Z30, Z24, Z24
+	VFNMADD231PS      (BX), Z31, Z24
+	VMOVUPS           (AX)(R10*1), Z25
+	VFMADD231PS       (CX)(R10*1), Z29, Z25
+	VMULPS            Z30, Z25, Z25
+	VFNMADD231PS      (BX)(R10*1), Z31, Z25
+	VMOVUPS           (AX)(R10*2), Z26
+	VFMADD231PS       (CX)(R10*2), Z29, Z26
+	VMULPS            Z30, Z26, Z26
+	VFNMADD231PS      (BX)(R10*2), Z31, Z26
+	VFMADD231PS.BCST  (SI), Z24, Z0
+	VFMADD231PS.BCST  (DI), Z24, Z1
+	VFMADD231PS.BCST  (R8), Z24, Z2
+	VFMADD231PS.BCST  (R9), Z24, Z3
+	VMOVUPS           Z24, Z28
+	VFMADD231PS.BCST  half<>+0(SB), Z26, Z28
+	VMULPS.BCST       minusTwoThirds<>+0(SB), Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS.BCST  minusTwoThirdsP<>+0(SB), Z25, Z27
+	VFNMADD231PS.BCST minusTwoThirdsP<>+0(SB), Z25, Z28
+	VFMADD231PS.BCST  (SI)(R11*1), Z27, Z4
+	VFMADD231PS.BCST  (DI)(R11*1), Z27, Z5
+	VFMADD231PS.BCST  (R8)(R11*1), Z27, Z6
+	VFMADD231PS.BCST  (R9)(R11*1), Z27, Z7
+	VFMADD231PS.BCST  (SI)(R11*2), Z28, Z8
+	VFMADD231PS.BCST  (DI)(R11*2), Z28, Z9
+	VFMADD231PS.BCST  (R8)(R11*2), Z28, Z10
+	VFMADD231PS.BCST  (R9)(R11*2), Z28, Z11
+	VMOVUPS           Z24, Z28
+	VFMADD231PS       Z29, Z26, Z28
+	VMULPS            Z30, Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS       Z31, Z25, Z27
+	VFNMADD231PS      Z31, Z25, Z28
+	VFMADD231PS.BCST  (SI)(R12*1), Z27, Z12
+	VFMADD231PS.BCST  (DI)(R12*1), Z27, Z13
+	VFMADD231PS.BCST  (R8)(R12*1), Z27, Z14
+	VFMADD231PS.BCST  (R9)(R12*1), Z27, Z15
+	VFMADD231PS.BCST  (SI)(R11*4), Z28, Z16
+	VFMADD231PS.BCST  (DI)(R11*4), Z28, Z17
+	VFMADD231PS.BCST  (R8)(R11*4), Z28, Z18
+	VFMADD231PS.BCST  (R9)(R11*4), Z28, Z19
+	VFMADD231PS.BCST  (SI)(R13*1), Z26, Z20
+	VFMADD231PS.BCST  (DI)(R13*1), Z26, Z21
+	VFMADD231PS.BCST  (R8)(R13*1), Z26, Z22
+	VFMADD231PS.BCST  (R9)(R13*1), Z26, Z23
+	ADDQ              srcRow+64(FP), AX
+	ADDQ              srcRow+64(FP), BX
+	ADDQ              srcRow+64(FP), CX
+	ADDQ              $0x04, SI
+	ADDQ              $0x04, DI
+	ADDQ              $0x04, R8
+	ADDQ              $0x04, R9
+	DECQ              R15
+	JNE               term4
+	MOVQ              c+0(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z0, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z1, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z2, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z3, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z4, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z5, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z6, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z7, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z8, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z9, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z10, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z11, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z12, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z13, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z14, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z15, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z16, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z17, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z18, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z19, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z20, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z21, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z22, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z23, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, c+0(FP)
+	LEAQ              (R13)(R11*1), DX
+	ADDQ              DX, d+24(FP)
+	VBROADCASTSS      half<>+0(SB), Z29
+	VBROADCASTSS      minusTwoThirds<>+0(SB), Z30
+	VBROADCASTSS      minusTwoThirdsP<>+0(SB), Z31
+	CMPQ              accumulate+88(FP), $0x00
+	JNE               load5
+	VPXORD            Z0, Z0, Z0
+	VPXORD            Z1, Z1, Z1
+	VPXORD            Z2, Z2, Z2
+	VPXORD            Z3, Z3, Z3
+	VPXORD            Z4, Z4, Z4
+	VPXORD            Z5, Z5, Z5
+	VPXORD            Z6, Z6, Z6
+	VPXORD            Z7, Z7, Z7
+	VPXORD            Z8, Z8, Z8
+	VPXORD            Z9, Z9, Z9
+	VPXORD            Z10, Z10, Z10
+	VPXORD            Z11, Z11, Z11
+	VPXORD            Z12, Z12, Z12
+	VPXORD            Z13, Z13, Z13
+	VPXORD            Z14, Z14, Z14
+	VPXORD            Z15, Z15, Z15
+	VPXORD            Z16, Z16, Z16
+	VPXORD            Z17, Z17, Z17
+	VPXORD            Z18, Z18, Z18
+	VPXORD            Z19, Z19, Z19
+	VPXORD            Z20, Z20, Z20
+	VPXORD            Z21, Z21, Z21
+	VPXORD            Z22, Z22, Z22
+	VPXORD            Z23, Z23, Z23
+	JMP               start5
+
+load5:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z0
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z1
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z2
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z4
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z5
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z6
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z7
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z8
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z9
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z10
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z11
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z12
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z13
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z14
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z15
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z16
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z17
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z18
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z19
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Z20
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z21
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z22
+	ADDQ    cTile+16(FP), R15
+	VMOVUPS (R15), Z23
+	ADDQ    cPlane+8(FP), DX
+
+start5:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ SI, DI
+	ADDQ dTile+40(FP), DI
+	MOVQ DI, R8
+	ADDQ dTile+40(FP), R8
+	MOVQ R8, R9
+	ADDQ dTile+40(FP), R9
+	MOVQ terms+72(FP), R15
+
+term5:
+	PREFETCHT1        (R14)
+	PREFETCHT1        64(R14)
+	ADDQ              aheadStep+104(FP), R14
+	VMOVUPS           (CX), Z24
+	VMOVUPS           (CX)(R10*1), Z25
+	VMOVUPS           (CX)(R10*2), Z26
+	VFMADD231PS.BCST  (SI), Z24, Z0
+	VFMADD231PS.BCST  (DI), Z24, Z1
+	VFMADD231PS.BCST  (R8), Z24, Z2
+	VFMADD231PS.BCST  (R9), Z24, Z3
+	VMOVUPS           Z24, Z28
+	VFMADD231PS       Z29, Z26, Z28
+	VMULPS            Z30, Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS       Z31, Z25, Z27
+	VFNMADD231PS      Z31, Z25, Z28
+	VFMADD231PS.BCST  (SI)(R11*1), Z27, Z4
+	VFMADD231PS.BCST  (DI)(R11*1), Z27, Z5
+	VFMADD231PS.BCST  (R8)(R11*1), Z27, Z6
+	VFMADD231PS.BCST  (R9)(R11*1), Z27, Z7
+	VFMADD231PS.BCST  (SI)(R11*2), Z28, Z8
+	VFMADD231PS.BCST  (DI)(R11*2), Z28, Z9
+	VFMADD231PS.BCST  (R8)(R11*2), Z28, Z10
+	VFMADD231PS.BCST  (R9)(R11*2), Z28, Z11
+	VMOVUPS           Z24, Z28
+	VFMADD231PS.BCST  two<>+0(SB), Z26, Z28
+	VMULPS.BCST       sixth<>+0(SB), Z28, Z28
+	VMOVUPS           Z28, Z27
+	VFMADD231PS.BCST  sixthQ<>+0(SB), Z25, Z27
+	VFNMADD231PS.BCST sixthQ<>+0(SB), Z25, Z28
+	VFMADD231PS.BCST  (SI)(R12*1), Z27, Z12
+	VFMADD231PS.BCST  (DI)(R12*1), Z27, Z13
+	VFMADD231PS.BCST  (R8)(R12*1), Z27, Z14
+	VFMADD231PS.BCST  (R9)(R12*1), Z27, Z15
+	VFMADD231PS.BCST  (SI)(R11*4), Z28, Z16
+	VFMADD231PS.BCST  (DI)(R11*4), Z28, Z17
+	VFMADD231PS.BCST  (R8)(R11*4), Z28, Z18
+	VFMADD231PS.BCST  (R9)(R11*4), Z28, Z19
+	VFMADD231PS.BCST  (SI)(R13*1), Z26, Z20
+	VFMADD231PS.BCST  (DI)(R13*1), Z26, Z21
+	VFMADD231PS.BCST  (R8)(R13*1), Z26, Z22
+	VFMADD231PS.BCST  (R9)(R13*1), Z26, Z23
+	ADDQ              srcRow+64(FP), AX
+	ADDQ              srcRow+64(FP), BX
+	ADDQ              srcRow+64(FP), CX
+	ADDQ              $0x04, SI
+	ADDQ              $0x04, DI
+	ADDQ              $0x04, R8
+	ADDQ              $0x04, R9
+	DECQ              R15
+	JNE               term5
+	MOVQ              c+0(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z0, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z1, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z2, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z3, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z4, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z5, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z6, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z7, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z8, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z9, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z10, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z11, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z12, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z13, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z14, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z15, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z16, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z17, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z18, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z19, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, R15
+	VMOVUPS           Z20, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z21, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z22, (R15)
+	ADDQ              cTile+16(FP), R15
+	VMOVUPS           Z23, (R15)
+	ADDQ              cPlane+8(FP), DX
+	MOVQ              DX, c+0(FP)
+	LEAQ              (R13)(R11*1), DX
+	ADDQ              DX, d+24(FP)
+	MOVQ              cPlane+8(FP), DX
+	LEAQ              (DX)(DX*8), DX
+	SHLQ              $0x02, DX
+	SUBQ              DX, c+0(FP)
+	MOVQ              R11, DX
+	LEAQ              (DX)(DX*8), DX
+	SHLQ              $0x02, DX
+	SUBQ              DX, d+24(FP)
+	ADDQ              $0x40, c+0(FP)
+	ADDQ              $0x40, src+48(FP)
+	DECQ              vecs+80(FP)
+	JNE               vector
+	VZEROUPPER
+	RET
+
 // func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
 // Requires: AVX, CMOV, FMA3
 TEXT ·winogradInputAVX2(SB), $16-120
@@ -10821,6 +14761,709 @@ vector:
 	ADDQ         $0x20, SI
 	ADDQ         $0x20, DI
 	DECQ         vecs+32(FP)
+	JNE          vector
+	VZEROUPPER
+	RET
+
+// func winogradProducts1AVX2(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
+// Requires: AVX, FMA3, MMX+
+TEXT ·winogradProducts1AVX2(SB), $0-112
+	MOVQ srcPlane+56(FP), R10
+	SHLQ $0x02, R10
+	MOVQ dPlane+32(FP), R11
+	SHLQ $0x02, R11
+	LEAQ (R11)(R11*2), R12
+	LEAQ (R11)(R11*4), R13
+	SHLQ $0x02, cPlane+8(FP)
+	SHLQ $0x02, cTile+16(FP)
+	SHLQ $0x02, dTile+40(FP)
+	SHLQ $0x02, srcRow+64(FP)
+	MOVQ ahead+96(FP), R14
+
+vector:
+	VBROADCASTSS half<>+0(SB), Y11
+	VBROADCASTSS minusTwoThirds<>+0(SB), Y12
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y13
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load0
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	JMP          start0
+
+load0:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y5
+	ADDQ    cPlane+8(FP), DX
+
+start0:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term0:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         aheadStep+104(FP), R14
+	VMOVUPS      (AX), Y6
+	VMOVUPS      (AX)(R10*1), Y7
+	VMOVUPS      (AX)(R10*2), Y8
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y15, Y6, Y0
+	VMOVUPS      Y6, Y10
+	VFMADD231PS  Y11, Y8, Y10
+	VMULPS       Y12, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VFMADD231PS  Y13, Y7, Y9
+	VFNMADD231PS Y13, Y7, Y10
+	VBROADCASTSS (SI)(R11*1), Y15
+	VFMADD231PS  Y15, Y9, Y1
+	VBROADCASTSS (SI)(R11*2), Y15
+	VFMADD231PS  Y15, Y10, Y2
+	VMOVUPS      Y6, Y10
+	VBROADCASTSS two<>+0(SB), Y15
+	VFMADD231PS  Y15, Y8, Y10
+	VBROADCASTSS sixth<>+0(SB), Y15
+	VMULPS       Y15, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFMADD231PS  Y15, Y7, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFNMADD231PS Y15, Y7, Y10
+	VBROADCASTSS (SI)(R12*1), Y15
+	VFMADD231PS  Y15, Y9, Y3
+	VBROADCASTSS (SI)(R11*4), Y15
+	VFMADD231PS  Y15, Y10, Y4
+	VBROADCASTSS (SI)(R13*1), Y15
+	VFMADD231PS  Y15, Y8, Y5
+	ADDQ         srcRow+64(FP), AX
+	ADDQ         srcRow+64(FP), BX
+	ADDQ         srcRow+64(FP), CX
+	ADDQ         $0x04, SI
+	DECQ         R15
+	JNE          term0
+	MOVQ         c+0(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y0, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y1, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y2, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y3, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y4, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y5, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, c+0(FP)
+	LEAQ         (R13)(R11*1), DX
+	ADDQ         DX, d+24(FP)
+	VBROADCASTSS half<>+0(SB), Y11
+	VBROADCASTSS minusTwoThirds<>+0(SB), Y12
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y13
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load1
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	JMP          start1
+
+load1:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y5
+	ADDQ    cPlane+8(FP), DX
+
+start1:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term1:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         aheadStep+104(FP), R14
+	VMOVUPS      (AX), Y6
+	VFMADD231PS  (CX), Y11, Y6
+	VMULPS       Y12, Y6, Y6
+	VFMADD231PS  (BX), Y13, Y6
+	VMOVUPS      (AX)(R10*1), Y7
+	VFMADD231PS  (CX)(R10*1), Y11, Y7
+	VMULPS       Y12, Y7, Y7
+	VFMADD231PS  (BX)(R10*1), Y13, Y7
+	VMOVUPS      (AX)(R10*2), Y8
+	VFMADD231PS  (CX)(R10*2), Y11, Y8
+	VMULPS       Y12, Y8, Y8
+	VFMADD231PS  (BX)(R10*2), Y13, Y8
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y15, Y6, Y0
+	VMOVUPS      Y6, Y10
+	VFMADD231PS  Y11, Y8, Y10
+	VMULPS       Y12, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VFMADD231PS  Y13, Y7, Y9
+	VFNMADD231PS Y13, Y7, Y10
+	VBROADCASTSS (SI)(R11*1), Y15
+	VFMADD231PS  Y15, Y9, Y1
+	VBROADCASTSS (SI)(R11*2), Y15
+	VFMADD231PS  Y15, Y10, Y2
+	VMOVUPS      Y6, Y10
+	VBROADCASTSS two<>+0(SB), Y15
+	VFMADD231PS  Y15, Y8, Y10
+	VBROADCASTSS sixth<>+0(SB), Y15
+	VMULPS       Y15, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFMADD231PS  Y15, Y7, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFNMADD231PS Y15, Y7, Y10
+	VBROADCASTSS (SI)(R12*1), Y15
+	VFMADD231PS  Y15, Y9, Y3
+	VBROADCASTSS (SI)(R11*4), Y15
+	VFMADD231PS  Y15, Y10, Y4
+	VBROADCASTSS (SI)(R13*1), Y15
+	VFMADD231PS  Y15, Y8, Y5
+	ADDQ         srcRow+64(FP), AX
+	ADDQ         srcRow+64(FP), BX
+	ADDQ         srcRow+64(FP), CX
+	ADDQ         $0x04, SI
+	DECQ         R15
+	JNE          term1
+	MOVQ         c+0(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y0, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y1, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y2, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y3, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y4, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y5, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, c+0(FP)
+	LEAQ         (R13)(R11*1), DX
+	ADDQ         DX, d+24(FP)
+	VBROADCASTSS half<>+0(SB), Y11
+	VBROADCASTSS minusTwoThirds<>+0(SB), Y12
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y13
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load2
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	JMP          start2
+
+load2:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y5
+	ADDQ    cPlane+8(FP), DX
+
+start2:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term2:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         aheadStep+104(FP), R14
+	VMOVUPS      (AX), Y6
+	VFMADD231PS  (CX), Y11, Y6
+	VMULPS       Y12, Y6, Y6
+	VFNMADD231PS (BX), Y13, Y6
+	VMOVUPS      (AX)(R10*1), Y7
+	VFMADD231PS  (CX)(R10*1), Y11, Y7
+	VMULPS       Y12, Y7, Y7
+	VFNMADD231PS (BX)(R10*1), Y13, Y7
+	VMOVUPS      (AX)(R10*2), Y8
+	VFMADD231PS  (CX)(R10*2), Y11, Y8
+	VMULPS       Y12, Y8, Y8
+	VFNMADD231PS (BX)(R10*2), Y13, Y8
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y15, Y6, Y0
+	VMOVUPS      Y6, Y10
+	VFMADD231PS  Y11, Y8, Y10
+	VMULPS       Y12, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VFMADD231PS  Y13, Y7, Y9
+	VFNMADD231PS Y13, Y7, Y10
+	VBROADCASTSS (SI)(R11*1), Y15
+	VFMADD231PS  Y15, Y9, Y1
+	VBROADCASTSS (SI)(R11*2), Y15
+	VFMADD231PS  Y15, Y10, Y2
+	VMOVUPS      Y6, Y10
+	VBROADCASTSS two<>+0(SB), Y15
+	VFMADD231PS  Y15, Y8, Y10
+	VBROADCASTSS sixth<>+0(SB), Y15
+	VMULPS       Y15, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFMADD231PS  Y15, Y7, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFNMADD231PS Y15, Y7, Y10
+	VBROADCASTSS (SI)(R12*1), Y15
+	VFMADD231PS  Y15, Y9, Y3
+	VBROADCASTSS (SI)(R11*4), Y15
+	VFMADD231PS  Y15, Y10, Y4
+	VBROADCASTSS (SI)(R13*1), Y15
+	VFMADD231PS  Y15, Y8, Y5
+	ADDQ         srcRow+64(FP), AX
+	ADDQ         srcRow+64(FP), BX
+	ADDQ         srcRow+64(FP), CX
+	ADDQ         $0x04, SI
+	DECQ         R15
+	JNE          term2
+	MOVQ         c+0(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y0, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y1, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y2, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y3, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y4, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y5, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, c+0(FP)
+	LEAQ         (R13)(R11*1), DX
+	ADDQ         DX, d+24(FP)
+	VBROADCASTSS two<>+0(SB), Y11
+	VBROADCASTSS sixth<>+0(SB), Y12
+	VBROADCASTSS sixthQ<>+0(SB), Y13
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load3
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	JMP          start3
+
+load3:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y5
+	ADDQ    cPlane+8(FP), DX
+
+start3:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term3:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         aheadStep+104(FP), R14
+	VMOVUPS      (AX), Y6
+	VFMADD231PS  (CX), Y11, Y6
+	VMULPS       Y12, Y6, Y6
+	VFMADD231PS  (BX), Y13, Y6
+	VMOVUPS      (AX)(R10*1), Y7
+	VFMADD231PS  (CX)(R10*1), Y11, Y7
+	VMULPS       Y12, Y7, Y7
+	VFMADD231PS  (BX)(R10*1), Y13, Y7
+	VMOVUPS      (AX)(R10*2), Y8
+	VFMADD231PS  (CX)(R10*2), Y11, Y8
+	VMULPS       Y12, Y8, Y8
+	VFMADD231PS  (BX)(R10*2), Y13, Y8
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y15, Y6, Y0
+	VMOVUPS      Y6, Y10
+	VBROADCASTSS half<>+0(SB), Y15
+	VFMADD231PS  Y15, Y8, Y10
+	VBROADCASTSS minusTwoThirds<>+0(SB), Y15
+	VMULPS       Y15, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y15
+	VFMADD231PS  Y15, Y7, Y9
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y15
+	VFNMADD231PS Y15, Y7, Y10
+	VBROADCASTSS (SI)(R11*1), Y15
+	VFMADD231PS  Y15, Y9, Y1
+	VBROADCASTSS (SI)(R11*2), Y15
+	VFMADD231PS  Y15, Y10, Y2
+	VMOVUPS      Y6, Y10
+	VFMADD231PS  Y11, Y8, Y10
+	VMULPS       Y12, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VFMADD231PS  Y13, Y7, Y9
+	VFNMADD231PS Y13, Y7, Y10
+	VBROADCASTSS (SI)(R12*1), Y15
+	VFMADD231PS  Y15, Y9, Y3
+	VBROADCASTSS (SI)(R11*4), Y15
+	VFMADD231PS  Y15, Y10, Y4
+	VBROADCASTSS (SI)(R13*1), Y15
+	VFMADD231PS  Y15, Y8, Y5
+	ADDQ         srcRow+64(FP), AX
+	ADDQ         srcRow+64(FP), BX
+	ADDQ         srcRow+64(FP), CX
+	ADDQ         $0x04, SI
+	DECQ         R15
+	JNE          term3
+	MOVQ         c+0(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y0, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y1, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y2, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y3, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y4, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y5, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, c+0(FP)
+	LEAQ         (R13)(R11*1), DX
+	ADDQ         DX, d+24(FP)
+	VBROADCASTSS two<>+0(SB), Y11
+	VBROADCASTSS sixth<>+0(SB), Y12
+	VBROADCASTSS sixthQ<>+0(SB), Y13
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load4
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	JMP          start4
+
+load4:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y5
+	ADDQ    cPlane+8(FP), DX
+
+start4:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term4:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         aheadStep+104(FP), R14
+	VMOVUPS      (AX), Y6
+	VFMADD231PS  (CX), Y11, Y6
+	VMULPS       Y12, Y6, Y6
+	VFNMADD231PS (BX), Y13, Y6
+	VMOVUPS      (AX)(R10*1), Y7
+	VFMADD231PS  (CX)(R10*1), Y11, Y7
+	VMULPS       Y12, Y7, Y7
+	VFNMADD231PS (BX)(R10*1), Y13, Y7
+	VMOVUPS      (AX)(R10*2), Y8
+	VFMADD231PS  (CX)(R10*2), Y11, Y8
+	VMULPS       Y12, Y8, Y8
+	VFNMADD231PS (BX)(R10*2), Y13, Y8
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y15, Y6, Y0
+	VMOVUPS      Y6, Y10
+	VBROADCASTSS half<>+0(SB), Y15
+	VFMADD231PS  Y15, Y8, Y10
+	VBROADCASTSS minusTwoThirds<>+0(SB), Y15
+	VMULPS       Y15, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y15
+	VFMADD231PS  Y15, Y7, Y9
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y15
+	VFNMADD231PS Y15, Y7, Y10
+	VBROADCASTSS (SI)(R11*1), Y15
+	VFMADD231PS  Y15, Y9, Y1
+	VBROADCASTSS (SI)(R11*2), Y15
+	VFMADD231PS  Y15, Y10, Y2
+	VMOVUPS      Y6, Y10
+	VFMADD231PS  Y11, Y8, Y10
+	VMULPS       Y12, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VFMADD231PS  Y13, Y7, Y9
+	VFNMADD231PS Y13, Y7, Y10
+	VBROADCASTSS (SI)(R12*1), Y15
+	VFMADD231PS  Y15, Y9, Y3
+	VBROADCASTSS (SI)(R11*4), Y15
+	VFMADD231PS  Y15, Y10, Y4
+	VBROADCASTSS (SI)(R13*1), Y15
+	VFMADD231PS  Y15, Y8, Y5
+	ADDQ         srcRow+64(FP), AX
+	ADDQ         srcRow+64(FP), BX
+	ADDQ         srcRow+64(FP), CX
+	ADDQ         $0x04, SI
+	DECQ         R15
+	JNE          term4
+	MOVQ         c+0(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y0, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y1, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y2, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y3, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y4, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y5, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, c+0(FP)
+	LEAQ         (R13)(R11*1), DX
+	ADDQ         DX, d+24(FP)
+	VBROADCASTSS half<>+0(SB), Y11
+	VBROADCASTSS minusTwoThirds<>+0(SB), Y12
+	VBROADCASTSS minusTwoThirdsP<>+0(SB), Y13
+	CMPQ         accumulate+88(FP), $0x00
+	JNE          load5
+	VXORPS       Y0, Y0, Y0
+	VXORPS       Y1, Y1, Y1
+	VXORPS       Y2, Y2, Y2
+	VXORPS       Y3, Y3, Y3
+	VXORPS       Y4, Y4, Y4
+	VXORPS       Y5, Y5, Y5
+	JMP          start5
+
+load5:
+	MOVQ    c+0(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y0
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y1
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y2
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y3
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y4
+	ADDQ    cPlane+8(FP), DX
+	MOVQ    DX, R15
+	VMOVUPS (R15), Y5
+	ADDQ    cPlane+8(FP), DX
+
+start5:
+	MOVQ src+48(FP), AX
+	LEAQ (AX)(R10*2), BX
+	ADDQ R10, BX
+	LEAQ (BX)(R10*2), CX
+	ADDQ R10, CX
+	MOVQ d+24(FP), SI
+	MOVQ terms+72(FP), R15
+
+term5:
+	PREFETCHT1   (R14)
+	PREFETCHT1   64(R14)
+	ADDQ         aheadStep+104(FP), R14
+	VMOVUPS      (CX), Y6
+	VMOVUPS      (CX)(R10*1), Y7
+	VMOVUPS      (CX)(R10*2), Y8
+	VBROADCASTSS (SI), Y15
+	VFMADD231PS  Y15, Y6, Y0
+	VMOVUPS      Y6, Y10
+	VFMADD231PS  Y11, Y8, Y10
+	VMULPS       Y12, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VFMADD231PS  Y13, Y7, Y9
+	VFNMADD231PS Y13, Y7, Y10
+	VBROADCASTSS (SI)(R11*1), Y15
+	VFMADD231PS  Y15, Y9, Y1
+	VBROADCASTSS (SI)(R11*2), Y15
+	VFMADD231PS  Y15, Y10, Y2
+	VMOVUPS      Y6, Y10
+	VBROADCASTSS two<>+0(SB), Y15
+	VFMADD231PS  Y15, Y8, Y10
+	VBROADCASTSS sixth<>+0(SB), Y15
+	VMULPS       Y15, Y10, Y10
+	VMOVUPS      Y10, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFMADD231PS  Y15, Y7, Y9
+	VBROADCASTSS sixthQ<>+0(SB), Y15
+	VFNMADD231PS Y15, Y7, Y10
+	VBROADCASTSS (SI)(R12*1), Y15
+	VFMADD231PS  Y15, Y9, Y3
+	VBROADCASTSS (SI)(R11*4), Y15
+	VFMADD231PS  Y15, Y10, Y4
+	VBROADCASTSS (SI)(R13*1), Y15
+	VFMADD231PS  Y15, Y8, Y5
+	ADDQ         srcRow+64(FP), AX
+	ADDQ         srcRow+64(FP), BX
+	ADDQ         srcRow+64(FP), CX
+	ADDQ         $0x04, SI
+	DECQ         R15
+	JNE          term5
+	MOVQ         c+0(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y0, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y1, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y2, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y3, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y4, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, R15
+	VMOVUPS      Y5, (R15)
+	ADDQ         cPlane+8(FP), DX
+	MOVQ         DX, c+0(FP)
+	LEAQ         (R13)(R11*1), DX
+	ADDQ         DX, d+24(FP)
+	MOVQ         cPlane+8(FP), DX
+	LEAQ         (DX)(DX*8), DX
+	SHLQ         $0x02, DX
+	SUBQ         DX, c+0(FP)
+	MOVQ         R11, DX
+	LEAQ         (DX)(DX*8), DX
+	SHLQ         $0x02, DX
+	SUBQ         DX, d+24(FP)
+	ADDQ         $0x20, c+0(FP)
+	ADDQ         $0x20, src+48(FP)
+	DECQ         vecs+80(FP)
 	JNE          vector
 	VZEROUPPER
 	RET

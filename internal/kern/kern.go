@@ -84,6 +84,8 @@ type assembly struct {
 	winogradWeights          func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 	winogradWeightsGrad      func(dst *float32, plane int, src *float32, srcPlane int, vecs int)
 
+	winogradProducts []winogradProductsFunc // by tiles, less one
+
 	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
 
 	peak func(n int)
@@ -94,6 +96,9 @@ type gemmFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, b
 
 type gemmFinishFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
 	ahead *float32, aheadStep int, y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
+
+type winogradProductsFunc func(c *float32, cPlane, cTile int, d *float32, dPlane, dTile int, src *float32, srcPlane, srcRow int, terms, vecs, accumulate int,
+	ahead *float32, aheadStep int)
 
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.
 func need(what string, x []float32, rows, stride, cols int) {

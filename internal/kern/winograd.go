@@ -343,22 +343,87 @@ func (s *Set) WinogradWeights(dst []float32, plane int, src []float32, srcPlane,
 		return
 	}
 	for l := range n {
-		var t [6][3]float32
-		for j := range 3 {
-			g := src[j*srcPlane+l:]
-			t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j] = winogradG(g[0], g[3*srcPlane], g[6*srcPlane])
-		}
-		for i := range 6 {
-			o := dst[6*i*plane+l:]
-			o[0], o[plane], o[2*plane], o[3*plane], o[4*plane], o[5*plane] = winogradG(t[i][0], t[i][1], t[i][2])
+		for p, v := range winogradWeightsGeneric(src[l:], srcPlane) {
+			dst[p*plane+l] = v
 		}
 	}
+}
+
+// winogradWeightsGeneric is G·g·Gᵀ of g[i][j] = src[(3·i+j)·srcPlane].
+func winogradWeightsGeneric(src []float32, srcPlane int) (u [WinogradPlanes]float32) {
+	var t [6][3]float32
+	for j := range 3 {
+		g := src[j*srcPlane:]
+		t[0][j], t[1][j], t[2][j], t[3][j], t[4][j], t[5][j] = winogradG(g[0], g[3*srcPlane], g[6*srcPlane])
+	}
+	for i, r := range t {
+		o := u[6*i:][:6]
+		o[0], o[1], o[2], o[3], o[4], o[5] = winogradG(r[0], r[1], r[2])
+	}
+	return u
 }
 
 func winogradG(g0, g1, g2 float32) (_, _, _, _, _, _ float32) {
 	e, u := g0+g2/2, winogradP*g1
 	f, v := g0+2*g2, winogradQ*g1
 	return g0, -2. / 3 * (e + u), -2. / 3 * (e - u), 1. / 6 * (f + v), 1. / 6 * (f - v), g2
+}
+
+// FewTiles is the most tiles that WinogradProducts takes.
+func (s *Set) FewTiles() int {
+	if s.asm == nil {
+		return 1
+	}
+	return len(s.asm.winogradProducts)
+}
+
+// WinogradProducts multiplies a few tiles with vecs vectors of columns of weights that it transforms on the way, with the bits
+// that WinogradWeights and Gemm make: for w[k][i][j] = src[(3·i+j)·srcPlane + k·srcRow + l] and k < terms,
+//
+//	dst[(6·i+j)·plane + t·tile + l] (+)= Σ_k d[(6·i+j)·dPlane + t·dTile + k] · (G·w[k]·Gᵀ)[i][j]
+//
+// It adds to dst if accumulate, and brings ahead into the processor's second-level cache meanwhile.
+func (s *Set) WinogradProducts(dst []float32, plane, tile int, d []float32, dPlane, dTile int, src []float32, srcPlane, srcRow, terms, tiles, vecs int, accumulate bool, ahead []float32) {
+	n := vecs * s.lanes
+	if n == 0 || tiles == 0 {
+		return
+	}
+	if tiles > s.FewTiles() || terms < 1 {
+		panic(fmt.Sprintf("kern: products of %d tiles and %d terms, there must be at most %d and one at least", tiles, terms, s.FewTiles()))
+	}
+	needRuns("dst", dst, WinogradPlanes, plane, tiles, tile, n)
+	needRuns("d", d, WinogradPlanes, dPlane, tiles, dTile, terms)
+	needRuns("src", src, 9, srcPlane, terms, srcRow, n)
+	if s.asm != nil {
+		add, from, step := 0, &src[0], 0
+		if accumulate {
+			add = 1
+		}
+		if len(ahead) > 0 {
+			from, step = &ahead[0], 4*len(ahead)/(6*terms*vecs)
+		}
+		s.asm.winogradProducts[tiles-1](&dst[0], plane, tile, &d[0], dPlane, dTile, &src[0], srcPlane, srcRow, terms, vecs, add, from, step)
+		return
+	}
+	for t := range tiles {
+		for l := range n {
+			var sums [WinogradPlanes]float32
+			if accumulate {
+				for p := range sums {
+					sums[p] = dst[p*plane+t*tile+l]
+				}
+			}
+			for k := range terms {
+				u := winogradWeightsGeneric(src[k*srcRow+l:], srcPlane)
+				for p := range sums {
+					sums[p] += d[p*dPlane+t*dTile+k] * u[p]
+				}
+			}
+			for p, v := range sums {
+				dst[p*plane+t*tile+l] = v
+			}
+		}
+	}
 }
 
 // WinogradWeightsGrad transforms vecs vectors of u[i][j] = src[(6·i+j)·srcPlane + l] into 3x3 gradients:

@@ -46,6 +46,9 @@ func winogradFile(c *build.Context) {
 		}
 		w.weights()
 		w.weightsGrad()
+		for tiles := 1; tiles <= fewTiles(g); tiles++ {
+			w.products(tiles)
+		}
 	}
 }
 

@@ -371,6 +371,47 @@ func TestOnePackingServesBothDirections(t *testing.T) {
 	})
 }
 
+// A few tiles are multiplied with weights that are transformed on the way, many with weights that were: an image has the same bits.
+func TestFewTilesOfWideLayers(t *testing.T) {
+	everySet(t, func(t *testing.T, set *kern.Set) {
+		for _, size := range []int{3, 4, 7, 8} { // one tile and four
+			rnd := noise(size)
+			s := square(9, size, 208, 176, 3, 1)
+			draw := func(n int) []float32 {
+				x := make([]float32, n)
+				for i := range x {
+					x[i] = rnd.next()
+				}
+				return x
+			}
+			k := layouts(s)[0]
+			k.Data = draw(9 * s.Cin * s.Cout)
+			in, out := size*size*s.Cin, size*size*s.Cout
+			x, dy := draw(s.N*in), draw(s.N*out)
+			run := func(images int) (y, dx []float32) {
+				s := s
+				s.N = images
+				plan := NewPlan(s, set, Tasks)
+				if f := plan.winogradForward; f == nil || !f.late() {
+					t.Fatal("the weights are not transformed late")
+				}
+				w := make([]float32, plan.PackedSize())
+				plan.Pack(goroutines(2), w, k)
+				y, dx = make([]float32, images*out), make([]float32, images*in)
+				plan.Forward(goroutines(2), y, x[:images*in], w, Epilogue{})
+				w = make([]float32, plan.PackedInputSize())
+				plan.PackInput(goroutines(2), w, k)
+				plan.GradInput(goroutines(2), dx, dy[:images*out], w, nil)
+				return y, dx
+			}
+			y, dx := run(s.N)
+			one, few := run(1)
+			identical(t, "y", one, y[:out])
+			identical(t, "dx", few, dx[:in])
+		}
+	})
+}
+
 // Small shapes of all kinds, drawn so that every algorithm meets every border.
 func TestRandomConvolutions(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {

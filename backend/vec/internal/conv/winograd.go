@@ -308,16 +308,45 @@ func (w *winograd) taps(weights []float32, row, col int) (taps []float32, terms,
 // transformWeights transforms those of some terms from a row on of the strip at a column, with room for a square.
 func (w *winograd) transformWeights(dst []float32, plane int, weights []float32, row, terms, col int, room []float32) {
 	for i := 0; i < terms; i += w.strip() {
-		taps, height, width := w.taps(weights, row+i, col)
-		if w.borrows { // and reversed
-			for t := range 9 {
-				size := height * width
-				w.set.Transpose(room[(8-t)*size:], width, taps[t*size:], height, width, height, size)
-			}
-			taps = room
-		}
+		taps, height, width := w.turned(weights, row+i, col, room)
 		w.set.WinogradWeights(dst[i*width:], plane, taps, height*width, height*width/w.set.Lanes())
 	}
+}
+
+// turned is taps as they are multiplied with: those of another correlation, of which w is the gradient, are transposed and
+// reversed, with room for a square.
+func (w *winograd) turned(weights []float32, row, col int, room []float32) (taps []float32, terms, width int) {
+	taps, terms, width = w.taps(weights, row, col)
+	if !w.borrows {
+		return taps, terms, width
+	}
+	size := terms * width
+	for t := range 9 {
+		w.set.Transpose(room[(8-t)*size:], width, taps[t*size:], terms, width, terms, size)
+	}
+	return room[:9*size], terms, width
+}
+
+// multiplyFew adds to the products of a few tiles those with some terms from a row on of the strip at a column, whose weights are
+// transformed on the way, with room for a square.
+func (w *winograd) multiplyFew(products []float32, productRow, productPlane int, left []float32, plane, tiles int, weights []float32, row, terms, col int, room []float32) {
+	for i := 0; i < terms; i += w.strip() {
+		taps, height, width := w.turned(weights, row+i, col, room)
+		w.set.WinogradProducts(products, productPlane, productRow, left[i:], plane, lateTerms, taps, height*width, width, height, tiles,
+			width/w.set.Lanes(), row+i > 0, w.nextSquare(weights, row+i, col))
+	}
+}
+
+// nextSquare is the weights behind those at a row and a column.
+func (w *winograd) nextSquare(weights []float32, row, col int) []float32 {
+	if row += w.strip(); row >= w.cin {
+		row, col = 0, col+w.strip()
+	}
+	if col >= w.cout {
+		return nil
+	}
+	taps, _, _ := w.taps(weights, row, col)
+	return taps
 }
 
 func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *output) {
@@ -345,6 +374,10 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 			for i := range blocks {
 				row := i * lateTerms
 				terms := min(lateTerms, w.cin-row)
+				if n <= w.set.FewTiles() {
+					w.multiplyFew(products, wide, outPlane, in[(group*blocks+i)*size:], inPlane, n, weights, row, terms, col, turned)
+					continue
+				}
 				w.transformWeights(transformed, wPlane, weights, row, terms, col, turned)
 				for p := 0; p < planes; p += widePlanes {
 					left := in[(group*blocks+i)*size+p*inPlane:]
