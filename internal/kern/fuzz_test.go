@@ -393,6 +393,43 @@ func FuzzGemm(f *testing.F) {
 	})
 }
 
+// With the right operand in registers products have the bits of Gemm.
+func FuzzGemmHeld(f *testing.F) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		if s.HeldTerms() == 0 {
+			return
+		}
+		g := Tiles{Rows: d.in(1, 30), Vecs: 1, K: s.HeldTerms(), Count: d.in(0, 3), ACol: 1, BRow: s.Lanes()}
+		g.ARow, g.AStep, g.BStep, g.CRow = d.in(0, 40), d.in(0, 90), d.in(0, 90), s.Lanes()+d.in(0, 20)
+		g.CStep = (g.Rows-1)*g.CRow + s.Lanes() + d.in(0, 20)
+		last := max(0, g.Count-1)
+		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+g.K, d.noise.next)
+		b := d.operand(last*g.BStep+g.K*g.BRow, d.noise.next)
+		c := d.operand(last*g.CStep+(g.Rows-1)*g.CRow+s.Lanes(), d.noise.next)
+		want := slices.Clone(c.v)
+		row := g
+		row.Rows = 1
+		for r := range g.Rows {
+			s.Gemm(&row, a.v[r*g.ARow:], b.v, want[r*g.CRow:])
+		}
+		what := fmt.Sprintf("GemmHeld on %s: %+v", s.Name(), g)
+		g.Ahead = d.operand(d.in(0, 300), d.any).v // is read by nobody
+		if g.Count > 0 {
+			refuses(t, what, func() { s.GemmHeld(&g, a.v[1:], b.v, c.v) }, c)
+			refuses(t, what, func() { s.GemmHeld(&g, a.v, b.v[1:], c.v) }, c)
+			refuses(t, what, func() { s.GemmHeld(&g, a.v, b.v, c.v[1:]) }, c)
+			other := g
+			other.K--
+			refuses(t, what, func() { s.GemmHeld(&other, a.v, b.v, c.v) }, c)
+		}
+		s.GemmHeld(&g, a.v, b.v, c.v)
+		same(t, what, c.v, want)
+		for _, g := range []guarded{a, b, c} {
+			g.check(t, what)
+		}
+	})
+}
+
 func FuzzTranspose(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
 		rows, cols := s.Lanes()*d.in(0, 4), s.Lanes()*d.in(0, 4)

@@ -63,6 +63,32 @@ func (s *Set) Gemm(t *Tiles, a, b, c []float32) {
 		t.BStep, t.CStep, ahead, aheadStep)
 }
 
+// HeldTerms is the number of terms of GemmHeld, or 0 where there is none.
+func (s *Set) HeldTerms() int {
+	if s.asm == nil || s.asm.gemmHeld == nil {
+		return 0
+	}
+	return 16
+}
+
+// GemmHeld is Gemm for products of HeldTerms() terms and a single vector of columns, where ACol is 1 and BRow the vector, without
+// Runs or Accumulate: b stays in registers while any number of rows go by.
+func (s *Set) GemmHeld(t *Tiles, a, b, c []float32) {
+	if t.Count == 0 {
+		return
+	}
+	if t.K != s.HeldTerms() || t.Vecs != 1 || t.ACol != 1 || t.BRow != s.lanes || t.Runs > 1 || t.Accumulate {
+		panic(fmt.Sprintf("kern: no products %+v with their right operand in registers", *t))
+	}
+	t.need(a, b, s.lanes)
+	need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+s.lanes)
+	ahead, step := &a[0], 0
+	if n := t.Count * (t.Rows / 8); len(t.Ahead) > 0 && n > 0 {
+		ahead, step = &t.Ahead[0], 4*len(t.Ahead)/n
+	}
+	s.asm.gemmHeld(t.Rows, &a[0], t.ARow, &b[0], &c[0], t.CRow, t.Count, t.AStep, t.BStep, t.CStep, ahead, step)
+}
+
 // Finishing is what becomes of products: with i = t·Rows + r,
 //
 //	Y[i·YRow + j] = max(Floor, product + Bias[j] + Extra[i·YRow + j]), and 0 where row i of the mask has no bit MaskFirst + j

@@ -20,6 +20,7 @@ func main() {
 		build func(*build.Context)
 	}{
 		{"gemm", gemmFile},
+		{"held", heldFile},
 		{"winograd", winogradFile},
 		{"rows", rowsFile},
 		{"depthwise", depthwiseFile},

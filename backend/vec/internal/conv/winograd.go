@@ -16,6 +16,7 @@ type winograd struct {
 	padTop, padLeft  int
 	image, result    lattice // all pixels of the input, and of the output
 	group            int     // planes whose products are computed together
+	held             bool    // the weights of a plane stay in registers
 	plane            int     // elements of one of the transformed input or of the products
 	weights          int     // of one plane
 
@@ -29,7 +30,8 @@ const (
 	winogradTiles = 24 // in a task: with the weights of 64 channels these stay in a second-level cache
 	narrowTiles   = 32
 	narrowPlanes  = 18
-	widePlanes    = 6 // in a call, where there are more weights
+	heldTiles     = 16 // with the weights of a plane these stay in a first-level cache
+	widePlanes    = 6  // in a call, where there are more weights
 )
 
 // narrow says that a plane has so few weights that calls of kernels are what its products wait for. Then one call computes
@@ -97,7 +99,10 @@ func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, 
 		high: kern.AllPoints, wide: kern.AllPoints}
 	tiles := winogradTiles
 	w.group = widePlanes
-	if narrow(cin, cout) {
+	switch {
+	case cin == set.HeldTerms() && cout == set.Lanes():
+		tiles, w.group, w.held = heldTiles, 1, true
+	case narrow(cin, cout):
 		tiles, w.group = narrowTiles, narrowPlanes
 	}
 	w.share(tiles)
@@ -222,6 +227,12 @@ func (w *winograd) compute(o *output, b block, count int, x, weights []float32, 
 	products := cut(&buf, (planes+w.group)*w.plane)
 	in := products[w.group*w.plane:]
 	w.transformInput(in, w.cin, w.plane, b, x, &w.image, 0, w.cin)
+	if w.held {
+		w.set.GemmHeld(&kern.Tiles{Rows: count, Vecs: 1, K: w.cin, Count: planes, ARow: w.cin, ACol: 1, AStep: w.plane, BRow: w.cout,
+			BStep: w.weights, CRow: w.cout, CStep: w.plane, Ahead: next}, in, weights, products)
+		o.transform(&w.result, products, w.cout, w.plane, b, 0, w.cout, buf)
+		return
+	}
 	for p := 0; p < planes; p += w.group {
 		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.plane:], w.plane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
 			products[p*w.plane:], w.plane, w.cout, false, fetches{ahead(p/w.group, planes/w.group, next, made)})
