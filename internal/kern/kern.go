@@ -104,8 +104,12 @@ type winogradProductsFunc func(c *float32, cPlane, cTile int, d *float32, dPlane
 // need panics unless x has room for a matrix of rows×cols whose rows start every stride elements.
 func need(what string, x []float32, rows, stride, cols int) {
 	if rows > 0 && cols > 0 && (stride < 0 || len(x) < (rows-1)*stride+cols) {
-		panic(fmt.Sprintf("kern: %s has %d elements, %d rows of %d every %d need %d", what, len(x), rows, cols, stride, (rows-1)*stride+cols))
+		short(what, len(x), rows, stride, cols) // elsewhere, so that the check is done in place
 	}
+}
+
+func short(what string, have, rows, stride, cols int) {
+	panic(fmt.Sprintf("kern: %s has %d elements, %d rows of %d every %d need %d", what, have, rows, cols, stride, (rows-1)*stride+cols))
 }
 
 // needRuns is need for rows that are count runs of n elements, one every step.

@@ -139,6 +139,11 @@ func (g *gather) run(task int, buf []float32, in, w []float32, finish *finisher)
 // compute makes the channels from one on, those of a task, of count points from first on, at most those of a task.
 func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, finish *finisher) {
 	width := min(g.cols, g.co-col)
+	if g.direct && g.whole {
+		multiplyFinish(g.set, count, width, g.ci, in[first*g.inC:], g.inC, 1, right{w[col*g.ci:], g.ci, 0}, buf, g.cRow, false, finish,
+			first*g.outC, col, g.outC)
+		return
+	}
 	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
 	k := len(g.taps) * g.ci
 	size := k * panelCols(g.set, g.co)
