@@ -349,9 +349,8 @@ func (f *finisher) rows(at, step int, products []float32, productRow, channel, r
 	f.set.Finish(f.y[at:], step, products, productRow, f.bias[channel:], from(f.extra, at), f.floor, rows, cols)
 }
 
-// at is the finishing of products whose first is at an element of the output, of a channel, with rows step apart.
-func (f *finisher) at(at, channel, step int) kern.Finishing {
-	k := kern.Finishing{Y: f.y[at:], YRow: step, Bias: f.bias[channel:], Extra: from(f.extra, at), Floor: f.floor}
+// at sets k to the finishing of products whose first is at an element of the output, of a channel, with rows step apart.
+func (f *finisher) at(k *kern.Finishing, at, channel, step int) {
+	k.Y, k.YRow, k.Bias, k.Extra, k.Floor = f.y[at:], step, f.bias[channel:], from(f.extra, at), f.floor
 	k.Mask, k.MaskRow, k.MaskFirst = f.masking(at, step)
-	return k
 }

@@ -131,8 +131,9 @@ func multiplyRows(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, a
 // at, from a channel on. c is left with any contents.
 func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f *finisher, at, channel, step int) {
 	var t tiles
+	var to kern.Finishing
 	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
-		to := f.at(at+t.row*step+channel+t.col, channel+t.col, step)
+		f.at(&to, at+t.row*step+channel+t.col, channel+t.col, step)
 		set.GemmFinish(&t.Tiles, t.a, t.b, t.c, &to)
 	}
 }
@@ -176,17 +177,23 @@ func (t *tiles) next() bool {
 	if t.col += t.width; t.col >= t.n {
 		return false
 	}
+	vecs := t.Vecs
 	t.b, t.Vecs, t.BRow = t.strip(t.col)
-	t.width = t.Vecs * t.set.Lanes()
+	if t.Vecs != vecs {
+		t.tall, t.height, t.others = rowSplit(t.rows, t.set.MaxRows(t.Vecs))
+		t.width = t.Vecs * t.set.Lanes()
+	}
 	t.ahead = nil
 	if at := t.col + t.width; at < t.n && t.right.rows > 0 {
 		next, _, row := t.strip(at)
 		t.ahead = next[:t.K*row]
 	}
 	t.row = 0
-	t.tall, t.height, t.others = rowSplit(t.rows, t.set.MaxRows(t.Vecs))
 	t.of(t.height, t.tall)
-	share := len(t.ahead) * t.tall / (t.tall + t.others)
+	share := len(t.ahead)
+	if t.others > 0 {
+		share = share * t.tall / (t.tall + t.others)
+	}
 	t.Ahead, t.ahead = t.ahead[:share], t.ahead[share:]
 	return true
 }

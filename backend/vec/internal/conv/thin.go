@@ -1,5 +1,7 @@
 package conv
 
+import "github.com/adaad-go/adaad/internal/kern"
+
 // thin is a convolution of few input channels, such as a network's first and those of stride 2 in small ones: vectors hold
 // output channels, and there is so little work for each input that gathering it tap by tap would dominate.
 //
@@ -101,7 +103,8 @@ func (t *thin) compute(n, first, rows int, x, w []float32, finish *finisher, sc 
 		for p.begin(g.set, g.gw, g.co, terms, in[r*s.StrideH*t.row:], s.StrideW*s.Cin, 1, right{w, s.KH * terms, 0}, c, g.cRow, false); p.next(); {
 			p.Runs, p.ARun = s.KH, s.DilH*t.row
 			if g.whole {
-				to := finish.at(at+p.row*g.outC+p.col, p.col, g.outC)
+				var to kern.Finishing
+				finish.at(&to, at+p.row*g.outC+p.col, p.col, g.outC)
 				g.set.GemmFinish(&p.Tiles, p.a, p.b, p.c, &to)
 			} else {
 				g.set.Gemm(&p.Tiles, p.a, p.b, p.c)
