@@ -187,15 +187,15 @@ func (d *depthwise) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			d.set.DepthwiseGrad(sum, x[from:], d.stepW*d.inC, dy[at:], d.outC, r.taps, r.count, d.outC)
 		})
 	})
-	for i, t := range d.taps {
+	par.Run(len(d.taps), func(i, _ int) {
+		t, sum := d.taps[i], sums[i*d.outC:][:d.outC]
+		for chunk := 1; chunk < chunks; chunk++ {
+			d.set.Add(sum, sum, sums[chunk*size+i*d.outC:][:d.outC])
+		}
 		at := dst.Base + t.kh*dst.SH + t.kw*dst.SW
-		for c := range d.outC {
-			total := float32(0)
-			for chunk := range chunks {
-				total += sums[chunk*size+i*d.outC+c]
-			}
-			dst.Data[at] = total
+		for _, v := range sum {
+			dst.Data[at] = v
 			at += dst.SO
 		}
-	}
+	})
 }
