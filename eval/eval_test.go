@@ -466,7 +466,7 @@ func TestAKilledEvaluationResumes(t *testing.T) {
 	var size int
 	for range 2 {
 		cmd := exec.Command(os.Args[0], "-test.run=^"+t.Name()+"$")
-		cmd.Env = append(os.Environ(), variable+"="+killed)
+		cmd.Env = append(os.Environ(), variable+"="+killed, "TMPDIR="+t.TempDir()) // it cannot clean up after itself
 		if out, err := cmd.CombinedOutput(); err == nil || bytes.Contains(out, []byte("still alive")) {
 			t.Fatalf("was not killed: %v\n%s", err, out)
 		}
