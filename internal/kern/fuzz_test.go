@@ -576,9 +576,7 @@ func FuzzWinograd(f *testing.F) {
 			w, in, u := fresh(9, each, terms*n), fresh(WinogradPlanes, few*dTile, (few-1)*dTile+terms), make([]float32, WinogradPlanes*each)
 			s.WinogradWeights(u, each, w.v, each, terms*vecs)
 			got, want := between(fresh(WinogradPlanes, plane, (few-1)*tile+n)), fresh(WinogradPlanes, plane, (few-1)*tile+n)
-			for i := range got.v {
-				want.v[i] = got.v[i]
-			}
+			copy(want.v, got.v)
 			accumulate := d.in(0, 1) == 1
 			for p := range WinogradPlanes {
 				for at := 0; at < vecs; at++ {
