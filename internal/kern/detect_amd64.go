@@ -76,6 +76,6 @@ func detect() []*Set {
 	return found
 }
 
-// halves recognises a Zen 4 by what it has and what it has not: AVX-512 with bfloat16, which are as old as its short form
-// of integer dot products is on all others.
+// halves recognises a Zen 4: it has bfloat16 in AVX-512, but not the integer dot products of VNNI in AVX form, which the processors
+// after it have both. A Cooper Lake looks the same, and loses a little by it.
 func halves() bool { return cpu.X86.HasAVX512BF16 && !cpu.X86.HasAVXVNNI }

@@ -594,11 +594,7 @@ func FuzzWinograd(f *testing.F) {
 			refuses(t, what, func() { products(got.v, in.v, w.v, 0, few) }, got)
 			refuses(t, what, func() { products(got.v, in.v, w.v, terms, s.FewTiles()+1) }, got)
 			products(got.v, in.v, w.v, terms, few)
-			for i, v := range want.v {
-				if got.v[i] != v {
-					t.Fatalf("%s, %d terms of %d tiles with weights: %v at %d, products with transformed weights %v", what, terms, few, got.v[i], i, v)
-				}
-			}
+			same(t, fmt.Sprintf("%s, %d terms of %d tiles with weights", what, terms, few), got.v, want.v)
 			for _, g := range []guarded{got, in, w} {
 				g.check(t, what+", products")
 			}

@@ -195,17 +195,14 @@ func (w *winograd) products(tiles int) {
 		w.ADDQ(tmp, w.slot("d"))
 	}
 	// Back to the first plane, and to the next vector.
-	for _, p := range []string{"cPlane", "dPlane"} {
-		from := p[:1]
-		if p == "cPlane" {
-			w.arg(p, tmp)
-		} else {
-			w.MOVQ(dPlane, tmp)
-		}
+	back := func(pointer string, plane operand.Op) {
+		w.MOVQ(plane, tmp)
 		w.LEAQ(at(tmp, tmp, 8), tmp)
-		w.SHLQ(operand.Imm(2), tmp)
-		w.SUBQ(tmp, w.slot(from))
+		w.SHLQ(operand.Imm(2), tmp) // 36 planes
+		w.SUBQ(tmp, w.slot(pointer))
 	}
+	back("c", w.slot("cPlane"))
+	back("d", dPlane)
 	w.ADDQ(operand.Imm(uint64(w.bytes())), w.slot("c"))
 	w.ADDQ(operand.Imm(uint64(w.bytes())), w.slot("src"))
 	w.DECQ(w.slot("vecs"))
