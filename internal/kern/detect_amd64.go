@@ -76,6 +76,6 @@ func detect() []*Set {
 	return found
 }
 
-// halves recognises a Zen 4: it has bfloat16 in AVX-512, but not the integer dot products of VNNI in AVX form, which the processors
-// after it have both. A Cooper Lake looks the same, and loses a little by it.
+// halves recognises a Zen 4: it has bfloat16 in AVX-512 but not VNNI's integer dot products in AVX, and those after it have both. A
+// Cooper Lake looks the same, and loses a little by it.
 func halves() bool { return cpu.X86.HasAVX512BF16 && !cpu.X86.HasAVXVNNI }

@@ -337,21 +337,23 @@ func TestPhasesByImages(t *testing.T) {
 	})
 }
 
+// some is so many numbers.
+func (n *noise) some(count int) []float32 {
+	x := make([]float32, count)
+	for i := range x {
+		x[i] = n.next()
+	}
+	return x
+}
+
 // Weights that were packed for the other direction are the same numbers: not a bit changes.
 func TestOnePackingServesBothDirections(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
 		rnd := noise(5)
 		s := square(2, 6, 256, 128, 3, 1)
 		k := layouts(s)[0]
-		draw := func(n int) []float32 {
-			x := make([]float32, n)
-			for i := range x {
-				x[i] = rnd.next()
-			}
-			return x
-		}
-		k.Data = draw(9 * s.Cin * s.Cout)
-		dy, one, two := draw(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
+		k.Data = rnd.some(9 * s.Cin * s.Cout)
+		dy, one, two := rnd.some(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
 		plan := NewPlan(s, set, Tasks)
 		if !plan.OnePacking() {
 			t.Fatal("so many weights are packed twice")
@@ -377,17 +379,10 @@ func TestFewTilesOfWideLayers(t *testing.T) {
 		for _, size := range []int{3, 4, 7, 8} { // one tile and four
 			rnd := noise(size)
 			s := square(9, size, 208, 176, 3, 1)
-			draw := func(n int) []float32 {
-				x := make([]float32, n)
-				for i := range x {
-					x[i] = rnd.next()
-				}
-				return x
-			}
 			k := layouts(s)[0]
-			k.Data = draw(9 * s.Cin * s.Cout)
+			k.Data = rnd.some(9 * s.Cin * s.Cout)
 			in, out := size*size*s.Cin, size*size*s.Cout
-			x, dy := draw(s.N*in), draw(s.N*out)
+			x, dy := rnd.some(s.N*in), rnd.some(s.N*out)
 			run := func(images int) (y, dx []float32) {
 				s := s
 				s.N = images
