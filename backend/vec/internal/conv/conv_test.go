@@ -338,10 +338,10 @@ func TestPhasesByImages(t *testing.T) {
 }
 
 // some is so many numbers.
-func (n *noise) some(count int) []float32 {
+func (r *noise) some(count int) []float32 {
 	x := make([]float32, count)
 	for i := range x {
-		x[i] = n.next()
+		x[i] = r.next()
 	}
 	return x
 }
