@@ -20,8 +20,8 @@ func detect() []*Set {
 					gemmFinish13x1AVX512, gemmFinish14x1AVX512, gemmFinish15x1AVX512, gemmFinish16x1AVX512},
 				{gemmFinish1x2AVX512, gemmFinish2x2AVX512, gemmFinish3x2AVX512, gemmFinish4x2AVX512, gemmFinish5x2AVX512, gemmFinish6x2AVX512, gemmFinish7x2AVX512, gemmFinish8x2AVX512, gemmFinish9x2AVX512, gemmFinish10x2AVX512, gemmFinish11x2AVX512, gemmFinish12x2AVX512},
 			},
-			gemmHeld: gemmHeldAVX512,
-			finish:   finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512, positive: positiveAVX512,
+			gemmColumns: gemmColumns16x1AVX512, gemmHeld: gemmHeldAVX512,
+			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512, positive: positiveAVX512,
 			depthwise: depthwiseAVX512, depthwiseGrad1: depthwiseGrad1AVX512, depthwiseGrad3: depthwiseGrad3AVX512,
 			depthwise3x3: depthwise3x3AVX512, depthwise3x3Mask: depthwise3x3MaskAVX512,
 			binary: [binaryOps]func(dst, a, b *float32, n int){

@@ -59,7 +59,11 @@ func (s *Set) Gemm(t *Tiles, a, b, c []float32) {
 		accumulate = 1
 	}
 	ahead, aheadStep := t.ahead(a)
-	s.asm.gemm[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
+	kernel := s.asm.gemm[t.Vecs-1][t.Rows-1]
+	if t.ARow == 1 && t.Vecs == 1 && t.Rows == s.MaxRows(1) && s.asm.gemmColumns != nil {
+		kernel = s.asm.gemmColumns
+	}
+	kernel(t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
 		t.BStep, t.CStep, ahead, aheadStep)
 }
 

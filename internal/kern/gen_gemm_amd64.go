@@ -564,6 +564,16 @@ func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, 
 //go:noescape
 func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
+// gemmColumns16x1AVX512 computes, for t in [0,count), r in [0,16) and j in [0,16), with k, runs and count positive,
+//
+//	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
+//
+// with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. aRow is 1.
+//
+//go:noescape
+func gemmColumns16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+
 // gemm1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]

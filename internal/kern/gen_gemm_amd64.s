@@ -9250,6 +9250,167 @@ yDone:
 	VZEROUPPER
 	RET
 
+// func gemmColumns16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·gemmColumns16x1AVX512(SB), $0-136
+	MOVQ aRow+24(FP), R8
+	SHLQ $0x02, R8
+	MOVQ aCol+32(FP), R9
+	SHLQ $0x02, R9
+	MOVQ bRow+56(FP), R11
+	SHLQ $0x02, R11
+	MOVQ cRow+72(FP), R12
+	SHLQ $0x02, R12
+	MOVQ c+64(FP), DX
+	MOVQ ahead+120(FP), R15
+
+tile:
+	MOVQ   a+16(FP), AX
+	LEAQ   (AX)(R8*8), BX
+	LEAQ   (R8)(R8*2), SI
+	LEAQ   (R8)(R8*4), DI
+	LEAQ   (SI)(R8*4), R14
+	MOVQ   b+48(FP), R10
+	CMPQ   accumulate+80(FP), $0x00
+	JNE    load
+	VPXORD Z0, Z0, Z0
+	VPXORD Z1, Z1, Z1
+	VPXORD Z2, Z2, Z2
+	VPXORD Z3, Z3, Z3
+	VPXORD Z4, Z4, Z4
+	VPXORD Z5, Z5, Z5
+	VPXORD Z6, Z6, Z6
+	VPXORD Z7, Z7, Z7
+	VPXORD Z8, Z8, Z8
+	VPXORD Z9, Z9, Z9
+	VPXORD Z10, Z10, Z10
+	VPXORD Z11, Z11, Z11
+	VPXORD Z12, Z12, Z12
+	VPXORD Z13, Z13, Z13
+	VPXORD Z14, Z14, Z14
+	VPXORD Z15, Z15, Z15
+	JMP    start
+
+load:
+	MOVQ    DX, R13
+	VMOVUPS (R13), Z0
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z1
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z2
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z3
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z4
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z5
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z6
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z7
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z8
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z9
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z10
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z11
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z12
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z13
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z14
+	ADDQ    R12, R13
+	VMOVUPS (R13), Z15
+
+start:
+	MOVQ runs+8(FP), R13
+
+run:
+	MOVQ k+0(FP), CX
+
+loop:
+	PREFETCHT1       (R15)
+	ADDQ             aheadStep+128(FP), R15
+	VMOVUPS          (R10), Z16
+	VBROADCASTF32X4  (AX), Z17
+	VPERMILPS        $0x00, Z17, Z18
+	VFMADD231PS      Z18, Z16, Z0
+	VPERMILPS        $0x55, Z17, Z19
+	VFMADD231PS      Z19, Z16, Z1
+	VPERMILPS        $0xaa, Z17, Z18
+	VFMADD231PS      Z18, Z16, Z2
+	VPERMILPS        $0xff, Z17, Z19
+	VFMADD231PS      Z19, Z16, Z3
+	VFMADD231PS.BCST (AX)(R8*4), Z16, Z4
+	VFMADD231PS.BCST (AX)(DI*1), Z16, Z5
+	VFMADD231PS.BCST (AX)(SI*2), Z16, Z6
+	VFMADD231PS.BCST (AX)(R14*1), Z16, Z7
+	VFMADD231PS.BCST (BX), Z16, Z8
+	VFMADD231PS.BCST (BX)(R8*1), Z16, Z9
+	VFMADD231PS.BCST (BX)(R8*2), Z16, Z10
+	VFMADD231PS.BCST (BX)(SI*1), Z16, Z11
+	VFMADD231PS.BCST (BX)(R8*4), Z16, Z12
+	VFMADD231PS.BCST (BX)(DI*1), Z16, Z13
+	VFMADD231PS.BCST (BX)(SI*2), Z16, Z14
+	VFMADD231PS.BCST (BX)(R14*1), Z16, Z15
+	ADDQ             R9, AX
+	ADDQ             R9, BX
+	ADDQ             R11, R10
+	DECQ             CX
+	JNE              loop
+	ADDQ             aJump+40(FP), AX
+	ADDQ             aJump+40(FP), BX
+	DECQ             R13
+	JNE              run
+	MOVQ             DX, R13
+	VMOVUPS          Z0, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z1, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z2, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z3, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z4, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z5, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z6, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z7, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z8, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z9, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z10, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z11, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z12, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z13, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z14, (R13)
+	ADDQ             R12, R13
+	VMOVUPS          Z15, (R13)
+	MOVQ             aStep+96(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, a+16(FP)
+	MOVQ             bStep+104(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, b+48(FP)
+	MOVQ             cStep+112(FP), R13
+	SHLQ             $0x02, R13
+	ADDQ             R13, DX
+	DECQ             count+88(FP)
+	JNE              tile
+	VZEROUPPER
+	RET
+
 // func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
 TEXT ·gemm1x1AVX2(SB), $0-136

@@ -53,6 +53,7 @@ var sets = append(detect(), &Set{name: "generic", lanes: 4, rows: [2]int{4, 4}})
 type assembly struct {
 	gemm          [2][]gemmFunc // by vectors and rows, less one
 	gemmFinish    [2][]gemmFinishFunc
+	gemmColumns   gemmFunc                                                                                                                 // of one vector and the most rows, a being stored by columns; or nil
 	gemmHeld      func(rows int, a *float32, aRow int, b, c *float32, cRow, count, aStep, bStep, cStep int, ahead *float32, aheadStep int) // or nil
 	finish        func(y *float32, yRow int, a *float32, aRow int, b *float32, floor float32, rows, cols int)
 	finishAdd     func(y *float32, yRow int, a *float32, aRow int, b, extra *float32, floor float32, rows, cols int)

@@ -25,17 +25,21 @@ func gemmFile(c *build.Context) {
 	for _, g := range isas(c) {
 		for vecs := 1; vecs <= 2; vecs++ {
 			for rows := 1; rows <= maxRows(g, vecs); rows++ {
-				gemm(g, rows, vecs, nil)
-				gemm(g, rows, vecs, &bits)
+				gemm(g, rows, vecs, nil, false)
+				gemm(g, rows, vecs, &bits, false)
 			}
+		}
+		if g.wide() {
+			gemm(g, maxRows(g, 1), 1, nil, true)
 		}
 	}
 }
 
 // gemm keeps a tile of c in registers while it walks k. A row of a is reached from one of two base pointers (rows 0 and 8) and
 // the first odd multiples of the stride, so a may be stored by rows or by columns. The terms come in runs: after each, the
-// base pointers jump. With bits, those of masks, what becomes of the products is done while they are in registers.
-func gemm(g isa, rows, vecs int, bits *operand.Mem) {
+// base pointers jump. With bits, those of masks, what becomes of the products is done while they are in registers. With columns, a is
+// stored by columns, and then four rows load their elements of it together: a single vector's products would wait for loads.
+func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 	name, finishing := "gemm", ""
 	doc := []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k, runs and count positive,", rows, vecs*g.lanes),
 		"",
@@ -51,6 +55,10 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 			"",
 			"with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts",
 			"at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does."}
+	}
+	if columns {
+		name = "gemmColumns"
+		doc[len(doc)-1] += " aRow is 1."
 	}
 	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
 	doc[0] = full + g.name + " " + doc[0]
@@ -125,6 +133,15 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem) {
 		g.VMOVUPS(operand.Mem{Base: b, Disp: v * g.bytes()}, bv(v))
 	}
 	for r := range rows {
+		if columns && r < 4 {
+			four, x := g.v(scratch), g.v(scratch+1+r%2)
+			if r == 0 {
+				g.VBROADCASTF32X4(a(r), four)
+			}
+			g.VPERMILPS(operand.Imm(uint64(r*0x55)), four, x)
+			g.VFMADD231PS(x, bv(0), acc(r, 0))
+			continue
+		}
 		if vecs == 1 && g.wide() {
 			g.VFMADD231PS_BCST(a(r), bv(0), acc(r, 0))
 			continue
