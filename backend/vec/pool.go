@@ -89,13 +89,15 @@ func (p *pool) share(n int, f func(i, worker int, l *loop)) {
 
 // do works for the loop until all is done.
 func (l *loop) do(worker int) {
+	done := int64(0) // told at the end, for all workers would wait for the memory it is told in
 	for k := range l.ranges {
 		r := &l.ranges[(worker+k)%len(l.ranges)]
 		for i := r.next.Add(1) - 1; i < r.end; i = r.next.Add(1) - 1 {
 			l.f(int(i), worker, l)
-			l.left.Add(-1)
+			done++
 		}
 	}
+	l.left.Add(-done)
 	l.idle.Add(1)
 	for spins := 0; l.left.Load() > 0; spins++ {
 		if l.handed.Load() != nil {

@@ -352,16 +352,18 @@ func FuzzGemm(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
 		vecs := d.in(1, s.MaxVecs())
 		g := Tiles{Rows: d.in(1, s.MaxRows(vecs)), Vecs: vecs, K: d.in(1, 60), Count: d.in(0, 3), Accumulate: d.in(0, 1) == 1}
-		cols := g.Vecs * s.Lanes()
+		g.Strips, g.BStrip = d.in(0, 4), d.in(0, 90)
+		strip, strips := g.Vecs*s.Lanes(), max(1, g.Strips)
+		cols := strips * strip
 		g.ARow, g.ACol, g.AStep = d.in(0, 70), d.in(0, 70), d.in(0, 90)
-		g.BRow, g.BStep = d.in(0, 2*cols), d.in(0, 90)
+		g.BRow, g.BStep = d.in(0, 2*strip), d.in(0, 90)
 		g.Runs, g.ARun = d.in(0, 3), d.in(0, 90)
 		runs := max(1, g.Runs)
 		g.CRow = cols + d.in(0, 20)
 		g.CStep = (g.Rows-1)*g.CRow + cols + d.in(0, 20)
 		last := max(0, g.Count-1)
 		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+(runs-1)*g.ARun+(g.K-1)*g.ACol+1, d.noise.next)
-		b := d.operand(last*g.BStep+(runs*g.K-1)*g.BRow+cols, d.noise.next)
+		b := d.operand((strips-1)*g.BStrip+last*g.BStep+(runs*g.K-1)*g.BRow+strip, d.noise.next)
 		c := d.operand(last*g.CStep+(g.Rows-1)*g.CRow+cols, d.noise.next)
 		want := newSums(c.v)
 		want.terms = runs*g.K + 1
@@ -373,7 +375,7 @@ func FuzzGemm(f *testing.F) {
 						want.value[at], want.magnitude[at] = 0, 0
 					}
 					for l := range runs * g.K {
-						want.add(at, float64(a.v[n*g.AStep+r*g.ARow+l/g.K*g.ARun+l%g.K*g.ACol])*float64(b.v[n*g.BStep+l*g.BRow+j]))
+						want.add(at, float64(a.v[n*g.AStep+r*g.ARow+l/g.K*g.ARun+l%g.K*g.ACol])*float64(b.v[j/strip*g.BStrip+n*g.BStep+l*g.BRow+j%strip]))
 					}
 				}
 			}

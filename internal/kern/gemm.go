@@ -6,26 +6,33 @@ import "fmt"
 //
 //	c[t·CStep + r·CRow + j] (+)= Σ_{u<Runs} Σ_{l<K} a[t·AStep + r·ARow + u·ARun + l·ACol] · b[t·BStep + (u·K+l)·BRow + j]
 //
-// Strides and steps are counted in elements and are not negative. No Runs are one.
+// and likewise for each of Strips, which are beside one another in c and have b from s·BStrip on. Strides and steps are counted in
+// elements and are not negative. No Runs are one, and no Strips are too.
 type Tiles struct {
 	Rows, Vecs, K, Count int
 	Runs, ARun           int
 	ARow, ACol, AStep    int
 	BRow, BStep          int
 	CRow, CStep          int
+	Strips, BStrip       int
 	Accumulate           bool      // add to c
-	Ahead                []float32 // is brought into the processor's second-level cache meanwhile
+	Ahead                []float32 // is brought into the processor's second-level cache meanwhile, or if there are Strips the next of them
 }
 
 // ahead is where to fetch from, and by how many bytes to go on with each term. Where there is nothing to fetch it is an operand.
-func (t *Tiles) ahead(operand []float32) (from *float32, step int) {
+func (t *Tiles) ahead(b []float32) (from *float32, step int) {
+	if t.Strips > 1 {
+		return &b[t.BStrip], 4 * t.BRow / t.Count
+	}
 	if len(t.Ahead) == 0 {
-		return &operand[0], 0
+		return &b[0], 0
 	}
 	return &t.Ahead[0], 4 * len(t.Ahead) / (t.runs() * t.K * t.Count)
 }
 
 func (t *Tiles) runs() int { return max(1, t.Runs) }
+
+func (t *Tiles) strips() int { return max(1, t.Strips) }
 
 // jump is how many bytes lie between where one run of a ends and the next starts.
 func (t *Tiles) jump() int { return 4 * (t.ARun - t.K*t.ACol) }
@@ -33,7 +40,7 @@ func (t *Tiles) jump() int { return 4 * (t.ARun - t.K*t.ACol) }
 // need panics unless the operands reach as far as they are read.
 func (t *Tiles) need(a, b []float32, cols int) {
 	need("a", a, t.Count, t.AStep, (t.Rows-1)*t.ARow+(t.runs()-1)*t.ARun+(t.K-1)*t.ACol+1)
-	need("b", b, t.Count, t.BStep, (t.runs()*t.K-1)*t.BRow+cols)
+	need("b", b, t.Count, t.BStep, (t.strips()-1)*t.BStrip+(t.runs()*t.K-1)*t.BRow+cols)
 }
 
 // MaxRows is the largest Tiles.Rows of tiles so many vectors wide.
@@ -49,7 +56,7 @@ func (s *Set) Gemm(t *Tiles, a, b, c []float32) {
 	}
 	cols := t.Vecs * s.lanes
 	t.need(a, b, cols)
-	need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
+	need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+t.strips()*cols)
 	if s.asm == nil {
 		gemmGeneric(*t, cols, a, b, c)
 		return
@@ -58,13 +65,13 @@ func (s *Set) Gemm(t *Tiles, a, b, c []float32) {
 	if t.Accumulate {
 		accumulate = 1
 	}
-	ahead, aheadStep := t.ahead(a)
+	ahead, aheadStep := t.ahead(b)
 	kernel := s.asm.gemm[t.Vecs-1][t.Rows-1]
 	if t.ARow == 1 && t.Vecs == 1 && t.Rows == s.MaxRows(1) && s.asm.gemmColumns != nil {
 		kernel = s.asm.gemmColumns
 	}
 	kernel(t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
-		t.BStep, t.CStep, ahead, aheadStep)
+		t.BStep, t.CStep, t.strips(), t.BStrip, ahead, aheadStep)
 }
 
 // HeldTerms is the number of terms of GemmHeld, or 0 where there is none.
@@ -76,12 +83,12 @@ func (s *Set) HeldTerms() int {
 }
 
 // GemmHeld is Gemm for products of HeldTerms() terms and a single vector of columns, where ACol is 1 and BRow the vector, without
-// Runs or Accumulate: b stays in registers while any number of rows go by.
+// Runs, Strips or Accumulate: b stays in registers while any number of rows go by.
 func (s *Set) GemmHeld(t *Tiles, a, b, c []float32) {
 	if t.Count == 0 {
 		return
 	}
-	if t.K != s.HeldTerms() || t.Vecs != 1 || t.ACol != 1 || t.BRow != s.lanes || t.Runs > 1 || t.Accumulate {
+	if t.K != s.HeldTerms() || t.Vecs != 1 || t.ACol != 1 || t.BRow != s.lanes || t.Runs > 1 || t.Strips > 1 || t.Accumulate {
 		panic(fmt.Sprintf("kern: no products %+v with their right operand in registers", *t))
 	}
 	t.need(a, b, s.lanes)
@@ -114,7 +121,8 @@ func (s *Set) GemmFinish(t *Tiles, a, b, c []float32, f *Finishing) {
 	if t.Count == 0 {
 		return
 	}
-	rows, cols := t.Count*t.Rows, t.Vecs*s.lanes
+	rows, strip := t.Count*t.Rows, t.Vecs*s.lanes
+	cols := t.strips() * strip
 	need("y", f.Y, rows, f.YRow, cols)
 	need("bias", f.Bias, 1, 0, cols)
 	var extra *float32
@@ -135,15 +143,15 @@ func (s *Set) GemmFinish(t *Tiles, a, b, c []float32, f *Finishing) {
 		finishGeneric(*f, c, t.CRow, rows, cols)
 		return
 	}
-	t.need(a, b, cols)
+	t.need(a, b, strip)
 	accumulate := 0
 	if t.Accumulate {
 		need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+cols)
 		accumulate = 1
 	}
-	ahead, aheadStep := t.ahead(a)
+	ahead, aheadStep := t.ahead(b)
 	s.asm.gemmFinish[t.Vecs-1][t.Rows-1](t.K, t.runs(), &a[0], t.ARow, t.ACol, t.jump(), &b[0], t.BRow, &c[0], t.CRow, accumulate, t.Count, t.AStep,
-		t.BStep, t.CStep, ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
+		t.BStep, t.CStep, t.strips(), t.BStrip, ahead, aheadStep, &f.Y[0], f.YRow, &f.Bias[0], extra, mask, f.MaskRow, f.Floor)
 }
 
 func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
@@ -166,6 +174,13 @@ func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
 }
 
 func gemmGeneric(t Tiles, cols int, a, b, c []float32) {
+	if strips := t.strips(); strips > 1 {
+		t.Strips = 1
+		for i := range strips {
+			gemmGeneric(t, cols, a, b[i*t.BStrip:], c[i*cols:])
+		}
+		return
+	}
 	if runs := t.runs(); runs > 1 {
 		t.Runs = 1
 		for u := range runs {

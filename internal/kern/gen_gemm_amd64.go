@@ -9,807 +9,848 @@ package kern
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish1x1AVX512 computes, for t in [0,count), r in [0,1) and j in [0,16), with k, runs and count positive and i = t*1 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish2x1AVX512 computes, for t in [0,count), r in [0,2) and j in [0,16), with k, runs and count positive and i = t*2 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish3x1AVX512 computes, for t in [0,count), r in [0,3) and j in [0,16), with k, runs and count positive and i = t*3 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish4x1AVX512 computes, for t in [0,count), r in [0,4) and j in [0,16), with k, runs and count positive and i = t*4 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish5x1AVX512 computes, for t in [0,count), r in [0,5) and j in [0,16), with k, runs and count positive and i = t*5 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish6x1AVX512 computes, for t in [0,count), r in [0,6) and j in [0,16), with k, runs and count positive and i = t*6 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish7x1AVX512 computes, for t in [0,count), r in [0,7) and j in [0,16), with k, runs and count positive and i = t*7 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish8x1AVX512 computes, for t in [0,count), r in [0,8) and j in [0,16), with k, runs and count positive and i = t*8 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish9x1AVX512 computes, for t in [0,count), r in [0,9) and j in [0,16), with k, runs and count positive and i = t*9 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish10x1AVX512 computes, for t in [0,count), r in [0,10) and j in [0,16), with k, runs and count positive and i = t*10 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish11x1AVX512 computes, for t in [0,count), r in [0,11) and j in [0,16), with k, runs and count positive and i = t*11 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish12x1AVX512 computes, for t in [0,count), r in [0,12) and j in [0,16), with k, runs and count positive and i = t*12 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm13x1AVX512 computes, for t in [0,count), r in [0,13) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish13x1AVX512 computes, for t in [0,count), r in [0,13) and j in [0,16), with k, runs and count positive and i = t*13 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm14x1AVX512 computes, for t in [0,count), r in [0,14) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish14x1AVX512 computes, for t in [0,count), r in [0,14) and j in [0,16), with k, runs and count positive and i = t*14 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm15x1AVX512 computes, for t in [0,count), r in [0,15) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish15x1AVX512 computes, for t in [0,count), r in [0,15) and j in [0,16), with k, runs and count positive and i = t*15 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm16x1AVX512 computes, for t in [0,count), r in [0,16) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish16x1AVX512 computes, for t in [0,count), r in [0,16) and j in [0,16), with k, runs and count positive and i = t*16 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish1x2AVX512 computes, for t in [0,count), r in [0,1) and j in [0,32), with k, runs and count positive and i = t*1 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish2x2AVX512 computes, for t in [0,count), r in [0,2) and j in [0,32), with k, runs and count positive and i = t*2 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish3x2AVX512 computes, for t in [0,count), r in [0,3) and j in [0,32), with k, runs and count positive and i = t*3 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish4x2AVX512 computes, for t in [0,count), r in [0,4) and j in [0,32), with k, runs and count positive and i = t*4 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish5x2AVX512 computes, for t in [0,count), r in [0,5) and j in [0,32), with k, runs and count positive and i = t*5 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish6x2AVX512 computes, for t in [0,count), r in [0,6) and j in [0,32), with k, runs and count positive and i = t*6 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish7x2AVX512 computes, for t in [0,count), r in [0,7) and j in [0,32), with k, runs and count positive and i = t*7 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish8x2AVX512 computes, for t in [0,count), r in [0,8) and j in [0,32), with k, runs and count positive and i = t*8 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish9x2AVX512 computes, for t in [0,count), r in [0,9) and j in [0,32), with k, runs and count positive and i = t*9 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish10x2AVX512 computes, for t in [0,count), r in [0,10) and j in [0,32), with k, runs and count positive and i = t*10 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish11x2AVX512 computes, for t in [0,count), r in [0,11) and j in [0,32), with k, runs and count positive and i = t*11 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish12x2AVX512 computes, for t in [0,count), r in [0,12) and j in [0,32), with k, runs and count positive and i = t*12 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemmColumns16x1AVX512 computes, for t in [0,count), r in [0,16) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. aRow is 1.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last. aRow is 1.
 //
 //go:noescape
-func gemmColumns16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemmColumns16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemm1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish1x1AVX2 computes, for t in [0,count), r in [0,1) and j in [0,8), with k, runs and count positive and i = t*1 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish2x1AVX2 computes, for t in [0,count), r in [0,2) and j in [0,8), with k, runs and count positive and i = t*2 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish3x1AVX2 computes, for t in [0,count), r in [0,3) and j in [0,8), with k, runs and count positive and i = t*3 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish4x1AVX2 computes, for t in [0,count), r in [0,4) and j in [0,8), with k, runs and count positive and i = t*4 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish5x1AVX2 computes, for t in [0,count), r in [0,5) and j in [0,8), with k, runs and count positive and i = t*5 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish6x1AVX2 computes, for t in [0,count), r in [0,6) and j in [0,8), with k, runs and count positive and i = t*6 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish1x2AVX2 computes, for t in [0,count), r in [0,1) and j in [0,16), with k, runs and count positive and i = t*1 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish2x2AVX2 computes, for t in [0,count), r in [0,2) and j in [0,16), with k, runs and count positive and i = t*2 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish3x2AVX2 computes, for t in [0,count), r in [0,3) and j in [0,16), with k, runs and count positive and i = t*3 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish4x2AVX2 computes, for t in [0,count), r in [0,4) and j in [0,16), with k, runs and count positive and i = t*4 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish5x2AVX2 computes, for t in [0,count), r in [0,5) and j in [0,16), with k, runs and count positive and i = t*5 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 
 // gemm6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k, runs and count positive,
 //
 //	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it
-// fetches from ahead into the second-level cache, which then moves by aheadStep bytes.
+// fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b
+// bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last.
 //
 //go:noescape
-func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 
 // gemmFinish6x2AVX2 computes, for t in [0,count), r in [0,6) and j in [0,16), with k, runs and count positive and i = t*6 + r,
 //
 //	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])
 //
 // with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts
-// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does.
+// at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does.
 //
 //go:noescape
-func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)

@@ -14,9 +14,9 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x1AVX512(SB), $0-136
+TEXT ·gemm1x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -26,7 +26,15 @@ TEXT ·gemm1x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -51,7 +59,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
@@ -74,12 +82,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish1x1AVX512(SB), $0-188
+TEXT ·gemmFinish1x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -89,7 +125,21 @@ TEXT ·gemmFinish1x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -114,7 +164,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z1
 	VFMADD231PS.BCST (AX), Z1, Z0
 	ADDQ             R9, AX
@@ -124,57 +174,106 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z1
 	VADDPS           Z1, Z0, Z0
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z0, K2, Z0
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z1
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z1
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z1, Z0
 	VMOVUPS      Z0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x1AVX512(SB), $0-136
+TEXT ·gemm2x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -184,7 +283,15 @@ TEXT ·gemm2x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -212,7 +319,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -238,12 +345,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish2x1AVX512(SB), $0-188
+TEXT ·gemmFinish2x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -253,7 +388,21 @@ TEXT ·gemmFinish2x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -281,7 +430,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z2
 	VFMADD231PS.BCST (AX), Z2, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z2, Z1
@@ -292,25 +441,25 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z2
 	VADDPS           Z2, Z0, Z0
 	VADDPS           Z2, Z1, Z1
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
 	ADDQ             DI, BX
 	VADDPS           (BX), Z1, Z1
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -319,11 +468,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z2
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z2
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -332,26 +481,75 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x1AVX512(SB), $0-136
+TEXT ·gemm3x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -361,7 +559,15 @@ TEXT ·gemm3x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -392,7 +598,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -421,12 +627,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish3x1AVX512(SB), $0-188
+TEXT ·gemmFinish3x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -436,7 +670,21 @@ TEXT ·gemmFinish3x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -467,7 +715,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z3
 	VFMADD231PS.BCST (AX), Z3, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z3, Z1
@@ -479,14 +727,14 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z3
 	VADDPS           Z3, Z0, Z0
 	VADDPS           Z3, Z1, Z1
 	VADDPS           Z3, Z2, Z2
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -495,12 +743,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z2, Z2
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -512,11 +760,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z2, K2, Z2
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z3
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z3
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z3, Z0
@@ -528,26 +776,75 @@ maskDone:
 	VMAXPS       Z2, Z3, Z2
 	VMOVUPS      Z2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x1AVX512(SB), $0-136
+TEXT ·gemm4x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -557,7 +854,15 @@ TEXT ·gemm4x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -591,7 +896,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -623,12 +928,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish4x1AVX512(SB), $0-188
+TEXT ·gemmFinish4x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -638,7 +971,21 @@ TEXT ·gemmFinish4x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -672,7 +1019,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z4
 	VFMADD231PS.BCST (AX), Z4, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z4, Z1
@@ -685,15 +1032,15 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z4
 	VADDPS           Z4, Z0, Z0
 	VADDPS           Z4, Z1, Z1
 	VADDPS           Z4, Z2, Z2
 	VADDPS           Z4, Z3, Z3
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -704,12 +1051,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z3, Z3
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -724,11 +1071,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z4
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z4
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -743,26 +1090,75 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x1AVX512(SB), $0-136
+TEXT ·gemm5x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -772,7 +1168,15 @@ TEXT ·gemm5x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -809,7 +1213,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -844,12 +1248,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish5x1AVX512(SB), $0-188
+TEXT ·gemmFinish5x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -859,7 +1291,21 @@ TEXT ·gemmFinish5x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -896,7 +1342,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z5
 	VFMADD231PS.BCST (AX), Z5, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z5, Z1
@@ -910,16 +1356,16 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z5
 	VADDPS           Z5, Z0, Z0
 	VADDPS           Z5, Z1, Z1
 	VADDPS           Z5, Z2, Z2
 	VADDPS           Z5, Z3, Z3
 	VADDPS           Z5, Z4, Z4
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -932,12 +1378,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z4, Z4
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -955,11 +1401,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z4, K2, Z4
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z5
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z5
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z5, Z0
@@ -977,26 +1423,75 @@ maskDone:
 	VMAXPS       Z4, Z5, Z4
 	VMOVUPS      Z4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x1AVX512(SB), $0-136
+TEXT ·gemm6x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1006,7 +1501,15 @@ TEXT ·gemm6x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1046,7 +1549,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1084,12 +1587,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish6x1AVX512(SB), $0-188
+TEXT ·gemmFinish6x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1099,7 +1630,21 @@ TEXT ·gemmFinish6x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1139,7 +1684,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z6
 	VFMADD231PS.BCST (AX), Z6, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z6, Z1
@@ -1154,7 +1699,7 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z6
 	VADDPS           Z6, Z0, Z0
 	VADDPS           Z6, Z1, Z1
@@ -1162,9 +1707,9 @@ loop:
 	VADDPS           Z6, Z3, Z3
 	VADDPS           Z6, Z4, Z4
 	VADDPS           Z6, Z5, Z5
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1179,12 +1724,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z5, Z5
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1205,11 +1750,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z6
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z6
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -1230,26 +1775,75 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x1AVX512(SB), $0-136
+TEXT ·gemm7x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1259,7 +1853,15 @@ TEXT ·gemm7x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1302,7 +1904,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1343,12 +1945,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish7x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish7x1AVX512(SB), $0-188
+TEXT ·gemmFinish7x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1358,7 +1988,21 @@ TEXT ·gemmFinish7x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1401,7 +2045,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z7
 	VFMADD231PS.BCST (AX), Z7, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z7, Z1
@@ -1417,7 +2061,7 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z7
 	VADDPS           Z7, Z0, Z0
 	VADDPS           Z7, Z1, Z1
@@ -1426,9 +2070,9 @@ loop:
 	VADDPS           Z7, Z4, Z4
 	VADDPS           Z7, Z5, Z5
 	VADDPS           Z7, Z6, Z6
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1445,12 +2089,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z6, Z6
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1474,11 +2118,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z6, K2, Z6
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z7
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z7
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z7, Z0
@@ -1502,26 +2146,75 @@ maskDone:
 	VMAXPS       Z6, Z7, Z6
 	VMOVUPS      Z6, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x1AVX512(SB), $0-136
+TEXT ·gemm8x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1531,7 +2224,15 @@ TEXT ·gemm8x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1577,7 +2278,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1621,12 +2322,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish8x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish8x1AVX512(SB), $0-188
+TEXT ·gemmFinish8x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1636,7 +2365,21 @@ TEXT ·gemmFinish8x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1682,7 +2425,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z8
 	VFMADD231PS.BCST (AX), Z8, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z8, Z1
@@ -1699,7 +2442,7 @@ loop:
 	ADDQ             aJump+40(FP), AX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z8
 	VADDPS           Z8, Z0, Z0
 	VADDPS           Z8, Z1, Z1
@@ -1709,9 +2452,9 @@ loop:
 	VADDPS           Z8, Z5, Z5
 	VADDPS           Z8, Z6, Z6
 	VADDPS           Z8, Z7, Z7
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -1730,12 +2473,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z7, Z7
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -1762,11 +2505,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z8
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z8
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -1793,26 +2536,75 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x1AVX512(SB), $0-136
+TEXT ·gemm9x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1822,7 +2614,15 @@ TEXT ·gemm9x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1872,7 +2672,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -1921,12 +2721,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish9x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish9x1AVX512(SB), $0-188
+TEXT ·gemmFinish9x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -1936,7 +2764,21 @@ TEXT ·gemmFinish9x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -1986,7 +2828,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z9
 	VFMADD231PS.BCST (AX), Z9, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z9, Z1
@@ -2006,7 +2848,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z9
 	VADDPS           Z9, Z0, Z0
 	VADDPS           Z9, Z1, Z1
@@ -2017,9 +2859,9 @@ loop:
 	VADDPS           Z9, Z6, Z6
 	VADDPS           Z9, Z7, Z7
 	VADDPS           Z9, Z8, Z8
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2040,12 +2882,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z8, Z8
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2075,11 +2917,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z8, K2, Z8
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z9
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z9
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z9, Z0
@@ -2109,26 +2951,75 @@ maskDone:
 	VMAXPS       Z8, Z9, Z8
 	VMOVUPS      Z8, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x1AVX512(SB), $0-136
+TEXT ·gemm10x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2138,7 +3029,15 @@ TEXT ·gemm10x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2191,7 +3090,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2243,12 +3142,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish10x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish10x1AVX512(SB), $0-188
+TEXT ·gemmFinish10x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2258,7 +3185,21 @@ TEXT ·gemmFinish10x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2311,7 +3252,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z10
 	VFMADD231PS.BCST (AX), Z10, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z10, Z1
@@ -2332,7 +3273,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z10
 	VADDPS           Z10, Z0, Z0
 	VADDPS           Z10, Z1, Z1
@@ -2344,9 +3285,9 @@ loop:
 	VADDPS           Z10, Z7, Z7
 	VADDPS           Z10, Z8, Z8
 	VADDPS           Z10, Z9, Z9
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2369,12 +3310,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z9, Z9
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2407,11 +3348,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z10
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z10
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -2444,26 +3385,75 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x1AVX512(SB), $0-136
+TEXT ·gemm11x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2473,7 +3463,15 @@ TEXT ·gemm11x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2529,7 +3527,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2584,12 +3582,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish11x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish11x1AVX512(SB), $0-188
+TEXT ·gemmFinish11x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2599,7 +3625,21 @@ TEXT ·gemmFinish11x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2655,7 +3695,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z11
 	VFMADD231PS.BCST (AX), Z11, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z11, Z1
@@ -2677,7 +3717,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z11
 	VADDPS           Z11, Z0, Z0
 	VADDPS           Z11, Z1, Z1
@@ -2690,9 +3730,9 @@ loop:
 	VADDPS           Z11, Z8, Z8
 	VADDPS           Z11, Z9, Z9
 	VADDPS           Z11, Z10, Z10
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -2717,12 +3757,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z10, Z10
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -2758,11 +3798,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z10, K2, Z10
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z11
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z11
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z11, Z0
@@ -2798,26 +3838,75 @@ maskDone:
 	VMAXPS       Z10, Z11, Z10
 	VMOVUPS      Z10, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x1AVX512(SB), $0-136
+TEXT ·gemm12x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2827,7 +3916,15 @@ TEXT ·gemm12x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -2886,7 +3983,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -2944,12 +4041,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish12x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish12x1AVX512(SB), $0-188
+TEXT ·gemmFinish12x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -2959,7 +4084,21 @@ TEXT ·gemmFinish12x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -3018,7 +4157,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z12
 	VFMADD231PS.BCST (AX), Z12, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z12, Z1
@@ -3041,7 +4180,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z12
 	VADDPS           Z12, Z0, Z0
 	VADDPS           Z12, Z1, Z1
@@ -3055,9 +4194,9 @@ loop:
 	VADDPS           Z12, Z9, Z9
 	VADDPS           Z12, Z10, Z10
 	VADDPS           Z12, Z11, Z11
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -3084,12 +4223,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z11, Z11
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3128,11 +4267,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z12
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z12
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -3171,26 +4310,75 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm13x1AVX512(SB), $0-136
+TEXT ·gemm13x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3200,7 +4388,15 @@ TEXT ·gemm13x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -3262,7 +4458,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z13
 	VFMADD231PS.BCST (AX), Z13, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z13, Z1
@@ -3323,12 +4519,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish13x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish13x1AVX512(SB), $0-188
+TEXT ·gemmFinish13x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3338,7 +4562,21 @@ TEXT ·gemmFinish13x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -3400,7 +4638,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z13
 	VFMADD231PS.BCST (AX), Z13, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z13, Z1
@@ -3424,7 +4662,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z13
 	VADDPS           Z13, Z0, Z0
 	VADDPS           Z13, Z1, Z1
@@ -3439,9 +4677,9 @@ loop:
 	VADDPS           Z13, Z10, Z10
 	VADDPS           Z13, Z11, Z11
 	VADDPS           Z13, Z12, Z12
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -3470,12 +4708,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z12, Z12
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3517,11 +4755,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z12, K2, Z12
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z13
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z13
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z13, Z0
@@ -3563,26 +4801,75 @@ maskDone:
 	VMAXPS       Z12, Z13, Z12
 	VMOVUPS      Z12, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm14x1AVX512(SB), $0-136
+TEXT ·gemm14x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3592,7 +4879,15 @@ TEXT ·gemm14x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -3657,7 +4952,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z14
 	VFMADD231PS.BCST (AX), Z14, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z14, Z1
@@ -3721,12 +5016,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish14x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish14x1AVX512(SB), $0-188
+TEXT ·gemmFinish14x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -3736,7 +5059,21 @@ TEXT ·gemmFinish14x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -3801,7 +5138,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z14
 	VFMADD231PS.BCST (AX), Z14, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z14, Z1
@@ -3826,7 +5163,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z14
 	VADDPS           Z14, Z0, Z0
 	VADDPS           Z14, Z1, Z1
@@ -3842,9 +5179,9 @@ loop:
 	VADDPS           Z14, Z11, Z11
 	VADDPS           Z14, Z12, Z12
 	VADDPS           Z14, Z13, Z13
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -3875,12 +5212,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z13, Z13
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -3925,11 +5262,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z13, K2, Z13
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z14
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z14
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z14, Z0
@@ -3974,26 +5311,75 @@ maskDone:
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm15x1AVX512(SB), $0-136
+TEXT ·gemm15x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4003,7 +5389,15 @@ TEXT ·gemm15x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4071,7 +5465,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z15
 	VFMADD231PS.BCST (AX), Z15, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z15, Z1
@@ -4138,12 +5532,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish15x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish15x1AVX512(SB), $0-188
+TEXT ·gemmFinish15x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4153,7 +5575,21 @@ TEXT ·gemmFinish15x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4221,7 +5657,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z15
 	VFMADD231PS.BCST (AX), Z15, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z15, Z1
@@ -4247,7 +5683,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z15
 	VADDPS           Z15, Z0, Z0
 	VADDPS           Z15, Z1, Z1
@@ -4264,9 +5700,9 @@ loop:
 	VADDPS           Z15, Z12, Z12
 	VADDPS           Z15, Z13, Z13
 	VADDPS           Z15, Z14, Z14
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -4299,12 +5735,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z14, Z14
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4352,11 +5788,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z14, K2, Z14
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z15
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z15
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z15, Z0
@@ -4404,26 +5840,75 @@ maskDone:
 	VMAXPS       Z14, Z15, Z14
 	VMOVUPS      Z14, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm16x1AVX512(SB), $0-136
+TEXT ·gemm16x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4433,7 +5918,15 @@ TEXT ·gemm16x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4504,7 +5997,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z16
 	VFMADD231PS.BCST (AX), Z16, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z16, Z1
@@ -4574,12 +6067,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish16x1AVX512(SB), $0-188
+TEXT ·gemmFinish16x1AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4589,7 +6110,21 @@ TEXT ·gemmFinish16x1AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4660,7 +6195,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z16
 	VFMADD231PS.BCST (AX), Z16, Z0
 	VFMADD231PS.BCST (AX)(R8*1), Z16, Z1
@@ -4687,7 +6222,7 @@ loop:
 	ADDQ             aJump+40(FP), BX
 	DECQ             R13
 	JNE              run
-	MOVQ             bias+152(FP), R13
+	MOVQ             bias+168(FP), R13
 	VMOVUPS          (R13), Z16
 	VADDPS           Z16, Z0, Z0
 	VADDPS           Z16, Z1, Z1
@@ -4705,9 +6240,9 @@ loop:
 	VADDPS           Z16, Z13, Z13
 	VADDPS           Z16, Z14, Z14
 	VADDPS           Z16, Z15, Z15
-	MOVQ             yRow+144(FP), DI
+	MOVQ             yRow+160(FP), DI
 	SHLQ             $0x02, DI
-	MOVQ             extra+160(FP), BX
+	MOVQ             extra+176(FP), BX
 	TESTQ            BX, BX
 	JE               extraDone
 	VADDPS           (BX), Z0, Z0
@@ -4742,12 +6277,12 @@ loop:
 	ADDQ             DI, BX
 	VADDPS           (BX), Z15, Z15
 	ADDQ             DI, BX
-	MOVQ             BX, extra+160(FP)
+	MOVQ             BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -4798,11 +6333,11 @@ extraDone:
 	KMOVW     (SI), K2
 	VMOVAPS.Z Z15, K2, Z15
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z16
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z16
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z16, Z0
@@ -4853,26 +6388,75 @@ maskDone:
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm1x2AVX512(SB), $0-136
+TEXT ·gemm1x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4882,7 +6466,15 @@ TEXT ·gemm1x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4909,7 +6501,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -4936,12 +6528,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish1x2AVX512(SB), $0-188
+TEXT ·gemmFinish1x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -4951,7 +6571,21 @@ TEXT ·gemmFinish1x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -4978,7 +6612,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z2
 	VMOVUPS      64(R10), Z3
 	VBROADCASTSS (AX), Z4
@@ -4991,25 +6625,25 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z2
 	VMOVUPS      64(R13), Z3
 	VADDPS       Z2, Z0, Z0
 	VADDPS       Z3, Z1, Z1
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
 	VADDPS       64(BX), Z1, Z1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5017,11 +6651,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z1, K2, Z1
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z2
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z2
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z2, Z0
@@ -5029,26 +6663,75 @@ maskDone:
 	VMAXPS       Z1, Z2, Z1
 	VMOVUPS      Z1, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm2x2AVX512(SB), $0-136
+TEXT ·gemm2x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5058,7 +6741,15 @@ TEXT ·gemm2x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5090,7 +6781,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -5123,12 +6814,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish2x2AVX512(SB), $0-188
+TEXT ·gemmFinish2x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5138,7 +6857,21 @@ TEXT ·gemmFinish2x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5170,7 +6903,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z4
 	VMOVUPS      64(R10), Z5
 	VBROADCASTSS (AX), Z6
@@ -5186,16 +6919,16 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z4
 	VMOVUPS      64(R13), Z5
 	VADDPS       Z4, Z0, Z0
 	VADDPS       Z5, Z1, Z1
 	VADDPS       Z4, Z2, Z2
 	VADDPS       Z5, Z3, Z3
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5204,12 +6937,12 @@ loop:
 	VADDPS       (BX), Z2, Z2
 	VADDPS       64(BX), Z3, Z3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5222,11 +6955,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z3, K2, Z3
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z4
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z4
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z4, Z0
@@ -5239,26 +6972,75 @@ maskDone:
 	VMAXPS       Z3, Z4, Z3
 	VMOVUPS      Z3, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm3x2AVX512(SB), $0-136
+TEXT ·gemm3x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5268,7 +7050,15 @@ TEXT ·gemm3x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5305,7 +7095,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -5344,12 +7134,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish3x2AVX512(SB), $0-188
+TEXT ·gemmFinish3x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5359,7 +7177,21 @@ TEXT ·gemmFinish3x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5396,7 +7228,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z6
 	VMOVUPS      64(R10), Z7
 	VBROADCASTSS (AX), Z8
@@ -5415,7 +7247,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z6
 	VMOVUPS      64(R13), Z7
 	VADDPS       Z6, Z0, Z0
@@ -5424,9 +7256,9 @@ loop:
 	VADDPS       Z7, Z3, Z3
 	VADDPS       Z6, Z4, Z4
 	VADDPS       Z7, Z5, Z5
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5438,12 +7270,12 @@ loop:
 	VADDPS       (BX), Z4, Z4
 	VADDPS       64(BX), Z5, Z5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5461,11 +7293,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z5, K2, Z5
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z6
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z6
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z6, Z0
@@ -5483,26 +7315,75 @@ maskDone:
 	VMAXPS       Z5, Z6, Z5
 	VMOVUPS      Z5, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm4x2AVX512(SB), $0-136
+TEXT ·gemm4x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5512,7 +7393,15 @@ TEXT ·gemm4x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5554,7 +7443,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -5599,12 +7488,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish4x2AVX512(SB), $0-188
+TEXT ·gemmFinish4x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5614,7 +7531,21 @@ TEXT ·gemmFinish4x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5656,7 +7587,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z8
 	VMOVUPS      64(R10), Z9
 	VBROADCASTSS (AX), Z10
@@ -5678,7 +7609,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z8
 	VMOVUPS      64(R13), Z9
 	VADDPS       Z8, Z0, Z0
@@ -5689,9 +7620,9 @@ loop:
 	VADDPS       Z9, Z5, Z5
 	VADDPS       Z8, Z6, Z6
 	VADDPS       Z9, Z7, Z7
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -5706,12 +7637,12 @@ loop:
 	VADDPS       (BX), Z6, Z6
 	VADDPS       64(BX), Z7, Z7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -5734,11 +7665,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z7, K2, Z7
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z8
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z8
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z8, Z0
@@ -5761,26 +7692,75 @@ maskDone:
 	VMAXPS       Z7, Z8, Z7
 	VMOVUPS      Z7, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm5x2AVX512(SB), $0-136
+TEXT ·gemm5x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5790,7 +7770,15 @@ TEXT ·gemm5x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5837,7 +7825,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -5888,12 +7876,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish5x2AVX512(SB), $0-188
+TEXT ·gemmFinish5x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -5903,7 +7919,21 @@ TEXT ·gemmFinish5x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -5950,7 +7980,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z10
 	VMOVUPS      64(R10), Z11
 	VBROADCASTSS (AX), Z12
@@ -5975,7 +8005,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z10
 	VMOVUPS      64(R13), Z11
 	VADDPS       Z10, Z0, Z0
@@ -5988,9 +8018,9 @@ loop:
 	VADDPS       Z11, Z7, Z7
 	VADDPS       Z10, Z8, Z8
 	VADDPS       Z11, Z9, Z9
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6008,12 +8038,12 @@ loop:
 	VADDPS       (BX), Z8, Z8
 	VADDPS       64(BX), Z9, Z9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6041,11 +8071,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z9, K2, Z9
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z10
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z10
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z10, Z0
@@ -6073,26 +8103,75 @@ maskDone:
 	VMAXPS       Z9, Z10, Z9
 	VMOVUPS      Z9, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm6x2AVX512(SB), $0-136
+TEXT ·gemm6x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6102,7 +8181,15 @@ TEXT ·gemm6x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6154,7 +8241,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -6211,12 +8298,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish6x2AVX512(SB), $0-188
+TEXT ·gemmFinish6x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6226,7 +8341,21 @@ TEXT ·gemmFinish6x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6278,7 +8407,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z12
 	VMOVUPS      64(R10), Z13
 	VBROADCASTSS (AX), Z14
@@ -6306,7 +8435,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z12
 	VMOVUPS      64(R13), Z13
 	VADDPS       Z12, Z0, Z0
@@ -6321,9 +8450,9 @@ loop:
 	VADDPS       Z13, Z9, Z9
 	VADDPS       Z12, Z10, Z10
 	VADDPS       Z13, Z11, Z11
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6344,12 +8473,12 @@ loop:
 	VADDPS       (BX), Z10, Z10
 	VADDPS       64(BX), Z11, Z11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6382,11 +8511,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z11, K2, Z11
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z12
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z12
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z12, Z0
@@ -6419,26 +8548,75 @@ maskDone:
 	VMAXPS       Z11, Z12, Z11
 	VMOVUPS      Z11, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm7x2AVX512(SB), $0-136
+TEXT ·gemm7x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6448,7 +8626,15 @@ TEXT ·gemm7x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6505,7 +8691,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -6568,12 +8754,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish7x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish7x2AVX512(SB), $0-188
+TEXT ·gemmFinish7x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6583,7 +8797,21 @@ TEXT ·gemmFinish7x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6640,7 +8868,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z14
 	VMOVUPS      64(R10), Z15
 	VBROADCASTSS (AX), Z16
@@ -6671,7 +8899,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z14
 	VMOVUPS      64(R13), Z15
 	VADDPS       Z14, Z0, Z0
@@ -6688,9 +8916,9 @@ loop:
 	VADDPS       Z15, Z11, Z11
 	VADDPS       Z14, Z12, Z12
 	VADDPS       Z15, Z13, Z13
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -6714,12 +8942,12 @@ loop:
 	VADDPS       (BX), Z12, Z12
 	VADDPS       64(BX), Z13, Z13
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -6757,11 +8985,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z13, K2, Z13
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z14
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z14
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z14, Z0
@@ -6799,26 +9027,75 @@ maskDone:
 	VMAXPS       Z13, Z14, Z13
 	VMOVUPS      Z13, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm8x2AVX512(SB), $0-136
+TEXT ·gemm8x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6828,7 +9105,15 @@ TEXT ·gemm8x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -6890,7 +9175,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -6959,12 +9244,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish8x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish8x2AVX512(SB), $0-188
+TEXT ·gemmFinish8x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -6974,7 +9287,21 @@ TEXT ·gemmFinish8x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7036,7 +9363,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z16
 	VMOVUPS      64(R10), Z17
 	VBROADCASTSS (AX), Z18
@@ -7070,7 +9397,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z16
 	VMOVUPS      64(R13), Z17
 	VADDPS       Z16, Z0, Z0
@@ -7089,9 +9416,9 @@ loop:
 	VADDPS       Z17, Z13, Z13
 	VADDPS       Z16, Z14, Z14
 	VADDPS       Z17, Z15, Z15
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -7118,12 +9445,12 @@ loop:
 	VADDPS       (BX), Z14, Z14
 	VADDPS       64(BX), Z15, Z15
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -7166,11 +9493,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z15, K2, Z15
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z16
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z16
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z16, Z0
@@ -7213,26 +9540,75 @@ maskDone:
 	VMAXPS       Z15, Z16, Z15
 	VMOVUPS      Z15, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm9x2AVX512(SB), $0-136
+TEXT ·gemm9x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7242,7 +9618,15 @@ TEXT ·gemm9x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7310,7 +9694,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -7387,12 +9771,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish9x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish9x2AVX512(SB), $0-188
+TEXT ·gemmFinish9x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7402,7 +9814,21 @@ TEXT ·gemmFinish9x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7470,7 +9896,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z18
 	VMOVUPS      64(R10), Z19
 	VBROADCASTSS (AX), Z20
@@ -7509,7 +9935,7 @@ loop:
 	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z18
 	VMOVUPS      64(R13), Z19
 	VADDPS       Z18, Z0, Z0
@@ -7530,9 +9956,9 @@ loop:
 	VADDPS       Z19, Z15, Z15
 	VADDPS       Z18, Z16, Z16
 	VADDPS       Z19, Z17, Z17
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -7562,12 +9988,12 @@ loop:
 	VADDPS       (BX), Z16, Z16
 	VADDPS       64(BX), Z17, Z17
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -7615,11 +10041,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z17, K2, Z17
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z18
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z18
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z18, Z0
@@ -7667,26 +10093,75 @@ maskDone:
 	VMAXPS       Z17, Z18, Z17
 	VMOVUPS      Z17, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm10x2AVX512(SB), $0-136
+TEXT ·gemm10x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7696,7 +10171,15 @@ TEXT ·gemm10x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7769,7 +10252,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -7852,12 +10335,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish10x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish10x2AVX512(SB), $0-188
+TEXT ·gemmFinish10x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -7867,7 +10378,21 @@ TEXT ·gemmFinish10x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -7940,7 +10465,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z20
 	VMOVUPS      64(R10), Z21
 	VBROADCASTSS (AX), Z22
@@ -7982,7 +10507,7 @@ loop:
 	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z20
 	VMOVUPS      64(R13), Z21
 	VADDPS       Z20, Z0, Z0
@@ -8005,9 +10530,9 @@ loop:
 	VADDPS       Z21, Z17, Z17
 	VADDPS       Z20, Z18, Z18
 	VADDPS       Z21, Z19, Z19
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -8040,12 +10565,12 @@ loop:
 	VADDPS       (BX), Z18, Z18
 	VADDPS       64(BX), Z19, Z19
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -8098,11 +10623,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z19, K2, Z19
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z20
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z20
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z20, Z0
@@ -8155,26 +10680,75 @@ maskDone:
 	VMAXPS       Z19, Z20, Z19
 	VMOVUPS      Z19, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm11x2AVX512(SB), $0-136
+TEXT ·gemm11x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8184,7 +10758,15 @@ TEXT ·gemm11x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -8262,7 +10844,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -8351,12 +10933,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish11x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish11x2AVX512(SB), $0-188
+TEXT ·gemmFinish11x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8366,7 +10976,21 @@ TEXT ·gemmFinish11x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -8444,7 +11068,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z22
 	VMOVUPS      64(R10), Z23
 	VBROADCASTSS (AX), Z24
@@ -8489,7 +11113,7 @@ loop:
 	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z22
 	VMOVUPS      64(R13), Z23
 	VADDPS       Z22, Z0, Z0
@@ -8514,9 +11138,9 @@ loop:
 	VADDPS       Z23, Z19, Z19
 	VADDPS       Z22, Z20, Z20
 	VADDPS       Z23, Z21, Z21
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -8552,12 +11176,12 @@ loop:
 	VADDPS       (BX), Z20, Z20
 	VADDPS       64(BX), Z21, Z21
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -8615,11 +11239,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z21, K2, Z21
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z22
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z22
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z22, Z0
@@ -8677,26 +11301,75 @@ maskDone:
 	VMAXPS       Z21, Z22, Z21
 	VMOVUPS      Z21, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemm12x2AVX512(SB), $0-136
+TEXT ·gemm12x2AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8706,7 +11379,15 @@ TEXT ·gemm12x2AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -8789,7 +11470,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -8884,12 +11565,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x80, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish12x2AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmFinish12x2AVX512(SB), $0-188
+TEXT ·gemmFinish12x2AVX512(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -8899,7 +11608,21 @@ TEXT ·gemmFinish12x2AVX512(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -8982,7 +11705,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Z24
 	VMOVUPS      64(R10), Z25
 	VBROADCASTSS (AX), Z26
@@ -9030,7 +11753,7 @@ loop:
 	ADDQ         aJump+40(FP), BX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Z24
 	VMOVUPS      64(R13), Z25
 	VADDPS       Z24, Z0, Z0
@@ -9057,9 +11780,9 @@ loop:
 	VADDPS       Z25, Z21, Z21
 	VADDPS       Z24, Z22, Z22
 	VADDPS       Z25, Z23, Z23
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Z0, Z0
@@ -9098,12 +11821,12 @@ loop:
 	VADDPS       (BX), Z22, Z22
 	VADDPS       64(BX), Z23, Z23
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ      maskRow+176(FP), CX
+	MOVQ      maskRow+192(FP), CX
 	ADDQ      CX, CX
-	MOVQ      mask+168(FP), SI
+	MOVQ      mask+184(FP), SI
 	TESTQ     SI, SI
 	JE        maskDone
 	KMOVW     (SI), K2
@@ -9166,11 +11889,11 @@ extraDone:
 	KMOVW     2(SI), K2
 	VMOVAPS.Z Z23, K2, Z23
 	ADDQ      CX, SI
-	MOVQ      SI, mask+168(FP)
+	MOVQ      SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Z24
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Z24
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Z0, Z24, Z0
@@ -9233,26 +11956,75 @@ maskDone:
 	VMAXPS       Z23, Z24, Z23
 	VMOVUPS      Z23, 64(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x80, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x80, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x04, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x80, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmColumns16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemmColumns16x1AVX512(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, AVX512F, MMX+
-TEXT ·gemmColumns16x1AVX512(SB), $0-136
+TEXT ·gemmColumns16x1AVX512(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9262,7 +12034,15 @@ TEXT ·gemmColumns16x1AVX512(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9333,7 +12113,7 @@ run:
 
 loop:
 	PREFETCHT1       (R15)
-	ADDQ             aheadStep+128(FP), R15
+	ADDQ             aheadStep+144(FP), R15
 	VMOVUPS          (R10), Z16
 	VBROADCASTF32X4  (AX), Z17
 	VPERMILPS        $0x00, Z17, Z18
@@ -9408,12 +12188,40 @@ loop:
 	ADDQ             R13, DX
 	DECQ             count+88(FP)
 	JNE              tile
+	DECQ             strips+120(FP)
+	JE               done
+	MOVQ             (SP), R13
+	MOVQ             R13, a+16(FP)
+	MOVQ             8(SP), R13
+	MOVQ             R13, count+88(FP)
+	MOVQ             16(SP), R13
+	ADDQ             $0x40, R13
+	MOVQ             R13, 16(SP)
+	MOVQ             R13, c+64(FP)
+	MOVQ             c+64(FP), DX
+	MOVQ             bStrip+128(FP), AX
+	SHLQ             $0x02, AX
+	MOVQ             24(SP), R15
+	ADDQ             AX, R15
+	MOVQ             R15, 24(SP)
+	MOVQ             R15, b+48(FP)
+	CMPQ             strips+120(FP), $0x01
+	JE               last
+	ADDQ             AX, R15
+	JMP              tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x1AVX2(SB), $0-136
+TEXT ·gemm1x1AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9423,7 +12231,15 @@ TEXT ·gemm1x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9448,7 +12264,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -9472,12 +12288,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x20, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish1x1AVX2(SB), $0-188
+TEXT ·gemmFinish1x1AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9487,7 +12331,21 @@ TEXT ·gemmFinish1x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9512,7 +12370,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y1
 	VBROADCASTSS (AX), Y2
 	VFMADD231PS  Y2, Y1, Y0
@@ -9523,22 +12381,22 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y1
 	VADDPS       Y1, Y0, Y0
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y1
@@ -9546,36 +12404,85 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y1, Y1
 	VANDPS       Y1, Y0, Y0
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y1
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y1
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y1, Y0
 	VMOVUPS      Y0, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x20, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x01, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x20, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x1AVX2(SB), $0-136
+TEXT ·gemm2x1AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9585,7 +12492,15 @@ TEXT ·gemm2x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9613,7 +12528,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -9641,12 +12556,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x20, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish2x1AVX2(SB), $0-188
+TEXT ·gemmFinish2x1AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9656,7 +12599,21 @@ TEXT ·gemmFinish2x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9684,7 +12641,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y2
 	VBROADCASTSS (AX), Y3
 	VFMADD231PS  Y3, Y2, Y0
@@ -9697,25 +12654,25 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y2
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y2, Y1, Y1
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	ADDQ         DI, BX
 	VADDPS       (BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -9728,11 +12685,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y2
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y2
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -9741,26 +12698,75 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x20, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x01, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x20, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x1AVX2(SB), $0-136
+TEXT ·gemm3x1AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9770,7 +12776,15 @@ TEXT ·gemm3x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9801,7 +12815,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -9833,12 +12847,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x20, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish3x1AVX2(SB), $0-188
+TEXT ·gemmFinish3x1AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9848,7 +12890,21 @@ TEXT ·gemmFinish3x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -9879,7 +12935,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y3
 	VBROADCASTSS (AX), Y4
 	VFMADD231PS  Y4, Y3, Y0
@@ -9894,14 +12950,14 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y3
 	VADDPS       Y3, Y0, Y0
 	VADDPS       Y3, Y1, Y1
 	VADDPS       Y3, Y2, Y2
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -9910,12 +12966,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y2, Y2
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y3
@@ -9933,11 +12989,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y3, Y3
 	VANDPS       Y3, Y2, Y2
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y3
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y3
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y3, Y0
@@ -9949,26 +13005,75 @@ maskDone:
 	VMAXPS       Y2, Y3, Y2
 	VMOVUPS      Y2, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x20, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x01, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x20, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x1AVX2(SB), $0-136
+TEXT ·gemm4x1AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -9978,7 +13083,15 @@ TEXT ·gemm4x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10012,7 +13125,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -10048,12 +13161,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x20, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish4x1AVX2(SB), $0-188
+TEXT ·gemmFinish4x1AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10063,7 +13204,21 @@ TEXT ·gemmFinish4x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10097,7 +13252,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y4
 	VBROADCASTSS (AX), Y5
 	VFMADD231PS  Y5, Y4, Y0
@@ -10114,15 +13269,15 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y4
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y4, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y4, Y3, Y3
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -10133,12 +13288,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -10161,11 +13316,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y4
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y4
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -10180,26 +13335,75 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x20, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x01, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x20, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x1AVX2(SB), $0-136
+TEXT ·gemm5x1AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10209,7 +13413,15 @@ TEXT ·gemm5x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10246,7 +13458,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -10286,12 +13498,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x20, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish5x1AVX2(SB), $0-188
+TEXT ·gemmFinish5x1AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10301,7 +13541,21 @@ TEXT ·gemmFinish5x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10338,7 +13592,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y5
 	VBROADCASTSS (AX), Y6
 	VFMADD231PS  Y6, Y5, Y0
@@ -10357,16 +13611,16 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y5
 	VADDPS       Y5, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y5, Y2, Y2
 	VADDPS       Y5, Y3, Y3
 	VADDPS       Y5, Y4, Y4
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -10379,12 +13633,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y4, Y4
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y5
@@ -10412,11 +13666,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y5, Y5
 	VANDPS       Y5, Y4, Y4
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y5
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y5
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y5, Y0
@@ -10434,26 +13688,75 @@ maskDone:
 	VMAXPS       Y4, Y5, Y4
 	VMOVUPS      Y4, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x20, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x01, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x20, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x1AVX2(SB), $0-136
+TEXT ·gemm6x1AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10463,7 +13766,15 @@ TEXT ·gemm6x1AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10503,7 +13814,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -10547,12 +13858,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x20, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x1AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish6x1AVX2(SB), $0-188
+TEXT ·gemmFinish6x1AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10562,7 +13901,21 @@ TEXT ·gemmFinish6x1AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10602,7 +13955,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y6
 	VBROADCASTSS (AX), Y7
 	VFMADD231PS  Y7, Y6, Y0
@@ -10623,7 +13976,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y6
 	VADDPS       Y6, Y0, Y0
 	VADDPS       Y6, Y1, Y1
@@ -10631,9 +13984,9 @@ loop:
 	VADDPS       Y6, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y6, Y5, Y5
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -10648,12 +14001,12 @@ loop:
 	ADDQ         DI, BX
 	VADDPS       (BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -10686,11 +14039,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y6
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y6
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -10711,26 +14064,75 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, (AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x20, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x20, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x01, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x20, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm1x2AVX2(SB), $0-136
+TEXT ·gemm1x2AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10740,7 +14142,15 @@ TEXT ·gemm1x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10767,7 +14177,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -10794,12 +14204,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x40, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish1x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish1x2AVX2(SB), $0-188
+TEXT ·gemmFinish1x2AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10809,7 +14247,21 @@ TEXT ·gemmFinish1x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10836,7 +14288,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y2
 	VMOVUPS      32(R10), Y3
 	VBROADCASTSS (AX), Y4
@@ -10849,25 +14301,25 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y2
 	VMOVUPS      32(R13), Y3
 	VADDPS       Y2, Y0, Y0
 	VADDPS       Y3, Y1, Y1
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
 	VADDPS       32(BX), Y1, Y1
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y2
@@ -10879,11 +14331,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y2, Y2
 	VANDPS       Y2, Y1, Y1
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y2
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y2
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y2, Y0
@@ -10891,26 +14343,75 @@ maskDone:
 	VMAXPS       Y1, Y2, Y1
 	VMOVUPS      Y1, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm2x2AVX2(SB), $0-136
+TEXT ·gemm2x2AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -10920,7 +14421,15 @@ TEXT ·gemm2x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -10952,7 +14461,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -10985,12 +14494,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x40, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish2x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish2x2AVX2(SB), $0-188
+TEXT ·gemmFinish2x2AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11000,7 +14537,21 @@ TEXT ·gemmFinish2x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11032,7 +14583,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y4
 	VMOVUPS      32(R10), Y5
 	VBROADCASTSS (AX), Y6
@@ -11048,16 +14599,16 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y4
 	VMOVUPS      32(R13), Y5
 	VADDPS       Y4, Y0, Y0
 	VADDPS       Y5, Y1, Y1
 	VADDPS       Y4, Y2, Y2
 	VADDPS       Y5, Y3, Y3
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -11066,12 +14617,12 @@ loop:
 	VADDPS       (BX), Y2, Y2
 	VADDPS       32(BX), Y3, Y3
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y4
@@ -11092,11 +14643,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y4, Y4
 	VANDPS       Y4, Y3, Y3
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y4
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y4
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y4, Y0
@@ -11109,26 +14660,75 @@ maskDone:
 	VMAXPS       Y3, Y4, Y3
 	VMOVUPS      Y3, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm3x2AVX2(SB), $0-136
+TEXT ·gemm3x2AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11138,7 +14738,15 @@ TEXT ·gemm3x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11175,7 +14783,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -11214,12 +14822,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x40, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish3x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish3x2AVX2(SB), $0-188
+TEXT ·gemmFinish3x2AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11229,7 +14865,21 @@ TEXT ·gemmFinish3x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11266,7 +14916,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y6
 	VMOVUPS      32(R10), Y7
 	VBROADCASTSS (AX), Y8
@@ -11285,7 +14935,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y6
 	VMOVUPS      32(R13), Y7
 	VADDPS       Y6, Y0, Y0
@@ -11294,9 +14944,9 @@ loop:
 	VADDPS       Y7, Y3, Y3
 	VADDPS       Y6, Y4, Y4
 	VADDPS       Y7, Y5, Y5
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -11308,12 +14958,12 @@ loop:
 	VADDPS       (BX), Y4, Y4
 	VADDPS       32(BX), Y5, Y5
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y6
@@ -11343,11 +14993,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y6, Y6
 	VANDPS       Y6, Y5, Y5
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y6
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y6
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y6, Y0
@@ -11365,26 +15015,75 @@ maskDone:
 	VMAXPS       Y5, Y6, Y5
 	VMOVUPS      Y5, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm4x2AVX2(SB), $0-136
+TEXT ·gemm4x2AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11394,7 +15093,15 @@ TEXT ·gemm4x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11436,7 +15143,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -11481,12 +15188,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x40, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish4x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish4x2AVX2(SB), $0-188
+TEXT ·gemmFinish4x2AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11496,7 +15231,21 @@ TEXT ·gemmFinish4x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11538,7 +15287,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y8
 	VMOVUPS      32(R10), Y9
 	VBROADCASTSS (AX), Y10
@@ -11560,7 +15309,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y8
 	VMOVUPS      32(R13), Y9
 	VADDPS       Y8, Y0, Y0
@@ -11571,9 +15320,9 @@ loop:
 	VADDPS       Y9, Y5, Y5
 	VADDPS       Y8, Y6, Y6
 	VADDPS       Y9, Y7, Y7
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -11588,12 +15337,12 @@ loop:
 	VADDPS       (BX), Y6, Y6
 	VADDPS       32(BX), Y7, Y7
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y8
@@ -11632,11 +15381,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y8, Y8
 	VANDPS       Y8, Y7, Y7
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y8
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y8
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y8, Y0
@@ -11659,26 +15408,75 @@ maskDone:
 	VMAXPS       Y7, Y8, Y7
 	VMOVUPS      Y7, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm5x2AVX2(SB), $0-136
+TEXT ·gemm5x2AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11688,7 +15486,15 @@ TEXT ·gemm5x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11735,7 +15541,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -11786,12 +15592,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x40, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish5x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish5x2AVX2(SB), $0-188
+TEXT ·gemmFinish5x2AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -11801,7 +15635,21 @@ TEXT ·gemmFinish5x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -11848,7 +15696,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y10
 	VMOVUPS      32(R10), Y11
 	VBROADCASTSS (AX), Y12
@@ -11873,7 +15721,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y10
 	VMOVUPS      32(R13), Y11
 	VADDPS       Y10, Y0, Y0
@@ -11886,9 +15734,9 @@ loop:
 	VADDPS       Y11, Y7, Y7
 	VADDPS       Y10, Y8, Y8
 	VADDPS       Y11, Y9, Y9
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -11906,12 +15754,12 @@ loop:
 	VADDPS       (BX), Y8, Y8
 	VADDPS       32(BX), Y9, Y9
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y10
@@ -11959,11 +15807,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y10, Y10
 	VANDPS       Y10, Y9, Y9
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y10
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y10
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y10, Y0
@@ -11991,26 +15839,75 @@ maskDone:
 	VMAXPS       Y9, Y10, Y9
 	VMOVUPS      Y9, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int)
+// func gemm6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int)
 // Requires: AVX, FMA3, MMX+
-TEXT ·gemm6x2AVX2(SB), $0-136
+TEXT ·gemm6x2AVX2(SB), $32-152
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -12020,7 +15917,15 @@ TEXT ·gemm6x2AVX2(SB), $0-136
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 24(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -12072,7 +15977,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -12129,12 +16034,40 @@ loop:
 	ADDQ         R13, DX
 	DECQ         count+88(FP)
 	JNE          tile
+	DECQ         strips+120(FP)
+	JE           done
+	MOVQ         (SP), R13
+	MOVQ         R13, a+16(FP)
+	MOVQ         8(SP), R13
+	MOVQ         R13, count+88(FP)
+	MOVQ         16(SP), R13
+	ADDQ         $0x40, R13
+	MOVQ         R13, 16(SP)
+	MOVQ         R13, c+64(FP)
+	MOVQ         c+64(FP), DX
+	MOVQ         bStrip+128(FP), AX
+	SHLQ         $0x02, AX
+	MOVQ         24(SP), R15
+	ADDQ         AX, R15
+	MOVQ         R15, 24(SP)
+	MOVQ         R15, b+48(FP)
+	CMPQ         strips+120(FP), $0x01
+	JE           last
+	ADDQ         AX, R15
+	JMP          tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET
 
-// func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
+// func gemmFinish6x2AVX2(k int, runs int, a *float32, aRow int, aCol int, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate int, count int, aStep int, bStep int, cStep int, strips int, bStrip int, ahead *float32, aheadStep int, y *float32, yRow int, bias *float32, extra *float32, mask *uint16, maskRow int, floor float32)
 // Requires: AVX, AVX2, FMA3, MMX+
-TEXT ·gemmFinish6x2AVX2(SB), $0-188
+TEXT ·gemmFinish6x2AVX2(SB), $56-204
 	MOVQ aRow+24(FP), R8
 	SHLQ $0x02, R8
 	MOVQ aCol+32(FP), R9
@@ -12144,7 +16077,21 @@ TEXT ·gemmFinish6x2AVX2(SB), $0-188
 	MOVQ cRow+72(FP), R12
 	SHLQ $0x02, R12
 	MOVQ c+64(FP), DX
-	MOVQ ahead+120(FP), R15
+	MOVQ ahead+136(FP), R15
+	MOVQ a+16(FP), R13
+	MOVQ R13, (SP)
+	MOVQ count+88(FP), R13
+	MOVQ R13, 8(SP)
+	MOVQ c+64(FP), R13
+	MOVQ R13, 16(SP)
+	MOVQ y+152(FP), R13
+	MOVQ R13, 24(SP)
+	MOVQ extra+176(FP), R13
+	MOVQ R13, 32(SP)
+	MOVQ mask+184(FP), R13
+	MOVQ R13, 40(SP)
+	MOVQ b+48(FP), R13
+	MOVQ R13, 48(SP)
 
 tile:
 	MOVQ   a+16(FP), AX
@@ -12196,7 +16143,7 @@ run:
 
 loop:
 	PREFETCHT1   (R15)
-	ADDQ         aheadStep+128(FP), R15
+	ADDQ         aheadStep+144(FP), R15
 	VMOVUPS      (R10), Y12
 	VMOVUPS      32(R10), Y13
 	VBROADCASTSS (AX), Y14
@@ -12224,7 +16171,7 @@ loop:
 	ADDQ         aJump+40(FP), AX
 	DECQ         R13
 	JNE          run
-	MOVQ         bias+152(FP), R13
+	MOVQ         bias+168(FP), R13
 	VMOVUPS      (R13), Y12
 	VMOVUPS      32(R13), Y13
 	VADDPS       Y12, Y0, Y0
@@ -12239,9 +16186,9 @@ loop:
 	VADDPS       Y13, Y9, Y9
 	VADDPS       Y12, Y10, Y10
 	VADDPS       Y13, Y11, Y11
-	MOVQ         yRow+144(FP), DI
+	MOVQ         yRow+160(FP), DI
 	SHLQ         $0x02, DI
-	MOVQ         extra+160(FP), BX
+	MOVQ         extra+176(FP), BX
 	TESTQ        BX, BX
 	JE           extraDone
 	VADDPS       (BX), Y0, Y0
@@ -12262,12 +16209,12 @@ loop:
 	VADDPS       (BX), Y10, Y10
 	VADDPS       32(BX), Y11, Y11
 	ADDQ         DI, BX
-	MOVQ         BX, extra+160(FP)
+	MOVQ         BX, extra+176(FP)
 
 extraDone:
-	MOVQ         maskRow+176(FP), CX
+	MOVQ         maskRow+192(FP), CX
 	ADDQ         CX, CX
-	MOVQ         mask+168(FP), SI
+	MOVQ         mask+184(FP), SI
 	TESTQ        SI, SI
 	JE           maskDone
 	VPBROADCASTB (SI), Y12
@@ -12324,11 +16271,11 @@ extraDone:
 	VPCMPEQD     laneBits<>+0(SB), Y12, Y12
 	VANDPS       Y12, Y11, Y11
 	ADDQ         CX, SI
-	MOVQ         SI, mask+168(FP)
+	MOVQ         SI, mask+184(FP)
 
 maskDone:
-	VBROADCASTSS floor+184(FP), Y12
-	MOVQ         y+136(FP), AX
+	VBROADCASTSS floor+200(FP), Y12
+	MOVQ         y+152(FP), AX
 	TESTQ        AX, AX
 	JE           yDone
 	VMAXPS       Y0, Y12, Y0
@@ -12361,19 +16308,68 @@ maskDone:
 	VMAXPS       Y11, Y12, Y11
 	VMOVUPS      Y11, 32(AX)
 	ADDQ         DI, AX
-	MOVQ         AX, y+136(FP)
+	MOVQ         AX, y+152(FP)
 
 yDone:
-	MOVQ aStep+96(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, a+16(FP)
-	MOVQ bStep+104(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, b+48(FP)
-	MOVQ cStep+112(FP), R13
-	SHLQ $0x02, R13
-	ADDQ R13, DX
-	DECQ count+88(FP)
-	JNE  tile
+	MOVQ  aStep+96(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, a+16(FP)
+	MOVQ  bStep+104(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, b+48(FP)
+	MOVQ  cStep+112(FP), R13
+	SHLQ  $0x02, R13
+	ADDQ  R13, DX
+	DECQ  count+88(FP)
+	JNE   tile
+	DECQ  strips+120(FP)
+	JE    done
+	MOVQ  (SP), R13
+	MOVQ  R13, a+16(FP)
+	MOVQ  8(SP), R13
+	MOVQ  R13, count+88(FP)
+	MOVQ  16(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 16(SP)
+	MOVQ  R13, c+64(FP)
+	MOVQ  24(SP), R13
+	ADDQ  $0x40, R13
+	MOVQ  R13, 24(SP)
+	MOVQ  R13, y+152(FP)
+	MOVQ  32(SP), R13
+	TESTQ R13, R13
+	JE    extraNil
+	ADDQ  $0x40, R13
+	MOVQ  R13, 32(SP)
+	MOVQ  R13, extra+176(FP)
+
+extraNil:
+	MOVQ  40(SP), R13
+	TESTQ R13, R13
+	JE    maskNil
+	ADDQ  $0x02, R13
+	MOVQ  R13, 40(SP)
+	MOVQ  R13, mask+184(FP)
+
+maskNil:
+	MOVQ c+64(FP), DX
+	ADDQ $0x40, bias+168(FP)
+	MOVQ bStrip+128(FP), AX
+	SHLQ $0x02, AX
+	MOVQ 48(SP), R15
+	ADDQ AX, R15
+	MOVQ R15, 48(SP)
+	MOVQ R15, b+48(FP)
+	CMPQ strips+120(FP), $0x01
+	JE   last
+	ADDQ AX, R15
+	JMP  tile
+
+last:
+	XORQ R13, R13
+	MOVQ R13, aheadStep+144(FP)
+	JMP  tile
+
+done:
 	VZEROUPPER
 	RET

@@ -93,10 +93,10 @@ type assembly struct {
 	peak func(n int)
 }
 
-type gemmFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
+type gemmFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep, strips, bStrip int,
 	ahead *float32, aheadStep int)
 
-type gemmFinishFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int,
+type gemmFinishFunc func(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep, strips, bStrip int,
 	ahead *float32, aheadStep int, y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32)
 
 type winogradProductsFunc func(c *float32, cPlane, cTile int, d *float32, dPlane, dTile int, src *float32, srcPlane, srcRow int, terms, vecs, accumulate int,

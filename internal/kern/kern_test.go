@@ -140,9 +140,10 @@ func TestGemm(t *testing.T) {
 		for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
 			for rows := 1; rows <= s.MaxRows(vecs); rows++ {
 				for _, k := range []int{1, 2, 7, 33} {
-					for layout := range 16 {
-						cols, runs := vecs*s.Lanes(), 1
-						d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: 1 + layout%3, ARow: k + 1, ACol: 1, BRow: cols + 3, CRow: cols + 5, Accumulate: layout&2 != 0}
+					for layout := range 32 {
+						strip, strips, runs := vecs*s.Lanes(), 1+layout/16*2, 1
+						cols := strips * strip
+						d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: 1 + layout%3, ARow: k + 1, ACol: 1, BRow: strip + 3, CRow: cols + 5, Accumulate: layout&2 != 0}
 						if layout&1 != 0 {
 							d.ARow, d.ACol = 1, rows+2
 						}
@@ -154,8 +155,11 @@ func TestGemm(t *testing.T) {
 						if layout&4 != 0 {
 							d.BStep = 0
 						}
+						if strips > 1 {
+							d.Strips, d.BStrip = strips, d.Count*d.BStep+5
+						}
 						a := newGuarded((d.Count-1)*d.AStep+(rows-1)*d.ARow+(runs-1)*d.ARun+(k-1)*d.ACol+1, rnd.next)
-						b := newGuarded((d.Count-1)*d.BStep+(runs*k-1)*d.BRow+cols, rnd.next)
+						b := newGuarded((strips-1)*d.BStrip+(d.Count-1)*d.BStep+(runs*k-1)*d.BRow+strip, rnd.next)
 						c := newGuarded((d.Count-1)*d.CStep+(rows-1)*d.CRow+cols, rnd.next)
 						old := append([]float32(nil), c.v...)
 						s.Gemm(&d, a.v, b.v, c.v)
@@ -175,7 +179,7 @@ func TestGemm(t *testing.T) {
 											want, mag = 0, 0
 										}
 										for l := range runs * k {
-											p := float64(a.v[n*d.AStep+r*d.ARow+l/k*d.ARun+l%k*d.ACol]) * float64(b.v[n*d.BStep+l*d.BRow+j])
+											p := float64(a.v[n*d.AStep+r*d.ARow+l/k*d.ARun+l%k*d.ACol]) * float64(b.v[j/strip*d.BStrip+n*d.BStep+l*d.BRow+j%strip])
 											want += p
 											mag += math.Abs(p)
 										}
@@ -199,10 +203,14 @@ func TestGemmFinish(t *testing.T) {
 		rnd := noise(6)
 		for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
 			for rows := 1; rows <= s.MaxRows(vecs); rows++ {
-				for form := range 16 {
-					cols, k, count := vecs*s.Lanes(), 5, 1+form%3
-					d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: count, ARow: k + 1, ACol: 1, AStep: rows * (k + 1), BRow: cols + 3, CRow: cols + 5,
+				for form := range 32 {
+					strip, strips, k, count := vecs*s.Lanes(), 1+form/16*2, 5, 1+form%3
+					cols := strips * strip
+					d := Tiles{Rows: rows, Vecs: vecs, K: k, Count: count, ARow: k + 1, ACol: 1, AStep: rows * (k + 1), BRow: strip + 3, CRow: cols + 5,
 						CStep: rows * (cols + 5), Accumulate: form&1 != 0, Runs: form % 4, ARun: form}
+					if strips > 1 {
+						d.Strips, d.BStrip = strips, max(1, d.Runs)*k*d.BRow
+					}
 					f := Finishing{YRow: cols + 2, Floor: float32(math.Inf(-1))}
 					size := (count*rows-1)*f.YRow + cols
 					y, extra, bias := newGuarded(size, nan), newGuarded(size, rnd.next), newGuarded(cols, rnd.next)
@@ -217,7 +225,7 @@ func TestGemmFinish(t *testing.T) {
 					if form&8 != 0 {
 						f.Floor = 0
 					}
-					a, b := newGuarded(count*rows*d.ARow+d.Runs*d.ARun, rnd.next), newGuarded(max(1, d.Runs)*k*d.BRow, rnd.next)
+					a, b := newGuarded(count*rows*d.ARow+d.Runs*d.ARun, rnd.next), newGuarded(strips*max(1, d.Runs)*k*d.BRow, rnd.next)
 					c := newGuarded((count*rows-1)*d.CRow+cols, rnd.next)
 					products, want := append([]float32(nil), c.v...), make([]float32, size)
 					s.Gemm(&d, a.v, b.v, products)

@@ -46,7 +46,8 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 		"	c[t*cStep + r*cRow + j] = Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j]",
 		"",
 		"with u in [0,runs) and aJump = 4*(aRun - k*aCol), and adds it to what is there if accumulate is not zero. With every term it",
-		"fetches from ahead into the second-level cache, which then moves by aheadStep bytes."}
+		"fetches from ahead into the second-level cache, which then moves by aheadStep bytes. It repeats all that for strips: with b",
+		"bStrip elements further and c and all the like as many columns, and fetches the next strip's b meanwhile, nothing in the last."}
 	if bits != nil {
 		name, finishing = "gemmFinish", ", y *float32, yRow int, bias, extra *float32, mask *uint16, maskRow int, floor float32"
 		doc = []string{fmt.Sprintf("computes, for t in [0,count), r in [0,%d) and j in [0,%d), with k, runs and count positive and i = t*%d + r,", rows, vecs*g.lanes, rows),
@@ -54,7 +55,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 			"	y[i*yRow + j] = max(floor, bias[j] + extra[i*yRow + j] + Σ_u Σ_l a[t*aStep + r*aRow + u*aRun + l*aCol] * b[t*bStep + (u*k+l)*bRow + j])",
 			"",
 			"with u in [0,runs) and aJump = 4*(aRun - k*aCol), and 0 where bit j%16 of mask[i*maskRow + j/16] is not set. The sum starts",
-			"at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead as gemm does."}
+			"at c[t*cStep + r*cRow + j] if accumulate is not zero; extra and mask may be nil. It fetches from ahead and repeats as gemm does."}
 	}
 	if columns {
 		name = "gemmColumns"
@@ -62,7 +63,7 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 	}
 	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
 	doc[0] = full + g.name + " " + doc[0]
-	g.fn(full, "(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep int, "+
+	g.fn(full, "(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep, strips, bStrip int, "+
 		"ahead *float32, aheadStep int"+finishing+")", doc...)
 	acc := func(r, v int) reg.VecPhysical { return g.v(r*vecs + v) }
 	bv := func(v int) reg.VecPhysical { return g.v(rows*vecs + v) }
@@ -92,6 +93,22 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 	}
 	g.arg("c", c)
 	ahead := g.arg("ahead", reg.R15)
+
+	// What changes in a strip starts anew in the next, so many bytes further.
+	type change struct {
+		param string
+		bytes int
+	}
+	changes := []change{{"a", 0}, {"count", 0}, {"c", vecs * g.bytes()}}
+	if bits != nil {
+		changes = append(changes, change{"y", vecs * g.bytes()}, change{"extra", vecs * g.bytes()}, change{"mask", vecs * g.lanes / 8})
+	}
+	start := map[string]operand.Mem{}
+	for _, s := range append(changes, change{param: "b"}) {
+		start[s.param] = g.AllocLocal(8)
+		g.arg(s.param, tmp)
+		g.MOVQ(tmp, start[s.param])
+	}
 
 	g.Label("tile")
 	g.arg("a", bases[0])
@@ -185,6 +202,41 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 	g.ADDQ(tmp, c)
 	g.DECQ(g.slot("count"))
 	g.JNE(operand.LabelRef("tile"))
+	g.DECQ(g.slot("strips"))
+	g.JE(operand.LabelRef("done"))
+	for _, s := range changes {
+		g.MOVQ(start[s.param], tmp)
+		if s.param == "extra" || s.param == "mask" {
+			g.TESTQ(tmp, tmp)
+			g.JE(operand.LabelRef(s.param + "Nil"))
+		}
+		if s.bytes > 0 {
+			g.ADDQ(operand.Imm(uint64(s.bytes)), tmp)
+			g.MOVQ(tmp, start[s.param])
+		}
+		g.MOVQ(tmp, g.slot(s.param))
+		if s.param == "extra" || s.param == "mask" {
+			g.Label(s.param + "Nil")
+		}
+	}
+	g.arg("c", c)
+	if bits != nil {
+		g.ADDQ(operand.Imm(uint64(vecs*g.bytes())), g.slot("bias"))
+	}
+	strip := g.floats("bStrip", reg.RAX)
+	g.MOVQ(start["b"], ahead)
+	g.ADDQ(strip, ahead)
+	g.MOVQ(ahead, start["b"])
+	g.MOVQ(ahead, g.slot("b"))
+	g.CMPQ(g.slot("strips"), operand.Imm(1))
+	g.JE(operand.LabelRef("last"))
+	g.ADDQ(strip, ahead)
+	g.JMP(operand.LabelRef("tile"))
+	g.Label("last")
+	g.XORQ(tmp, tmp)
+	g.MOVQ(tmp, g.slot("aheadStep"))
+	g.JMP(operand.LabelRef("tile"))
+	g.Label("done")
 	g.VZEROUPPER()
 	g.RET()
 }

@@ -103,6 +103,15 @@ func (g *gather) plan() {
 	for g.points > 2*rows && divUp(g.total(), g.points) < g.least {
 		g.points -= rows
 	}
+	// So few tasks had better be equal.
+	if divUp(g.total(), g.points) < g.least {
+		for h := rows; h >= divUp(2*rows, 3); h-- {
+			if g.total()%(2*h) == 0 {
+				g.points = 2 * h
+				break
+			}
+		}
+	}
 	// A few points of a single image are shared out by columns.
 	g.cols = panelCols(g.set, g.co)
 	if blocks := divUp(g.total(), g.points); blocks < g.least && g.groups == 1 && g.total() > 0 {

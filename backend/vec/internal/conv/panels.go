@@ -63,7 +63,7 @@ func (r right) strip(col, width int) (data []float32, row int) {
 // multiply computes c (+)= a·b for m rows, n columns and k terms. c is row-major with room for panelCols columns, and so
 // is b if it is not in panels.
 func multiply(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool) {
-	var t tiles
+	t := tiles{walks: true}
 	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
 		set.Gemm(&t.Tiles, t.a, t.b, t.c)
 	}
@@ -130,7 +130,7 @@ func multiplyRows(set *kern.Set, count, m, n, k int, a []float32, aStep, aRow, a
 // multiplyFinish is multiply, and then finishing into whole vectors of output rows that are step apart, the first at element
 // at, from a channel on. c is left with any contents.
 func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b right, c []float32, cRow int, accumulate bool, f *finisher, at, channel, step int) {
-	var t tiles
+	t := tiles{walks: true}
 	var to kern.Finishing
 	for t.begin(set, m, n, k, a, aRow, aCol, b, c, cRow, accumulate); t.next(); {
 		f.at(&to, at+t.row*step+channel+t.col, channel+t.col, step)
@@ -139,20 +139,22 @@ func multiplyFinish(set *kern.Set, m, n, k int, a []float32, aRow, aCol int, b r
 }
 
 // tiles goes through those of a product: those of one height below one another. While those of one strip of panels are
-// computed the next is fetched, for what few rows are multiplied with is read but once.
+// computed the next is fetched, for what few rows are multiplied with is read but once. If it walks, tiles of one height go through
+// all whole strips of panels at once.
 type tiles struct {
 	kern.Tiles
 	a, b, c  []float32 // the operands of these
 	row, col int       // where they start
 
 	set          *kern.Set
+	walks        bool
 	n            int
 	left, out    []float32 // all of a and c
 	right        right
 	rows         int // of a
 	tall, others int // tiles of the strip of the greater height, and of one row less
 	height       int
-	width        int       // of the strip
+	width        int       // of the strip, or of all
 	ahead        []float32 // the next
 }
 
@@ -181,7 +183,11 @@ func (t *tiles) next() bool {
 	t.b, t.Vecs, t.BRow = t.strip(t.col)
 	if t.Vecs != vecs {
 		t.tall, t.height, t.others = rowSplit(t.rows, t.set.MaxRows(t.Vecs))
-		t.width = t.Vecs * t.set.Lanes()
+		t.width, t.Strips = t.Vecs*t.set.Lanes(), 1
+		if t.walks && t.others == 0 && t.right.rows > 0 {
+			t.Strips, t.BStrip = panelCols(t.set, t.n-t.col)/t.width, t.right.rows*t.width
+			t.width *= t.Strips
+		}
 	}
 	t.ahead = nil
 	if at := t.col + t.width; at < t.n && t.right.rows > 0 {
