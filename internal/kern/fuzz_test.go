@@ -517,55 +517,67 @@ func FuzzWinograd(f *testing.F) {
 			}
 			return x
 		}
-		// patches are in rows of an image that the first of them may begin before, or behind, and the last may end behind.
-		patches := func(size int) (rows []guarded, left, width int, m func(tile, l int) matrix) {
-			left, width = d.in(-9, 9), d.in(1, 4*count+9)
-			for range size {
-				rows = append(rows, d.operand((width-1)*col+n, next))
-			}
-			return rows, left, width, func(tile, l int) matrix {
-				m := make(matrix, size)
-				for i := range m {
-					m[i] = make([]float64, size)
-					for j := range m[i] {
-						if x := left + 4*tile + j; x >= 0 && x < width {
-							m[i][j] = float64(rows[i].v[x*col+l])
+		// patches are in an image that the first of them may begin before, or behind, and the last may end behind.
+		spans := d.in(1, 10)
+		if count%spans != 0 {
+			spans = 1
+		}
+		across := count / spans
+		var top, left int
+		patches := func(size int) (x guarded, m Image, patch func(tile, l int) matrix) {
+			top, left = d.in(-9, 9), d.in(-9, 9)
+			m = Image{Height: d.in(1, 4*spans+9), Width: d.in(1, 4*across+9), Col: col}
+			m.Row = (m.Width-1)*col + n + d.in(0, 9)
+			x = d.operand((m.Height-1)*m.Row+(m.Width-1)*col+n, next)
+			m.X, m.Zeros = x.v, d.operand((m.Width-1)*col+n, func() float32 { return 0 }).v
+			return x, m, func(tile, l int) matrix {
+				p := make(matrix, size)
+				for i := range p {
+					p[i] = make([]float64, size)
+					for j := range p[i] {
+						y, x := top+4*(tile/across)+i, left+4*(tile%across)+j
+						if y >= 0 && y < m.Height && x >= 0 && x < m.Width {
+							p[i][j] = float64(m.X[y*m.Row+x*col+l])
 						}
 					}
 				}
-				return m
+				return p
 			}
+		}
+		shorten := func(m Image) *Image {
+			if d.in(0, 1) == 0 {
+				m.X = m.X[:len(m.X)-1]
+			} else {
+				m.Zeros = m.Zeros[:len(m.Zeros)-1]
+			}
+			return &m
 		}
 
 		points := everyPoints[d.in(0, len(everyPoints)-1)]
 		high, wide := points[0], points[1]
 		unused := (WinogradPlanes - planesTo(high, wide)) * plane // elements of planes behind the last
-		rows, left, width, m := patches(6)
+		x, m, patch := patches(6)
 		dst := between(fresh(WinogradPlanes, plane, run))
-		six := [6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}
 		if n > 0 && count > 0 {
-			short := six
-			short[d.in(high.From, 5)] = six[0][:len(six[0])-1]
-			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &short, high, wide, left, width, col, vecs, count) }, dst)
+			short := shorten(m)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, short, high, wide, top, left, vecs, across, spans) }, dst)
 			refuses(t, what, func() {
-				s.WinogradInput(dst.v[unused+1:], plane, tile, &six, high, wide, left, width, col, vecs, count)
+				s.WinogradInput(dst.v[unused+1:], plane, tile, &m, high, wide, top, left, vecs, across, spans)
 			}, dst)
-			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &six, AllPoints, OneTap, left, width, col, vecs, count) }, dst)
-			refuses(t, what, func() { s.WinogradInput(dst.v, plane, -1, &six, high, wide, left, width, col, vecs, count) }, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, tile, &m, AllPoints, OneTap, top, left, vecs, across, spans) }, dst)
+			refuses(t, what, func() { s.WinogradInput(dst.v, plane, -1, &m, high, wide, top, left, vecs, across, spans) }, dst)
 		}
-		s.WinogradInput(dst.v, plane, tile, &six, high, wide, left, width, col, vecs, count)
-		transform("input", bt, 6, plane, count, points, dst, m, rows...)
-		rows, left, width, m = patches(4)
+		s.WinogradInput(dst.v, plane, tile, &m, high, wide, top, left, vecs, across, spans)
+		transform("input", bt, 6, plane, count, points, dst, patch, x)
+		x, m, patch = patches(4)
 		dst = between(fresh(WinogradPlanes, plane, run))
-		four := [4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}
 		if n > 0 && count > 0 {
-			short := four
-			short[d.in(0, 3)] = four[0][:len(four[0])-1]
-			refuses(t, what, func() { s.WinogradGradient(dst.v, plane, tile, &short, left, width, col, vecs, count) }, dst)
-			refuses(t, what, func() { s.WinogradGradient(dst.v[1:], plane, tile, &four, left, width, col, vecs, count) }, dst)
+			short := shorten(m)
+			refuses(t, what, func() { s.WinogradGradient(dst.v, plane, tile, short, top, left, vecs, across, spans) }, dst)
+			refuses(t, what, func() { s.WinogradGradient(dst.v[1:], plane, tile, &m, top, left, vecs, across, spans) }, dst)
 		}
-		s.WinogradGradient(dst.v, plane, tile, &four, left, width, col, vecs, count)
-		transform("gradient", a, 6, plane, count, all, dst, m, rows...)
+		s.WinogradGradient(dst.v, plane, tile, &m, top, left, vecs, across, spans)
+		transform("gradient", a, 6, plane, count, all, dst, patch, x)
 
 		w := fresh(9, col, n)
 		dst = between(fresh(WinogradPlanes, plane, n))

@@ -4,29 +4,30 @@
 
 package kern
 
-// winogradInputAVX512 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
-// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
+// winogradInputAVX512 transforms vecs vectors of 6x6 patches d[s][t][i][j] = x[(y+4*s+i)*row + off + (4*t+j)*col + lane],
+// for s in [0,spans) and t in [0,count), where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:
 //
-//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//	dst[(6*i+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]
 //
 //go:noescape
-func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+func winogradInputAVX512(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 
-// winogradTwoInputAVX512 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
-// where the masks of the first and last patch may be nil and make 0 of what they have no bits for, for i in [1,rowTo) and j in [1,colTo):
+// winogradTwoInputAVX512 transforms vecs vectors of 5x5 patches d[s][t][i][j] = x[(y+4*s+i-1)*row + off + (4*t+j-1)*col + lane],
+// for s in [0,spans), t in [0,count), i in [1,rowTo) and j in [1,colTo),
+// where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:
 //
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//	dst[(6*(i-1)+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]
 //
 //go:noescape
-func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+func winogradTwoInputAVX512(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 
-// winogradGradientAVX512 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
-// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
+// winogradGradientAVX512 transforms vecs vectors of 4x4 patches d[s][t][i][j] = x[(y+4*s+i)*row + off + (4*t+j)*col + lane],
+// for s in [0,spans) and t in [0,count), where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:
 //
-//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
+//	dst[(6*i+j)*plane + (s*count+t)*tile + lane] = (A·d[s][t]·Aᵀ)[i][j]
 //
 //go:noescape
-func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+func winogradGradientAVX512(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 
 // winogradOutputAVX512 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
 // i, j in [0,4):
@@ -150,29 +151,30 @@ func winogradProducts3AVX512(c *float32, cPlane int, cTile int, d *float32, dPla
 //go:noescape
 func winogradProducts4AVX512(c *float32, cPlane int, cTile int, d *float32, dPlane int, dTile int, src *float32, srcPlane int, srcRow int, terms int, vecs int, accumulate int, ahead *float32, aheadStep int)
 
-// winogradInputAVX2 transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
-// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
+// winogradInputAVX2 transforms vecs vectors of 6x6 patches d[s][t][i][j] = x[(y+4*s+i)*row + off + (4*t+j)*col + lane],
+// for s in [0,spans) and t in [0,count), where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:
 //
-//	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//	dst[(6*i+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]
 //
 //go:noescape
-func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+func winogradInputAVX2(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 
-// winogradTwoInputAVX2 transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],
-// where the masks of the first and last patch may be nil and make 0 of what they have no bits for, for i in [1,rowTo) and j in [1,colTo):
+// winogradTwoInputAVX2 transforms vecs vectors of 5x5 patches d[s][t][i][j] = x[(y+4*s+i-1)*row + off + (4*t+j-1)*col + lane],
+// for s in [0,spans), t in [0,count), i in [1,rowTo) and j in [1,colTo),
+// where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:
 //
-//	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]
+//	dst[(6*(i-1)+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]
 //
 //go:noescape
-func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+func winogradTwoInputAVX2(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 
-// winogradGradientAVX2 transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],
-// where the masks of the first and last patch may be nil and make 0 of what they have no bits for:
+// winogradGradientAVX2 transforms vecs vectors of 4x4 patches d[s][t][i][j] = x[(y+4*s+i)*row + off + (4*t+j)*col + lane],
+// for s in [0,spans) and t in [0,count), where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:
 //
-//	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]
+//	dst[(6*i+j)*plane + (s*count+t)*tile + lane] = (A·d[s][t]·Aᵀ)[i][j]
 //
 //go:noescape
-func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+func winogradGradientAVX2(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 
 // winogradOutputAVX2 transforms vecs vectors of the products of count tiles, s[t][i][j] = src[(6*i+j)*srcPlane + t*tile + lane], for
 // i, j in [0,4):

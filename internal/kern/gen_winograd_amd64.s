@@ -50,16 +50,10 @@ DATA laneBits<>+24(SB)/4, $0x00000040
 DATA laneBits<>+28(SB)/4, $0x00000080
 GLOBL laneBits<>(SB), RODATA|NOPTR, $32
 
-// func winogradInputAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+// func winogradInputAVX512(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·winogradInputAVX512(SB), $16-120
-	MOVQ         r0+24(FP), AX
-	MOVQ         r1+32(FP), BX
-	MOVQ         r2+40(FP), CX
-	MOVQ         r3+48(FP), DX
-	MOVQ         r4+56(FP), SI
-	MOVQ         r5+64(FP), DI
-	MOVQ         col+80(FP), R9
+TEXT ·winogradInputAVX512(SB), $40-120
+	MOVQ         col+72(FP), R9
 	SHLQ         $0x02, R9
 	MOVQ         plane+8(FP), R11
 	SHLQ         $0x02, R11
@@ -78,15 +72,62 @@ TEXT ·winogradInputAVX512(SB), $16-120
 	VBROADCASTSS p<>+0(SB), Z24
 	VBROADCASTSS q<>+0(SB), Z23
 	SHLQ         $0x02, tile+16(FP)
-	SHLQ         $0x02, off+72(FP)
-	SHLQ         $0x04, col+80(FP)
+	SHLQ         $0x02, off+64(FP)
+	SHLQ         $0x04, col+72(FP)
+	SHLQ         $0x02, row+32(FP)
+	MOVQ         y+48(FP), R15
+	IMULQ        row+32(FP), R15
+	ADDQ         x+24(FP), R15
+	MOVQ         R15, x+24(FP)
+	MOVQ         off+64(FP), R13
+	MOVQ         R13, 8(SP)
+	MOVQ         first+80(FP), R13
+	MOVQ         R13, 16(SP)
+	MOVQ         count+104(FP), R13
+	MOVQ         R13, 24(SP)
+
+span:
+	MOVQ    x+24(FP), R15
+	MOVQ    y+48(FP), R13
+	MOVQ    R15, AX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), AX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, BX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), BX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, CX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), CX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, x+24(FP)
+	MOVQ    R13, y+48(FP)
+	MOVQ    R15, SI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), SI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
 
 tile:
-	MOVQ  vecs+104(FP), R10
-	MOVQ  R10, 8(SP)
+	MOVQ  vecs+96(FP), R10
+	MOVQ  R10, 32(SP)
 	MOVQ  dst+0(FP), R10
-	MOVQ  off+72(FP), R8
-	MOVQ  first+88(FP), R15
+	MOVQ  off+64(FP), R8
+	MOVQ  first+80(FP), R15
 	TESTQ R15, R15
 	JNE   masked
 
@@ -455,7 +496,7 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x40, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         8(SP)
+	DECQ         32(SP)
 	JNE          vector
 	JMP          next
 
@@ -832,34 +873,37 @@ maskedVector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x40, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         8(SP)
+	DECQ         32(SP)
 	JNE          maskedVector
 
 next:
 	MOVQ    tile+16(FP), R10
 	ADDQ    R10, dst+0(FP)
-	MOVQ    col+80(FP), R8
-	ADDQ    R8, off+72(FP)
+	MOVQ    col+72(FP), R8
+	ADDQ    R8, off+64(FP)
 	XORQ    R15, R15
-	DECQ    count+112(FP)
-	JE      done
-	CMPQ    count+112(FP), $0x01
-	CMOVQEQ last+96(FP), R15
-	MOVQ    R15, first+88(FP)
+	DECQ    count+104(FP)
+	JE      spanDone
+	CMPQ    count+104(FP), $0x01
+	CMOVQEQ last+88(FP), R15
+	MOVQ    R15, first+80(FP)
 	JMP     tile
 
-done:
+spanDone:
+	MOVQ 8(SP), R13
+	MOVQ R13, off+64(FP)
+	MOVQ 16(SP), R13
+	MOVQ R13, first+80(FP)
+	MOVQ 24(SP), R13
+	MOVQ R13, count+104(FP)
+	DECQ spans+112(FP)
+	JNE  span
 	VZEROUPPER
 	RET
 
-// func winogradTwoInputAVX512(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+// func winogradTwoInputAVX512(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·winogradTwoInputAVX512(SB), $16-128
-	MOVQ         r1+24(FP), BX
-	MOVQ         r2+32(FP), CX
-	MOVQ         r3+40(FP), DX
-	MOVQ         r4+48(FP), SI
-	MOVQ         r5+56(FP), DI
+TEXT ·winogradTwoInputAVX512(SB), $40-136
 	MOVQ         col+72(FP), R9
 	SHLQ         $0x02, R9
 	MOVQ         plane+8(FP), R11
@@ -880,10 +924,52 @@ TEXT ·winogradTwoInputAVX512(SB), $16-128
 	SHLQ         $0x02, tile+16(FP)
 	SHLQ         $0x02, off+64(FP)
 	SHLQ         $0x04, col+72(FP)
+	SHLQ         $0x02, row+32(FP)
+	MOVQ         y+48(FP), R15
+	IMULQ        row+32(FP), R15
+	ADDQ         x+24(FP), R15
+	MOVQ         R15, x+24(FP)
+	MOVQ         off+64(FP), R13
+	MOVQ         R13, 8(SP)
+	MOVQ         first+96(FP), R13
+	MOVQ         R13, 16(SP)
+	MOVQ         count+120(FP), R13
+	MOVQ         R13, 24(SP)
+
+span:
+	MOVQ    x+24(FP), R15
+	MOVQ    y+48(FP), R13
+	MOVQ    R15, BX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), BX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, CX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), CX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, SI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), SI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, x+24(FP)
+	MOVQ    R13, y+48(FP)
+	MOVQ    R15, DI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
 
 tile:
 	MOVQ  vecs+112(FP), R10
-	MOVQ  R10, 8(SP)
+	MOVQ  R10, 32(SP)
 	MOVQ  dst+0(FP), R10
 	MOVQ  off+64(FP), R8
 	MOVQ  first+96(FP), R15
@@ -1207,7 +1293,7 @@ noLastRow:
 	LEAQ (R10)(R12*2), R10
 	ADDQ $0x40, R8
 	SUBQ plane+8(FP), R10
-	DECQ 8(SP)
+	DECQ 32(SP)
 	JNE  vector
 	JMP  next
 
@@ -1536,7 +1622,7 @@ noLastRowMasked:
 	LEAQ (R10)(R12*2), R10
 	ADDQ $0x40, R8
 	SUBQ plane+8(FP), R10
-	DECQ 8(SP)
+	DECQ 32(SP)
 	JNE  maskedVector
 
 next:
@@ -1546,24 +1632,28 @@ next:
 	ADDQ    R8, off+64(FP)
 	XORQ    R15, R15
 	DECQ    count+120(FP)
-	JE      done
+	JE      spanDone
 	CMPQ    count+120(FP), $0x01
 	CMOVQEQ last+104(FP), R15
 	MOVQ    R15, first+96(FP)
 	JMP     tile
 
-done:
+spanDone:
+	MOVQ 8(SP), R13
+	MOVQ R13, off+64(FP)
+	MOVQ 16(SP), R13
+	MOVQ R13, first+96(FP)
+	MOVQ 24(SP), R13
+	MOVQ R13, count+120(FP)
+	DECQ spans+128(FP)
+	JNE  span
 	VZEROUPPER
 	RET
 
-// func winogradGradientAVX512(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+// func winogradGradientAVX512(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 // Requires: AVX, AVX512F, CMOV
-TEXT ·winogradGradientAVX512(SB), $8-104
-	MOVQ         r0+24(FP), AX
-	MOVQ         r1+32(FP), BX
-	MOVQ         r2+40(FP), CX
-	MOVQ         r3+48(FP), DX
-	MOVQ         col+64(FP), R9
+TEXT ·winogradGradientAVX512(SB), $32-120
+	MOVQ         col+72(FP), R9
 	SHLQ         $0x02, R9
 	MOVQ         plane+8(FP), R11
 	SHLQ         $0x02, R11
@@ -1578,15 +1668,52 @@ TEXT ·winogradGradientAVX512(SB), $8-104
 	VBROADCASTSS p<>+0(SB), Z25
 	VBROADCASTSS q<>+0(SB), Z24
 	SHLQ         $0x02, tile+16(FP)
-	SHLQ         $0x02, off+56(FP)
-	SHLQ         $0x04, col+64(FP)
+	SHLQ         $0x02, off+64(FP)
+	SHLQ         $0x04, col+72(FP)
+	SHLQ         $0x02, row+32(FP)
+	MOVQ         y+48(FP), R15
+	IMULQ        row+32(FP), R15
+	ADDQ         x+24(FP), R15
+	MOVQ         R15, x+24(FP)
+	MOVQ         off+64(FP), R13
+	MOVQ         R13, (SP)
+	MOVQ         first+80(FP), R13
+	MOVQ         R13, 8(SP)
+	MOVQ         count+104(FP), R13
+	MOVQ         R13, 16(SP)
+
+span:
+	MOVQ    x+24(FP), R15
+	MOVQ    y+48(FP), R13
+	MOVQ    R15, AX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), AX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, BX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), BX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, CX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), CX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, x+24(FP)
+	MOVQ    R13, y+48(FP)
 
 tile:
-	MOVQ  vecs+88(FP), R10
-	MOVQ  R10, (SP)
+	MOVQ  vecs+96(FP), R10
+	MOVQ  R10, 24(SP)
 	MOVQ  dst+0(FP), R10
-	MOVQ  off+56(FP), R8
-	MOVQ  first+72(FP), R15
+	MOVQ  off+64(FP), R8
+	MOVQ  first+80(FP), R15
 	TESTQ R15, R15
 	JNE   masked
 
@@ -1643,7 +1770,7 @@ vector:
 	VFMADD231PS  Z29, Z25, Z7
 	VFNMADD231PS Z29, Z25, Z11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Z0, Z30
 	VMOVUPS      Z30, (R10)
 	VMOVUPS      Z3, Z30
@@ -1768,7 +1895,7 @@ vector:
 	VFNMADD231PS Z29, Z24, Z7
 	VMOVUPS      Z21, Z11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Z0, Z30
 	VMOVUPS      Z30, (R10)
 	VMOVUPS      Z3, Z30
@@ -1843,7 +1970,7 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x40, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         (SP)
+	DECQ         24(SP)
 	JNE          vector
 	JMP          next
 
@@ -1906,7 +2033,7 @@ maskedVector:
 	VFMADD231PS  Z29, Z25, Z7
 	VFNMADD231PS Z29, Z25, Z11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Z0, Z30
 	VMOVUPS      Z30, (R10)
 	VMOVUPS      Z3, Z30
@@ -2031,7 +2158,7 @@ maskedVector:
 	VFNMADD231PS Z29, Z24, Z7
 	VMOVUPS      Z21, Z11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Z0, Z30
 	VMOVUPS      Z30, (R10)
 	VMOVUPS      Z3, Z30
@@ -2106,23 +2233,31 @@ maskedVector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x40, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         (SP)
+	DECQ         24(SP)
 	JNE          maskedVector
 
 next:
 	MOVQ    tile+16(FP), R10
 	ADDQ    R10, dst+0(FP)
-	MOVQ    col+64(FP), R8
-	ADDQ    R8, off+56(FP)
+	MOVQ    col+72(FP), R8
+	ADDQ    R8, off+64(FP)
 	XORQ    R15, R15
-	DECQ    count+96(FP)
-	JE      done
-	CMPQ    count+96(FP), $0x01
-	CMOVQEQ last+80(FP), R15
-	MOVQ    R15, first+72(FP)
+	DECQ    count+104(FP)
+	JE      spanDone
+	CMPQ    count+104(FP), $0x01
+	CMOVQEQ last+88(FP), R15
+	MOVQ    R15, first+80(FP)
 	JMP     tile
 
-done:
+spanDone:
+	MOVQ (SP), R13
+	MOVQ R13, off+64(FP)
+	MOVQ 8(SP), R13
+	MOVQ R13, first+80(FP)
+	MOVQ 16(SP), R13
+	MOVQ R13, count+104(FP)
+	DECQ spans+112(FP)
+	JNE  span
 	VZEROUPPER
 	RET
 
@@ -8874,38 +9009,79 @@ term5:
 	VZEROUPPER
 	RET
 
-// func winogradInputAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+// func winogradInputAVX2(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 // Requires: AVX, CMOV, FMA3
-TEXT ·winogradInputAVX2(SB), $16-120
-	MOVQ r0+24(FP), AX
-	MOVQ r1+32(FP), BX
-	MOVQ r2+40(FP), CX
-	MOVQ r3+48(FP), DX
-	MOVQ r4+56(FP), SI
-	MOVQ r5+64(FP), DI
-	MOVQ col+80(FP), R9
-	SHLQ $0x02, R9
-	MOVQ plane+8(FP), R11
-	SHLQ $0x02, R11
-	LEAQ (R11)(R11*2), R12
-	MOVQ R12, R13
-	SHLQ $0x02, R13
-	LEAQ (R13)(R13*2), R13
-	SUBQ $0x20, R13
-	MOVQ R13, plane+8(FP)
-	LEAQ (R9)(R9*2), R13
-	SHLQ $0x01, R13
-	MOVQ R13, (SP)
-	SHLQ $0x02, tile+16(FP)
-	SHLQ $0x02, off+72(FP)
-	SHLQ $0x04, col+80(FP)
+TEXT ·winogradInputAVX2(SB), $40-120
+	MOVQ  col+72(FP), R9
+	SHLQ  $0x02, R9
+	MOVQ  plane+8(FP), R11
+	SHLQ  $0x02, R11
+	LEAQ  (R11)(R11*2), R12
+	MOVQ  R12, R13
+	SHLQ  $0x02, R13
+	LEAQ  (R13)(R13*2), R13
+	SUBQ  $0x20, R13
+	MOVQ  R13, plane+8(FP)
+	LEAQ  (R9)(R9*2), R13
+	SHLQ  $0x01, R13
+	MOVQ  R13, (SP)
+	SHLQ  $0x02, tile+16(FP)
+	SHLQ  $0x02, off+64(FP)
+	SHLQ  $0x04, col+72(FP)
+	SHLQ  $0x02, row+32(FP)
+	MOVQ  y+48(FP), R15
+	IMULQ row+32(FP), R15
+	ADDQ  x+24(FP), R15
+	MOVQ  R15, x+24(FP)
+	MOVQ  off+64(FP), R13
+	MOVQ  R13, 8(SP)
+	MOVQ  first+80(FP), R13
+	MOVQ  R13, 16(SP)
+	MOVQ  count+104(FP), R13
+	MOVQ  R13, 24(SP)
+
+span:
+	MOVQ    x+24(FP), R15
+	MOVQ    y+48(FP), R13
+	MOVQ    R15, AX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), AX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, BX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), BX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, CX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), CX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, x+24(FP)
+	MOVQ    R13, y+48(FP)
+	MOVQ    R15, SI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), SI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
 
 tile:
-	MOVQ  vecs+104(FP), R10
-	MOVQ  R10, 8(SP)
+	MOVQ  vecs+96(FP), R10
+	MOVQ  R10, 32(SP)
 	MOVQ  dst+0(FP), R10
-	MOVQ  off+72(FP), R8
-	MOVQ  first+88(FP), R15
+	MOVQ  off+64(FP), R8
+	MOVQ  first+80(FP), R15
 	TESTQ R15, R15
 	JNE   masked
 
@@ -9300,7 +9476,7 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         8(SP)
+	DECQ         32(SP)
 	JNE          vector
 	JMP          next
 
@@ -9864,53 +10040,98 @@ maskedVector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         8(SP)
+	DECQ         32(SP)
 	JNE          maskedVector
 
 next:
 	MOVQ    tile+16(FP), R10
 	ADDQ    R10, dst+0(FP)
-	MOVQ    col+80(FP), R8
-	ADDQ    R8, off+72(FP)
+	MOVQ    col+72(FP), R8
+	ADDQ    R8, off+64(FP)
 	XORQ    R15, R15
-	DECQ    count+112(FP)
-	JE      done
-	CMPQ    count+112(FP), $0x01
-	CMOVQEQ last+96(FP), R15
-	MOVQ    R15, first+88(FP)
+	DECQ    count+104(FP)
+	JE      spanDone
+	CMPQ    count+104(FP), $0x01
+	CMOVQEQ last+88(FP), R15
+	MOVQ    R15, first+80(FP)
 	JMP     tile
 
-done:
+spanDone:
+	MOVQ 8(SP), R13
+	MOVQ R13, off+64(FP)
+	MOVQ 16(SP), R13
+	MOVQ R13, first+80(FP)
+	MOVQ 24(SP), R13
+	MOVQ R13, count+104(FP)
+	DECQ spans+112(FP)
+	JNE  span
 	VZEROUPPER
 	RET
 
-// func winogradTwoInputAVX2(dst *float32, plane int, tile int, r1 *float32, r2 *float32, r3 *float32, r4 *float32, r5 *float32, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+// func winogradTwoInputAVX2(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, rowTo int, colTo int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 // Requires: AVX, CMOV, FMA3
-TEXT ·winogradTwoInputAVX2(SB), $16-128
-	MOVQ r1+24(FP), BX
-	MOVQ r2+32(FP), CX
-	MOVQ r3+40(FP), DX
-	MOVQ r4+48(FP), SI
-	MOVQ r5+56(FP), DI
-	MOVQ col+72(FP), R9
-	SHLQ $0x02, R9
-	MOVQ plane+8(FP), R11
-	SHLQ $0x02, R11
-	LEAQ (R11)(R11*2), R12
-	MOVQ R12, R13
-	SHLQ $0x01, R13
-	LEAQ (R13)(R13*4), R13
-	SUBQ $0x20, R13
-	MOVQ R13, plane+8(FP)
-	LEAQ (R9)(R9*4), R13
-	MOVQ R13, (SP)
-	SHLQ $0x02, tile+16(FP)
-	SHLQ $0x02, off+64(FP)
-	SHLQ $0x04, col+72(FP)
+TEXT ·winogradTwoInputAVX2(SB), $40-136
+	MOVQ  col+72(FP), R9
+	SHLQ  $0x02, R9
+	MOVQ  plane+8(FP), R11
+	SHLQ  $0x02, R11
+	LEAQ  (R11)(R11*2), R12
+	MOVQ  R12, R13
+	SHLQ  $0x01, R13
+	LEAQ  (R13)(R13*4), R13
+	SUBQ  $0x20, R13
+	MOVQ  R13, plane+8(FP)
+	LEAQ  (R9)(R9*4), R13
+	MOVQ  R13, (SP)
+	SHLQ  $0x02, tile+16(FP)
+	SHLQ  $0x02, off+64(FP)
+	SHLQ  $0x04, col+72(FP)
+	SHLQ  $0x02, row+32(FP)
+	MOVQ  y+48(FP), R15
+	IMULQ row+32(FP), R15
+	ADDQ  x+24(FP), R15
+	MOVQ  R15, x+24(FP)
+	MOVQ  off+64(FP), R13
+	MOVQ  R13, 8(SP)
+	MOVQ  first+96(FP), R13
+	MOVQ  R13, 16(SP)
+	MOVQ  count+120(FP), R13
+	MOVQ  R13, 24(SP)
+
+span:
+	MOVQ    x+24(FP), R15
+	MOVQ    y+48(FP), R13
+	MOVQ    R15, BX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), BX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, CX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), CX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, SI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), SI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, x+24(FP)
+	MOVQ    R13, y+48(FP)
+	MOVQ    R15, DI
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DI
+	ADDQ    row+32(FP), R15
+	INCQ    R13
 
 tile:
 	MOVQ  vecs+112(FP), R10
-	MOVQ  R10, 8(SP)
+	MOVQ  R10, 32(SP)
 	MOVQ  dst+0(FP), R10
 	MOVQ  off+64(FP), R8
 	MOVQ  first+96(FP), R15
@@ -10229,7 +10450,7 @@ noLastRow:
 	LEAQ (R10)(R12*2), R10
 	ADDQ $0x20, R8
 	SUBQ plane+8(FP), R10
-	DECQ 8(SP)
+	DECQ 32(SP)
 	JNE  vector
 	JMP  next
 
@@ -10656,7 +10877,7 @@ noLastRowMasked:
 	LEAQ (R10)(R12*2), R10
 	ADDQ $0x20, R8
 	SUBQ plane+8(FP), R10
-	DECQ 8(SP)
+	DECQ 32(SP)
 	JNE  maskedVector
 
 next:
@@ -10666,43 +10887,84 @@ next:
 	ADDQ    R8, off+64(FP)
 	XORQ    R15, R15
 	DECQ    count+120(FP)
-	JE      done
+	JE      spanDone
 	CMPQ    count+120(FP), $0x01
 	CMOVQEQ last+104(FP), R15
 	MOVQ    R15, first+96(FP)
 	JMP     tile
 
-done:
+spanDone:
+	MOVQ 8(SP), R13
+	MOVQ R13, off+64(FP)
+	MOVQ 16(SP), R13
+	MOVQ R13, first+96(FP)
+	MOVQ 24(SP), R13
+	MOVQ R13, count+120(FP)
+	DECQ spans+128(FP)
+	JNE  span
 	VZEROUPPER
 	RET
 
-// func winogradGradientAVX2(dst *float32, plane int, tile int, r0 *float32, r1 *float32, r2 *float32, r3 *float32, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int)
+// func winogradGradientAVX2(dst *float32, plane int, tile int, x *float32, row int, zeros *float32, y int, height int, off int, col int, first *[6][8]uint32, last *[6][8]uint32, vecs int, count int, spans int)
 // Requires: AVX, CMOV, FMA3
-TEXT ·winogradGradientAVX2(SB), $8-104
-	MOVQ r0+24(FP), AX
-	MOVQ r1+32(FP), BX
-	MOVQ r2+40(FP), CX
-	MOVQ r3+48(FP), DX
-	MOVQ col+64(FP), R9
-	SHLQ $0x02, R9
-	MOVQ plane+8(FP), R11
-	SHLQ $0x02, R11
-	LEAQ (R11)(R11*2), R12
-	MOVQ R12, R13
-	SHLQ $0x02, R13
-	LEAQ (R13)(R13*2), R13
-	SUBQ $0x20, R13
-	MOVQ R13, plane+8(FP)
-	SHLQ $0x02, tile+16(FP)
-	SHLQ $0x02, off+56(FP)
-	SHLQ $0x04, col+64(FP)
+TEXT ·winogradGradientAVX2(SB), $32-120
+	MOVQ  col+72(FP), R9
+	SHLQ  $0x02, R9
+	MOVQ  plane+8(FP), R11
+	SHLQ  $0x02, R11
+	LEAQ  (R11)(R11*2), R12
+	MOVQ  R12, R13
+	SHLQ  $0x02, R13
+	LEAQ  (R13)(R13*2), R13
+	SUBQ  $0x20, R13
+	MOVQ  R13, plane+8(FP)
+	SHLQ  $0x02, tile+16(FP)
+	SHLQ  $0x02, off+64(FP)
+	SHLQ  $0x04, col+72(FP)
+	SHLQ  $0x02, row+32(FP)
+	MOVQ  y+48(FP), R15
+	IMULQ row+32(FP), R15
+	ADDQ  x+24(FP), R15
+	MOVQ  R15, x+24(FP)
+	MOVQ  off+64(FP), R13
+	MOVQ  R13, (SP)
+	MOVQ  first+80(FP), R13
+	MOVQ  R13, 8(SP)
+	MOVQ  count+104(FP), R13
+	MOVQ  R13, 16(SP)
+
+span:
+	MOVQ    x+24(FP), R15
+	MOVQ    y+48(FP), R13
+	MOVQ    R15, AX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), AX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, BX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), BX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, CX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), CX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, DX
+	CMPQ    R13, height+56(FP)
+	CMOVQCC zeros+40(FP), DX
+	ADDQ    row+32(FP), R15
+	INCQ    R13
+	MOVQ    R15, x+24(FP)
+	MOVQ    R13, y+48(FP)
 
 tile:
-	MOVQ  vecs+88(FP), R10
-	MOVQ  R10, (SP)
+	MOVQ  vecs+96(FP), R10
+	MOVQ  R10, 24(SP)
 	MOVQ  dst+0(FP), R10
-	MOVQ  off+56(FP), R8
-	MOVQ  first+72(FP), R15
+	MOVQ  off+64(FP), R8
+	MOVQ  first+80(FP), R15
 	TESTQ R15, R15
 	JNE   masked
 
@@ -10751,7 +11013,7 @@ vector:
 	VFMADD231PS  Y13, Y12, Y7
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Y0, Y14
 	VMOVUPS      Y14, (R10)
 	VMOVUPS      Y3, Y14
@@ -10880,7 +11142,7 @@ vector:
 	VFNMADD231PS Y13, Y12, Y7
 	VMOVUPS      (DX)(R8*1), Y11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Y0, Y14
 	VMOVUPS      Y14, (R10)
 	VMOVUPS      Y3, Y14
@@ -10967,7 +11229,7 @@ vector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         (SP)
+	DECQ         24(SP)
 	JNE          vector
 	JMP          next
 
@@ -11057,7 +11319,7 @@ maskedVector:
 	VFMADD231PS  Y13, Y12, Y7
 	VFNMADD231PS Y13, Y12, Y11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Y0, Y14
 	VMOVUPS      Y14, (R10)
 	VMOVUPS      Y3, Y14
@@ -11226,7 +11488,7 @@ maskedVector:
 	VMASKMOVPS   (DX)(R8*1), Y15, Y15
 	VMOVUPS      Y15, Y11
 	ADDQ         R9, R8
-	SUBQ         col+64(FP), R8
+	SUBQ         col+72(FP), R8
 	VMOVUPS      Y0, Y14
 	VMOVUPS      Y14, (R10)
 	VMOVUPS      Y3, Y14
@@ -11313,23 +11575,31 @@ maskedVector:
 	LEAQ         (R10)(R12*2), R10
 	ADDQ         $0x20, R8
 	SUBQ         plane+8(FP), R10
-	DECQ         (SP)
+	DECQ         24(SP)
 	JNE          maskedVector
 
 next:
 	MOVQ    tile+16(FP), R10
 	ADDQ    R10, dst+0(FP)
-	MOVQ    col+64(FP), R8
-	ADDQ    R8, off+56(FP)
+	MOVQ    col+72(FP), R8
+	ADDQ    R8, off+64(FP)
 	XORQ    R15, R15
-	DECQ    count+96(FP)
-	JE      done
-	CMPQ    count+96(FP), $0x01
-	CMOVQEQ last+80(FP), R15
-	MOVQ    R15, first+72(FP)
+	DECQ    count+104(FP)
+	JE      spanDone
+	CMPQ    count+104(FP), $0x01
+	CMOVQEQ last+88(FP), R15
+	MOVQ    R15, first+80(FP)
 	JMP     tile
 
-done:
+spanDone:
+	MOVQ (SP), R13
+	MOVQ R13, off+64(FP)
+	MOVQ 8(SP), R13
+	MOVQ R13, first+80(FP)
+	MOVQ 16(SP), R13
+	MOVQ R13, count+104(FP)
+	DECQ spans+112(FP)
+	JNE  span
 	VZEROUPPER
 	RET
 

@@ -72,9 +72,9 @@ type assembly struct {
 	clamp      func(dst, a, b, c *float32, n int)
 	sumColumns func(y, x *float32, rows, cols int)
 
-	winogradInput            func(dst *float32, plane, tile int, r0, r1, r2, r3, r4, r5 *float32, off, col int, first, last *[6][8]uint32, vecs, count int)
-	winogradTwoInput         func(dst *float32, plane, tile int, r1, r2, r3, r4, r5 *float32, off, col, rowTo, colTo int, first, last *[6][8]uint32, vecs, count int)
-	winogradGradient         func(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, first, last *[6][8]uint32, vecs, count int)
+	winogradInput            func(dst *float32, plane, tile int, x *float32, row int, zeros *float32, y, height, off, col int, first, last *[6][8]uint32, vecs, count, spans int)
+	winogradTwoInput         func(dst *float32, plane, tile int, x *float32, row int, zeros *float32, y, height, off, col, rowTo, colTo int, first, last *[6][8]uint32, vecs, count, spans int)
+	winogradGradient         func(dst *float32, plane, tile int, x *float32, row int, zeros *float32, y, height, off, col int, first, last *[6][8]uint32, vecs, count, spans int)
 	winogradOutput           func(y *float32, row, col int, src *float32, srcPlane, tile int, bias *float32, floor float32, vecs, count int)
 	winogradOutputAdd        func(y *float32, row, col int, src *float32, srcPlane, tile int, bias, extra *float32, floor float32, vecs, count int)
 	winogradOutputMask       func(y *float32, row, col int, src *float32, srcPlane, tile int, mask *uint16, maskRow, maskCol int, vecs, count int)

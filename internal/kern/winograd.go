@@ -75,15 +75,12 @@ func columnMask(first, n, width int) uint {
 // patches is patches of size columns, the first at column first of width and each four on from the one before.
 type patches struct{ first, size, width int }
 
-// mask has bit j set where column from+j of patch t is inside.
-func (p patches) mask(t, from int) uint { return columnMask(p.first+4*t, p.size, p.width) << from }
-
 // masks is where the mask of columns from on of patch t is, or nil where all are inside.
 func (p patches) masks(t, from int) *[6][8]uint32 {
 	if p.whole(t) {
 		return nil
 	}
-	return &columnMasks[p.mask(t, from)]
+	return &columnMasks[columnMask(p.first+4*t, p.size, p.width)<<from]
 }
 
 func (p patches) whole(t int) bool { return p.first+4*t >= 0 && p.first+4*t+p.size <= p.width }
@@ -97,53 +94,82 @@ func (p patches) run(t, end int) int {
 	return min(n+1, end-t)
 }
 
-// WinogradInput transforms vecs vectors of count 6x6 patches that are four columns apart, the first from column left on:
-//
-//	dst[(6·i+j)·plane + t·tile + l] = (Bᵀ·d·B)[i][j]   where   d[i][j] = rows[i][(left + 4·t + j)·col + l]
-//
-// for i of the points high and j of the points wide, and d[i][j] is 0 where column left+4·t+j is not in [0,width). width is
-// positive.
-func (s *Set) WinogradInput(dst []float32, plane, tile int, rows *[6][]float32, high, wide Points, left, width, col, vecs, count int) {
-	n := vecs * s.lanes
-	if n == 0 || count == 0 {
+// Image is what patches are taken of: pixel (i, j) is X[i·Row + j·Col + l] for i in [0,Height) and j in [0,Width), and 0 for others.
+// Height and Width are positive. Zeros is zeros, as many as a row has elements.
+type Image struct {
+	X, Zeros      []float32
+	Height, Width int
+	Row, Col      int
+}
+
+// need panics unless the image has n elements of every pixel.
+func (m *Image) need(n int) {
+	need("an image", m.X, m.Height, m.Row, (m.Width-1)*m.Col+n)
+	need("zeros", m.Zeros, m.Width, m.Col, n)
+}
+
+// each calls f for spans below one another and the patches beside one another that are transformed in one call: in each of below
+// spans from u on, run patches from t on.
+func (p patches) each(spans, count int, alone bool, f func(u, below, t, run int)) {
+	if !alone && p.run(0, count) == count {
+		f(0, spans, 0, count)
 		return
 	}
-	needPoints(high, wide)
-	needRuns("dst", dst, planesTo(high, wide), plane, count, tile, n)
-	shortest := rows[high.From]
-	for i := high.From + 1; i < len(rows); i++ {
-		if len(rows[i]) < len(shortest) {
-			shortest = rows[i]
+	for u := range spans {
+		for t := 0; t < count; {
+			run := 1
+			if !alone {
+				run = p.run(t, count)
+			}
+			f(u, 1, t, run)
+			t += run
 		}
-	}
-	need("a patch's row", shortest, width, col, n)
-	at := patches{left + wide.From, wide.To - wide.From, width}
-	for t := 0; t < count; {
-		d, run, off := dst[t*tile:], at.run(t, count), (at.first+4*t)*col
-		first, last := at.masks(t, wide.From), at.masks(t+run-1, wide.From)
-		switch {
-		case s.asm == nil:
-			run = 1
-			winogradInputGeneric(d, plane, rows, high, wide, (left+4*t)*col, col, at.mask(t, wide.From), n)
-		case high.From == 0:
-			s.asm.winogradInput(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
-				off, col, first, last, vecs, run)
-		default:
-			s.asm.winogradTwoInput(&d[6*plane], plane, tile, &rows[1][0], &rows[2][0], &rows[3][0], &rows[4][0], &rows[5][0],
-				off, col, high.To, wide.To, first, last, vecs, run)
-		}
-		t += run
 	}
 }
 
-func winogradInputGeneric(dst []float32, plane int, rows *[6][]float32, high, wide Points, off, col int, mask uint, n int) {
+// WinogradInput transforms vecs vectors of 6x6 patches that are four rows and four columns apart, in spans of count beside one
+// another, the first from row top and column left of m on:
+//
+//	dst[(6·i+j)·plane + (u·count+t)·tile + l] = (Bᵀ·d·B)[i][j]   where   d[i][j] is pixel (top + 4·u + i, left + 4·t + j)
+//
+// for i of the points high and j of the points wide.
+func (s *Set) WinogradInput(dst []float32, plane, tile int, m *Image, high, wide Points, top, left, vecs, count, spans int) {
+	n := vecs * s.lanes
+	if n == 0 || count == 0 || spans == 0 {
+		return
+	}
+	needPoints(high, wide)
+	needRuns("dst", dst, planesTo(high, wide), plane, spans*count, tile, n)
+	m.need(n)
+	at := patches{left + wide.From, wide.To - wide.From, m.Width}
+	at.each(spans, count, s.asm == nil, func(u, below, t, run int) {
+		d, y, off := dst[(u*count+t)*tile:], top+4*u+high.From, (at.first+4*t)*m.Col
+		first, last := at.masks(t, wide.From), at.masks(t+run-1, wide.From)
+		switch {
+		case s.asm == nil:
+			winogradInputGeneric(d, plane, m, high, wide, top+4*u, left+4*t, n)
+		case high.From == 0:
+			s.asm.winogradInput(&d[0], plane, tile, &m.X[0], m.Row, &m.Zeros[0], y, m.Height, off, m.Col, first, last, vecs, run, below)
+		default:
+			s.asm.winogradTwoInput(&d[6*plane], plane, tile, &m.X[0], m.Row, &m.Zeros[0], y, m.Height, off, m.Col, high.To, wide.To, first, last, vecs, run, below)
+		}
+	})
+}
+
+// pixel is element l of pixel (i, j).
+func (m *Image) pixel(i, j, l int) float32 {
+	if i < 0 || i >= m.Height || j < 0 || j >= m.Width {
+		return 0
+	}
+	return m.X[i*m.Row+j*m.Col+l]
+}
+
+func winogradInputGeneric(dst []float32, plane int, m *Image, high, wide Points, top, left, n int) {
 	for l := range n {
 		var d [6][6]float32
 		for i := high.From; i < high.To; i++ {
 			for j := wide.From; j < wide.To; j++ {
-				if mask>>j&1 != 0 {
-					d[i][j] = rows[i][off+j*col+l]
-				}
+				d[i][j] = m.pixel(top+i, left+j, l)
 			}
 		}
 		for j := range 6 {
@@ -165,40 +191,34 @@ func winogradBT(d0, d1, d2, d3, d4, d5 float32) (_, _, _, _, _, _ float32) {
 	return d0 + d4 - 2.5*d2, e + u, e - u, f + v, f - v, d1 + d5 - 2.5*d3
 }
 
-// WinogradGradient transforms vecs vectors of count 4x4 patches of an output's gradient, given like WinogradInput's:
+// WinogradGradient transforms vecs vectors of 4x4 patches of an output's gradient, given like WinogradInput's:
 //
-//	dst[(6·i+j)·plane + t·tile + l] = (A·d·Aᵀ)[i][j]
-func (s *Set) WinogradGradient(dst []float32, plane, tile int, rows *[4][]float32, left, width, col, vecs, count int) {
+//	dst[(6·i+j)·plane + (u·count+t)·tile + l] = (A·d·Aᵀ)[i][j]
+func (s *Set) WinogradGradient(dst []float32, plane, tile int, m *Image, top, left, vecs, count, spans int) {
 	n := vecs * s.lanes
-	if n == 0 || count == 0 {
+	if n == 0 || count == 0 || spans == 0 {
 		return
 	}
-	needRuns("dst", dst, WinogradPlanes, plane, count, tile, n)
-	for _, r := range rows {
-		need("a patch's row", r, width, col, n)
-	}
-	at := patches{left, 4, width}
-	for t := 0; t < count; {
-		d, run, off := dst[t*tile:], at.run(t, count), (at.first+4*t)*col
+	needRuns("dst", dst, WinogradPlanes, plane, spans*count, tile, n)
+	m.need(n)
+	at := patches{left, 4, m.Width}
+	at.each(spans, count, s.asm == nil, func(u, below, t, run int) {
+		d, y := dst[(u*count+t)*tile:], top+4*u
 		if s.asm == nil {
-			run = 1
-			winogradGradientGeneric(d, plane, rows, off, col, at.mask(t, 0), n)
-		} else {
-			s.asm.winogradGradient(&d[0], plane, tile, &rows[0][0], &rows[1][0], &rows[2][0], &rows[3][0], off, col,
-				at.masks(t, 0), at.masks(t+run-1, 0), vecs, run)
+			winogradGradientGeneric(d, plane, m, y, left+4*t, n)
+			return
 		}
-		t += run
-	}
+		s.asm.winogradGradient(&d[0], plane, tile, &m.X[0], m.Row, &m.Zeros[0], y, m.Height, (left+4*t)*m.Col, m.Col,
+			at.masks(t, 0), at.masks(t+run-1, 0), vecs, run, below)
+	})
 }
 
-func winogradGradientGeneric(dst []float32, plane int, rows *[4][]float32, off, col int, mask uint, n int) {
+func winogradGradientGeneric(dst []float32, plane int, m *Image, top, left, n int) {
 	for l := range n {
 		var d [6][4]float32
 		for i := range 4 {
 			for j := range 4 {
-				if mask>>j&1 != 0 {
-					d[i][j] = rows[i][off+j*col+l]
-				}
+				d[i][j] = m.pixel(top+i, left+j, l)
 			}
 		}
 		for j := range 4 {

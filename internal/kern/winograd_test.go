@@ -158,44 +158,49 @@ func TestWinogradTransforms(t *testing.T) {
 		rnd := noise(11)
 		for vecs := 1; vecs <= 3; vecs++ {
 			n := vecs * s.Lanes()
-			// Where the first patch begins, and how wide the image is, in columns.
+			// Where the first patch of a span begins, and how wide the image is, in columns.
 			for trial, c := range []struct{ left, width, count int }{
 				{0, 6, 1}, {-1, 6, 1}, {0, 5, 1}, {-3, 4, 1}, {-5, 1, 1}, {-7, 1, 1}, {2, 4, 1}, {5, 6, 1}, {9, 3, 1},
 				{0, 18, 4}, {-1, 32, 8}, {-2, 15, 5}, {-6, 3, 4}, {1, 9, 3}, {-4, 6, 2},
 			} {
+				spans, top := 1+trial%4, trial%5-3
+				height := 1 + (7*trial)%(4*spans+3)
+				tiles := spans * c.count
 				tile, col := n+trial%3, n+3
-				plane := c.count*tile + trial
-				patch := func(size int) (rows []guarded, d func(tile, l int) matrix) {
-					for range size {
-						rows = append(rows, newGuarded((c.width-1)*col+n, rnd.next))
-					}
-					return rows, func(tile, l int) matrix {
+				row := (c.width-1)*col + n + trial%2
+				plane := tiles*tile + trial
+				patch := func(size int) (x guarded, m *Image, d func(tile, l int) matrix) {
+					x = newGuarded((height-1)*row+(c.width-1)*col+n, rnd.next)
+					m = &Image{X: x.v, Zeros: make([]float32, row), Height: height, Width: c.width, Row: row, Col: col}
+					image := x.v
+					return x, m, func(tile, l int) matrix {
 						m := make(matrix, size)
 						for i := range m {
 							m[i] = make([]float64, size)
 							for j := range m[i] {
-								if x := c.left + 4*tile + j; x >= 0 && x < c.width {
-									m[i][j] = float64(rows[i].v[x*col+l])
+								y, x := top+4*(tile/c.count)+i, c.left+4*(tile%c.count)+j
+								if y >= 0 && y < height && x >= 0 && x < c.width {
+									m[i][j] = float64(image[y*row+x*col+l])
 								}
 							}
 						}
 						return m
 					}
 				}
-				dst := newGuarded(35*plane+(c.count-1)*tile+n, rnd.next)
+				dst := newGuarded(35*plane+(tiles-1)*tile+n, rnd.next)
 				at := func(k, l int) func(i, j int) float32 {
 					return func(i, j int) float32 { return dst.v[(6*i+j)*plane+k*tile+l] }
 				}
 				for _, axes := range everyPoints {
 					high, wide := axes[0], axes[1]
-					rows, d := patch(6)
+					x, m, d := patch(6)
 					for i := range dst.v {
 						dst.v[i] = 7
 					}
-					s.WinogradInput(dst.v, plane, tile, &[6][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v, rows[4].v, rows[5].v}, high, wide,
-						c.left, c.width, col, vecs, c.count)
+					s.WinogradInput(dst.v, plane, tile, m, high, wide, top, c.left, vecs, c.count, spans)
 					dst.check(t, "WinogradInput")
-					for k := range c.count {
+					x.check(t, "WinogradInput")
+					for k := range tiles {
 						for l := range n {
 							want, mag := sandwich(bt, d(k, l))
 							closeTo(t, "input", func(i, j int) float32 {
@@ -211,10 +216,11 @@ func TestWinogradTransforms(t *testing.T) {
 						}
 					}
 				}
-				rows, d := patch(4)
-				s.WinogradGradient(dst.v, plane, tile, &[4][]float32{rows[0].v, rows[1].v, rows[2].v, rows[3].v}, c.left, c.width, col, vecs, c.count)
+				x, m, d := patch(4)
+				s.WinogradGradient(dst.v, plane, tile, m, top, c.left, vecs, c.count, spans)
 				dst.check(t, "WinogradGradient")
-				for k := range c.count {
+				x.check(t, "WinogradGradient")
+				for k := range tiles {
 					for l := range n {
 						want, mag := sandwich(a, d(k, l))
 						closeTo(t, "gradient", at(k, l), want, mag)
@@ -245,7 +251,7 @@ func TestWinogradTransforms(t *testing.T) {
 					closeTo(t, "weights' gradient", func(i, j int) float32 { return w.v[(3*i+j)*col+l] }, want, mag)
 				}
 
-				row := 4*c.count*col + trial
+				row = 4*c.count*col + trial
 				bias := newGuarded(n, rnd.next)
 				for mode := range 5 {
 					points := everyPoints[(vecs+trial+mode)%len(everyPoints)]
@@ -322,21 +328,18 @@ func BenchmarkWinograd(b *testing.B) {
 		plane := count*n + 16
 		width := 4*count + 2
 		planes, image := make([]float32, 36*plane), make([]float32, 6*width*n)
-		var rows [6][]float32
-		for i := range rows {
-			rows[i] = image[i*width*n : (i+1)*width*n]
-		}
-		out := [4][]float32(rows[:4])
+		bias := image[:n]
+		m := &Image{X: image, Zeros: make([]float32, width*n), Height: 6, Width: width, Row: width * n, Col: n}
 		for name, f := range map[string]func(){
-			"input":     func() { s.WinogradInput(planes, plane, n, &rows, AllPoints, AllPoints, 0, width, n, vecs, count) },
-			"input-two": func() { s.WinogradInput(planes, plane, n, &rows, TwoTaps, TwoTaps, 0, width, n, vecs, count) },
-			"input-one": func() { s.WinogradInput(planes, plane, n, &rows, OneTap, OneTap, 0, width, n, vecs, count) },
-			"gradient":  func() { s.WinogradGradient(planes, plane, n, &out, 0, width, n, vecs, count) },
+			"input":     func() { s.WinogradInput(planes, plane, n, m, AllPoints, AllPoints, 0, 0, vecs, count, 1) },
+			"input-two": func() { s.WinogradInput(planes, plane, n, m, TwoTaps, TwoTaps, 0, 0, vecs, count, 1) },
+			"input-one": func() { s.WinogradInput(planes, plane, n, m, OneTap, OneTap, 0, 0, vecs, count, 1) },
+			"gradient":  func() { s.WinogradGradient(planes, plane, n, m, 0, 0, vecs, count, 1) },
 			"output": func() {
-				s.WinogradOutput(image, width*n, n, planes, plane, n, AllPoints, AllPoints, rows[5], nil, 0, vecs, count)
+				s.WinogradOutput(image, width*n, n, planes, plane, n, AllPoints, AllPoints, bias, nil, 0, vecs, count)
 			},
 			"output-two": func() {
-				s.WinogradOutput(image, width*n, n, planes, plane, n, TwoTaps, TwoTaps, rows[5], nil, 0, vecs, count)
+				s.WinogradOutput(image, width*n, n, planes, plane, n, TwoTaps, TwoTaps, bias, nil, 0, vecs, count)
 			},
 			"weights":      func() { s.WinogradWeights(planes, plane, image, count*n, count*vecs) },
 			"weights-grad": func() { s.WinogradWeightsGrad(image, count*n, planes, plane, count*vecs) },

@@ -273,9 +273,36 @@ func (w *winograd) tiles(operands []operandOf, vector func()) {
 	w.RET()
 }
 
-// patches is tiles where those at both ends may have masks of their columns, which other code then applies.
-func (w *winograd) patches(operands []operandOf, columns int, vector func(masks *reg.GPPhysical)) {
-	masks := reg.R15
+// patches is tiles where those at both ends may have masks of their columns, which other code then applies; it repeats them for
+// spans that are four rows apart. rows are pointers to those of a span, for which row, height and tmp serve.
+func (w *winograd) patches(rows []reg.GPPhysical, tmp reg.GPPhysical, operands []operandOf, columns int, vector func(masks *reg.GPPhysical)) {
+	masks, x := reg.R15, reg.R15
+	w.SHLQ(operand.Imm(2), w.slot("row"))
+	w.arg("y", x)
+	w.IMULQ(w.slot("row"), x)
+	w.ADDQ(w.slot("x"), x)
+	w.MOVQ(x, w.slot("x"))
+	// What the tiles of a span change.
+	changed := []string{"off", "first", "count"}
+	start := map[string]operand.Mem{}
+	for _, p := range changed {
+		w.MOVQ(w.slot(p), tmp)
+		start[p] = w.local(tmp)
+	}
+	w.Label("span")
+	w.arg("x", x)
+	w.arg("y", tmp)
+	for i, r := range rows {
+		w.MOVQ(x, r)
+		w.CMPQ(tmp, w.slot("height"))
+		w.CMOVQCC(w.slot("zeros"), r)
+		w.ADDQ(w.slot("row"), x)
+		w.INCQ(tmp)
+		if i == 3 {
+			w.MOVQ(x, w.slot("x"))
+			w.MOVQ(tmp, w.slot("y"))
+		}
+	}
 	w.startTile(operands)
 	w.arg("first", masks)
 	w.TESTQ(masks, masks)
@@ -303,12 +330,18 @@ func (w *winograd) patches(operands []operandOf, columns int, vector func(masks 
 	w.nextTile(operands)
 	w.XORQ(masks, masks)
 	w.DECQ(w.slot("count"))
-	w.JE(operand.LabelRef("done"))
+	w.JE(operand.LabelRef("spanDone"))
 	w.CMPQ(w.slot("count"), operand.Imm(1))
 	w.CMOVQEQ(w.slot("last"), masks)
 	w.MOVQ(masks, w.slot("first"))
 	w.JMP(operand.LabelRef("tile"))
-	w.Label("done")
+	w.Label("spanDone")
+	for _, p := range changed {
+		w.MOVQ(start[p], tmp)
+		w.MOVQ(tmp, w.slot(p))
+	}
+	w.DECQ(w.slot("spans"))
+	w.JNE(operand.LabelRef("span"))
 	w.VZEROUPPER()
 	w.RET()
 }
@@ -404,27 +437,30 @@ func columnMask(column int) reg.OpmaskPhysical {
 	return []reg.OpmaskPhysical{reg.K1, reg.K2, reg.K3, reg.K4, reg.K5, reg.K6}[column]
 }
 
+// imageParams is what patches are taken of, and outside what they have beside it.
+const (
+	imageParams = "x *float32, row int, zeros *float32, y, height, off, col int"
+	outside     = "where rows that are not in [0,height) are zeros and the masks of a span's first and last patch, which may be nil, make zeros:"
+)
+
 // input is from the first point on.
 func (w *winograd) input(first int) {
-	name, rowParams, pointParams := "winogradInput", "r0, r1, r2, r3, r4, r5", ""
-	const outside = "where the masks of the first and last patch may be nil and make 0 of what they have no bits for"
-	doc := []string{" transforms vecs vectors of count 6x6 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],",
-		outside + ":",
+	name, pointParams := "winogradInput", ""
+	doc := []string{" transforms vecs vectors of 6x6 patches d[s][t][i][j] = x[(y+4*s+i)*row + off + (4*t+j)*col + lane],",
+		"for s in [0,spans) and t in [0,count), " + outside,
 		"",
-		"	dst[(6*i+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
+		"	dst[(6*i+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]"}
 	if first == 1 {
-		name, rowParams, pointParams = "winogradTwoInput", "r1, r2, r3, r4, r5", "rowTo, colTo int, "
-		doc = []string{" transforms vecs vectors of count 5x5 patches, d[t][i][j] = ri[off + (4*t+j-1)*col + lane],",
-			outside + ", for i in [1,rowTo) and j in [1,colTo):",
+		name, pointParams = "winogradTwoInput", "rowTo, colTo int, "
+		doc = []string{" transforms vecs vectors of 5x5 patches d[s][t][i][j] = x[(y+4*s+i-1)*row + off + (4*t+j-1)*col + lane],",
+			"for s in [0,spans), t in [0,count), i in [1,rowTo) and j in [1,colTo),",
+			outside,
 			"",
-			"	dst[(6*(i-1)+j)*plane + t*tile + lane] = (Bᵀ·d[t]·B)[i][j]"}
+			"	dst[(6*(i-1)+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]"}
 	}
 	doc[0] = name + w.name + doc[0]
-	w.fn(name, "(dst *float32, plane, tile int, "+rowParams+" *float32, off, col int, "+pointParams+"first, last *[6][8]uint32, vecs, count int)", doc...)
+	w.fn(name, "(dst *float32, plane, tile int, "+imageParams+", "+pointParams+"first, last *[6][8]uint32, vecs, count, spans int)", doc...)
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
-	for i, r := range rows[first:] {
-		w.arg(fmt.Sprintf("r%d", first+i), r)
-	}
 	off, col := reg.R8, w.floats("col", reg.R9)
 	s := w.startPlanes(reg.R10, first)
 	if first == 0 {
@@ -439,7 +475,7 @@ func (w *winograd) input(first int) {
 	if w.wide() && first == 0 {
 		groups = []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}}
 	}
-	w.patches(s.walk(w, off), 6, func(masks *reg.GPPhysical) {
+	w.patches(rows[first:], s.tmp, s.walk(w, off), 6, func(masks *reg.GPPhysical) {
 		for _, g := range groups {
 			temp := func(row, column int) reg.VecPhysical { return w.v((row-g.rows[0])*6 + column) }
 			var used []int
@@ -479,19 +515,16 @@ func (w *winograd) input(first int) {
 
 func (w *winograd) gradient() {
 	const name = "winogradGradient"
-	w.fn(name, "(dst *float32, plane, tile int, r0, r1, r2, r3 *float32, off, col int, first, last *[6][8]uint32, vecs, count int)",
-		name+w.name+" transforms vecs vectors of count 4x4 patches, d[t][i][j] = ri[off + (4*t+j)*col + lane],",
-		"where the masks of the first and last patch may be nil and make 0 of what they have no bits for:",
+	w.fn(name, "(dst *float32, plane, tile int, "+imageParams+", first, last *[6][8]uint32, vecs, count, spans int)",
+		name+w.name+" transforms vecs vectors of 4x4 patches d[s][t][i][j] = x[(y+4*s+i)*row + off + (4*t+j)*col + lane],",
+		"for s in [0,spans) and t in [0,count), "+outside,
 		"",
-		"	dst[(6*i+j)*plane + t*tile + lane] = (A·d[t]·Aᵀ)[i][j]")
+		"	dst[(6*i+j)*plane + (s*count+t)*tile + lane] = (A·d[s][t]·Aᵀ)[i][j]")
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX}
-	for i, r := range rows {
-		w.arg([]string{"r0", "r1", "r2", "r3"}[i], r)
-	}
 	off, col := reg.R8, w.floats("col", reg.R9)
 	s := w.startPlanes(reg.R10, 0)
 	w.hold("two", "half", "p", "q")
-	w.patches(s.walk(w, off), 4, func(masks *reg.GPPhysical) {
+	w.patches(rows, s.tmp, s.walk(w, off), 4, func(masks *reg.GPPhysical) {
 		for _, g := range []rowGroup{{[]int{0, 1, 2}, []int{0, 1}}, {[]int{3, 4, 5}, []int{3, 5}}} {
 			for j := range 4 {
 				src := w.maskedColumns(rows, off, masks, j, []int{0, 1, 2, 3})

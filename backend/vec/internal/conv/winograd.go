@@ -181,23 +181,27 @@ func (t *tiling) block(b block, first, count int) block {
 // spans is how many spans of a task are expected.
 const spans = narrowTiles
 
-// patchRows sets rows to those of image n of x from row first on, from one channel on; zeros where there are none.
-func (l *lattice) patchRows(rows [][]float32, x, zeros []float32, n, first, channel int) {
-	for i := range rows {
-		rows[i] = zeros[channel:]
-		if y := first + i; y >= 0 && y < l.h {
-			rows[i] = x[n*l.image+l.start+y*l.row+channel:]
-		}
+// of is the lattice of image n of x from one channel on.
+func (l *lattice) of(x, zeros []float32, n, channel int) kern.Image {
+	return kern.Image{X: x[n*l.image+l.start+channel:], Zeros: zeros[channel:], Height: l.h, Width: l.w, Row: l.row, Col: l.col}
+}
+
+// below is how many of the first spans lie below one another in one image, as kernels take them.
+func (b block) below() int {
+	s, n := b[0], 1
+	for n < len(b) && b[n] == (span{tile{s.at.n, s.at.y + n, s.at.x}, s.count}) {
+		n++
 	}
+	return n
 }
 
 // transformInput transforms width channels from one on of the tiles of b, each into a row of every plane of dst.
 func (t *tiling) transformInput(dst []float32, row, plane int, b block, x []float32, l *lattice, channel, width int) {
-	var rows [6][]float32
-	for _, s := range b {
-		l.patchRows(rows[:], x, t.zeros, s.at.n, 4*s.at.y-l.top, channel)
-		t.set.WinogradInput(dst, plane, row, &rows, l.high, l.wide, 4*s.at.x-l.left, l.w, l.col, width/t.set.Lanes(), s.count)
-		dst = dst[s.count*row:]
+	for len(b) > 0 {
+		at, count, below := b[0].at, b[0].count, b.below()
+		m := l.of(x, t.zeros, at.n, channel)
+		t.set.WinogradInput(dst, plane, row, &m, l.high, l.wide, 4*at.y-l.top, 4*at.x-l.left, width/t.set.Lanes(), count, below)
+		dst, b = dst[below*count*row:], b[below:]
 	}
 }
 
@@ -613,10 +617,10 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 
 // transformGradient is transformInput for the output's gradient.
 func (w *winograd) transformGradient(dst []float32, row, plane int, b block, dy []float32, channel, width int) {
-	var rows [4][]float32
-	for _, s := range b {
-		w.result.patchRows(rows[:], dy, w.zeros, s.at.n, 4*s.at.y, channel)
-		w.set.WinogradGradient(dst, plane, row, &rows, 4*s.at.x, w.outW, w.cout, width/w.set.Lanes(), s.count)
-		dst = dst[s.count*row:]
+	for len(b) > 0 {
+		at, count, below := b[0].at, b[0].count, b.below()
+		m := w.result.of(dy, w.zeros, at.n, channel)
+		w.set.WinogradGradient(dst, plane, row, &m, 4*at.y, 4*at.x, width/w.set.Lanes(), count, below)
+		dst, b = dst[below*count*row:], b[below:]
 	}
 }
