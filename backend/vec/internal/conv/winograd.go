@@ -279,9 +279,10 @@ func ahead(step, steps int, one, other []float32) []float32 {
 // for. A block is lateTerms rows of one strip of panels.
 const (
 	lateWeights = 4 << 20 / 4 // elements of all planes from which it is done
-	lateTerms   = 64
-	lateTiles   = 128 // in a group
-	lateBatch   = 256 // tiles that are transformed before any are multiplied
+	lateTerms   = 256         // in a block
+	latePlanes  = 4           // in a call: few, so that each of as many calls can fetch a square of the next block
+	lateTiles   = 128         // in a group
+	lateBatch   = 256         // tiles that are transformed before any are multiplied
 )
 
 func (w *winograd) late() bool { return planes*w.cin*w.cout > lateWeights }
@@ -375,11 +376,17 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 	for start := 0; start < w.total(); start += batch {
 		groups := divUp(min(batch, w.total()-start), tiles)
 		count := func(group int) int { return min(tiles, min(batch, w.total()-start)-group*tiles) }
-		par.Run(groups*blocks, func(task, _ int) {
-			group, row := task/blocks, task%blocks*lateTerms
+		channels := lateTerms // that a task transforms: fewer where there would be too few tasks
+		for channels > lateTerms/4 && groups*divUp(w.cin, channels) < par.Workers() {
+			channels /= 2
+		}
+		parts := divUp(w.cin, channels)
+		par.Run(groups*parts, func(task, _ int) {
+			group, row := task/parts, task%parts*channels
 			var room [lateTiles]span
 			b := w.block(room[:0], start+group*tiles, count(group))
-			w.transformInput(in[task*size:], lateTerms, inPlane, b, x, &w.image, row, min(lateTerms, w.cin-row))
+			to := in[(group*blocks+row/lateTerms)*size+row%lateTerms:]
+			w.transformInput(to, lateTerms, inPlane, b, x, &w.image, row, min(channels, w.cin-row))
 		})
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
@@ -394,10 +401,10 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 					continue
 				}
 				w.transformWeights(transformed, wPlane, weights, row, terms, col, turned)
-				for p := 0; p < planes; p += widePlanes {
+				for p := 0; p < planes; p += latePlanes {
 					left := in[(group*blocks+i)*size+p*inPlane:]
-					multiplyAll(w.set, widePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
-						products[p*outPlane:], outPlane, wide, i > 0, fetches{w.nextTaps(weights, row, col, p), left[widePlanes*inPlane : min(len(left), 2*widePlanes*inPlane)]})
+					multiplyAll(w.set, latePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
+						products[p*outPlane:], outPlane, wide, i > 0, fetches{w.nextTaps(weights, row, col, p), left[latePlanes*inPlane : min(len(left), 2*latePlanes*inPlane)]})
 				}
 			}
 			var room [lateTiles]span
@@ -411,13 +418,12 @@ func (w *winograd) nextTaps(weights []float32, row, col, plane int) []float32 {
 	if row += lateTerms; row >= w.cin {
 		row, col = 0, col+w.strip()
 	}
-	step := plane / widePlanes
-	steps := max(1, planes/widePlanes*w.strip()/lateTerms) // for a square
-	if row += step / steps * w.strip(); row >= w.cin || col >= w.cout {
+	square := plane / latePlanes * w.strip()
+	if row += square; square >= lateTerms || row >= w.cin || col >= w.cout {
 		return nil
 	}
 	taps, _, _ := w.taps(weights, row, col)
-	return taps[step%steps*len(taps)/steps : (step%steps+1)*len(taps)/steps]
+	return taps
 }
 
 // output is where products go, and with which epilogue.
