@@ -20,15 +20,21 @@ type depthwiseRun struct {
 
 const (
 	depthwiseElements = 32 << 10 // of output, in a task
-	depthwiseLeast    = 4 << 10  // worth sharing out
+	depthwiseLeast    = 16 << 10 // worth sharing out
+	depthwiseTasks    = 4        // that are made of less
 	depthwiseChunks   = 16       // that the weights' gradient is summed in
 )
 
 // newDepthwise cuts the rows of a gather whose input has inC channels; place says which channel a tap's inputs start at,
 // and where its weights do, i being its position among the taps.
 func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights int)) *depthwise {
-	row := max(1, g.gw*g.outC)
-	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(depthwiseLeast/row, divUp(g.n*g.gh, g.least))))}
+	row, total := max(1, g.gw*g.outC), g.n*g.gh
+	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(min(depthwiseLeast/row, total/depthwiseTasks), divUp(total, g.least))))}
+	if total/d.rows < g.least { // so few tasks had better be equal
+		for total%d.rows != 0 {
+			d.rows--
+		}
+	}
 	for oy := range g.gh {
 		var runs []depthwiseRun
 		var last uint64 // set of taps of the run before
