@@ -7,7 +7,7 @@ import "golang.org/x/sys/cpu"
 func detect() []*Set {
 	var found []*Set
 	if cpu.X86.HasAVX512F && cpu.X86.HasAVX512DQ && cpu.X86.HasAVX512BW && cpu.X86.HasAVX512VL && cpu.X86.HasFMA {
-		found = append(found, &Set{name: "avx512", lanes: 16, rows: [2]int{16, 12}, halves: halves(), asm: &assembly{
+		avx512 := &Set{name: "avx512", lanes: 16, rows: [2]int{16, 12}, halves: halves(), asm: &assembly{
 			gemm: [2][]gemmFunc{
 				{gemm1x1AVX512, gemm2x1AVX512, gemm3x1AVX512, gemm4x1AVX512, gemm5x1AVX512, gemm6x1AVX512,
 					gemm7x1AVX512, gemm8x1AVX512, gemm9x1AVX512, gemm10x1AVX512, gemm11x1AVX512, gemm12x1AVX512,
@@ -40,7 +40,11 @@ func detect() []*Set {
 			winogradWeights: winogradWeightsAVX512, winogradWeightsGrad: winogradWeightsGradAVX512,
 			winogradProducts: []winogradProductsFunc{winogradProducts1AVX512, winogradProducts2AVX512, winogradProducts3AVX512, winogradProducts4AVX512},
 			transpose:        transposeAVX512, peak: peakAVX512,
-		}})
+		}}
+		if cpu.X86.HasAVX512BF16 {
+			withBF16(avx512, bf16(*avx512.asm))
+		}
+		found = append(found, avx512)
 	}
 	if cpu.X86.HasAVX2 && cpu.X86.HasFMA {
 		found = append(found, &Set{name: "avx2", lanes: 8, rows: [2]int{6, 6}, asm: &assembly{
@@ -74,6 +78,28 @@ func detect() []*Set {
 		}})
 	}
 	return found
+}
+
+// bf16 changes the kernels of avx512 to those of bfloat16.
+func bf16(a assembly) *assembly {
+	a.gemm = [2][]gemmFunc{
+		{gemm1x1AVX512BF16, gemm2x1AVX512BF16, gemm3x1AVX512BF16, gemm4x1AVX512BF16, gemm5x1AVX512BF16, gemm6x1AVX512BF16,
+			gemm7x1AVX512BF16, gemm8x1AVX512BF16, gemm9x1AVX512BF16, gemm10x1AVX512BF16, gemm11x1AVX512BF16, gemm12x1AVX512BF16,
+			gemm13x1AVX512BF16, gemm14x1AVX512BF16, gemm15x1AVX512BF16, gemm16x1AVX512BF16},
+		{gemm1x2AVX512BF16, gemm2x2AVX512BF16, gemm3x2AVX512BF16, gemm4x2AVX512BF16, gemm5x2AVX512BF16, gemm6x2AVX512BF16,
+			gemm7x2AVX512BF16, gemm8x2AVX512BF16, gemm9x2AVX512BF16, gemm10x2AVX512BF16, gemm11x2AVX512BF16, gemm12x2AVX512BF16},
+	}
+	a.gemmFinish = [2][]gemmFinishFunc{
+		{gemmFinish1x1AVX512BF16, gemmFinish2x1AVX512BF16, gemmFinish3x1AVX512BF16, gemmFinish4x1AVX512BF16, gemmFinish5x1AVX512BF16, gemmFinish6x1AVX512BF16,
+			gemmFinish7x1AVX512BF16, gemmFinish8x1AVX512BF16, gemmFinish9x1AVX512BF16, gemmFinish10x1AVX512BF16, gemmFinish11x1AVX512BF16, gemmFinish12x1AVX512BF16,
+			gemmFinish13x1AVX512BF16, gemmFinish14x1AVX512BF16, gemmFinish15x1AVX512BF16, gemmFinish16x1AVX512BF16},
+		{gemmFinish1x2AVX512BF16, gemmFinish2x2AVX512BF16, gemmFinish3x2AVX512BF16, gemmFinish4x2AVX512BF16, gemmFinish5x2AVX512BF16, gemmFinish6x2AVX512BF16,
+			gemmFinish7x2AVX512BF16, gemmFinish8x2AVX512BF16, gemmFinish9x2AVX512BF16, gemmFinish10x2AVX512BF16, gemmFinish11x2AVX512BF16, gemmFinish12x2AVX512BF16},
+	}
+	a.gemmColumns, a.gemmHeld, a.winogradProducts = nil, nil, nil
+	a.winogradInput, a.winogradTwoInput = winogradInputAVX512BF16, winogradTwoInputAVX512BF16
+	a.pairs, a.pairRows = pairsAVX512BF16, pairRowsAVX512BF16
+	return &a
 }
 
 // halves recognises a Zen 4: it has bfloat16 in AVX-512 but not VNNI's integer dot products in AVX, and those after it have both. A

@@ -63,6 +63,17 @@ func fuzz(f *testing.F, check func(t *testing.T, s *Set, d *draws)) {
 	})
 }
 
+// fuzzProducts is fuzz, and the sets of bfloat16.
+func fuzzProducts(f *testing.F, check func(t *testing.T, s *Set, d *draws)) {
+	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+		if b := s.BF16(); b != nil {
+			other := *d
+			check(t, b, &other)
+		}
+		check(t, s, d)
+	})
+}
+
 // refuses expects f to panic and to leave the operands as they are.
 func refuses(t *testing.T, what string, f func(), operands ...guarded) {
 	t.Helper()
@@ -349,7 +360,7 @@ func FuzzPositive(f *testing.F) {
 }
 
 func FuzzGemm(f *testing.F) {
-	fuzz(f, func(t *testing.T, s *Set, d *draws) {
+	fuzzProducts(f, func(t *testing.T, s *Set, d *draws) {
 		vecs := d.in(1, s.MaxVecs())
 		g := Tiles{Rows: d.in(1, s.MaxRows(vecs)), Vecs: vecs, K: d.in(1, 60), Count: d.in(0, 3), Accumulate: d.in(0, 1) == 1}
 		g.Strips, g.BStrip = d.in(0, 4), d.in(0, 90)
@@ -362,11 +373,12 @@ func FuzzGemm(f *testing.F) {
 		g.CRow = cols + d.in(0, 20)
 		g.CStep = (g.Rows-1)*g.CRow + cols + d.in(0, 20)
 		last := max(0, g.Count-1)
-		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+(runs-1)*g.ARun+(g.K-1)*g.ACol+1, d.noise.next)
-		b := d.operand((strips-1)*g.BStrip+last*g.BStep+(runs*g.K-1)*g.BRow+strip, d.noise.next)
+		element := s.elements(d.noise.next)
+		a := d.operand(last*g.AStep+(g.Rows-1)*g.ARow+(runs-1)*g.ARun+(g.K-1)*g.ACol+1, element)
+		b := d.operand((strips-1)*g.BStrip+last*g.BStep+(runs*g.K-1)*g.BRow+strip, element)
 		c := d.operand(last*g.CStep+(g.Rows-1)*g.CRow+cols, d.noise.next)
 		want := newSums(c.v)
-		want.terms = runs*g.K + 1
+		want.terms = runs*g.K*s.Terms() + 1
 		for n := range g.Count {
 			for r := range g.Rows {
 				for j := range cols {
@@ -375,7 +387,8 @@ func FuzzGemm(f *testing.F) {
 						want.value[at], want.magnitude[at] = 0, 0
 					}
 					for l := range runs * g.K {
-						want.add(at, float64(a.v[n*g.AStep+r*g.ARow+l/g.K*g.ARun+l%g.K*g.ACol])*float64(b.v[j/strip*g.BStrip+n*g.BStep+l*g.BRow+j%strip]))
+						s.product(a.v[n*g.AStep+r*g.ARow+l/g.K*g.ARun+l%g.K*g.ACol], b.v[j/strip*g.BStrip+n*g.BStep+l*g.BRow+j%strip],
+							func(p float64) { want.add(at, p) })
 					}
 				}
 			}

@@ -7,7 +7,8 @@ import "fmt"
 //	c[t·CStep + r·CRow + j] (+)= Σ_{u<Runs} Σ_{l<K} a[t·AStep + r·ARow + u·ARun + l·ACol] · b[t·BStep + (u·K+l)·BRow + j]
 //
 // and likewise for each of Strips, which are beside one another in c and have b from s·BStrip on. Strides and steps are counted in
-// elements and are not negative. No Runs are one, and no Strips are too.
+// elements and are not negative. No Runs are one, and no Strips are too. With bfloat16 an element of a or b is a pair, and a product
+// of two is the sum of those of their halves; denormal numbers count as 0.
 type Tiles struct {
 	Rows, Vecs, K, Count int
 	Runs, ARun           int
@@ -58,6 +59,10 @@ func (s *Set) Gemm(t *Tiles, a, b, c []float32) {
 	t.need(a, b, cols)
 	need("c", c, t.Count, t.CStep, (t.Rows-1)*t.CRow+t.strips()*cols)
 	if s.asm == nil {
+		if s.pairs {
+			gemmPairs(*t, cols, a, b, c)
+			return
+		}
 		gemmGeneric(*t, cols, a, b, c)
 		return
 	}
@@ -169,6 +174,29 @@ func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
 				v = f.Floor
 			}
 			f.Y[at] = v
+		}
+	}
+}
+
+func gemmPairs(t Tiles, cols int, a, b, c []float32) {
+	for n := range t.Count {
+		for r := range t.Rows {
+			for j := range t.strips() * cols {
+				at := n*t.CStep + r*t.CRow + j
+				var sum float32
+				if t.Accumulate {
+					sum = c[at]
+				}
+				for l := range t.runs() * t.K {
+					x := a[n*t.AStep+r*t.ARow+l/t.K*t.ARun+l%t.K*t.ACol]
+					y := b[n*t.BStep+j/cols*t.BStrip+l*t.BRow+j%cols]
+					x0, x1 := unpair(x)
+					y0, y1 := unpair(y)
+					sum += x1 * y1
+					sum += x0 * y0
+				}
+				c[at] = sum
+			}
 		}
 	}
 }

@@ -18,6 +18,8 @@ type Set struct {
 	rows   [2]int // by vectors, less one
 	halves bool
 	asm    *assembly // nil: pure Go
+	pairs  bool
+	bf16   *Set // or nil
 }
 
 // Name is "avx512", "avx2" or "generic".
@@ -28,6 +30,17 @@ func (s *Set) Lanes() int { return s.lanes }
 
 // Halves reports whether the processor takes two turns for a vector, so that one of half the width costs half as much.
 func (s *Set) Halves() bool { return s.halves }
+
+// BF16 is the set whose products take bfloat16, or nil where the processor cannot multiply them faster than float32.
+func (s *Set) BF16() *Set { return s.bf16 }
+
+// Terms is how many terms of a product an element of its operands holds: 1, or 2 where they are bfloat16.
+func (s *Set) Terms() int {
+	if s.pairs {
+		return 2
+	}
+	return 1
+}
 
 // Sets lists the sets this processor runs, the fastest first. The last one is always "generic", in pure Go.
 func Sets() []*Set { return append([]*Set(nil), sets...) }
@@ -47,7 +60,15 @@ func Named(name string) (*Set, error) {
 	return nil, fmt.Errorf("kern: no instruction set %q on this machine; it has %q", name, have)
 }
 
-var sets = append(detect(), &Set{name: "generic", lanes: 4, rows: [2]int{4, 4}})
+var sets = append(detect(), withBF16(&Set{name: "generic", lanes: 4, rows: [2]int{4, 4}}, nil))
+
+// withBF16 gives a set one that differs from it in the assembly only.
+func withBF16(s *Set, asm *assembly) *Set {
+	b := *s
+	b.name, b.pairs, b.asm = s.name+" bf16", true, asm
+	s.bf16 = &b
+	return s
+}
 
 // assembly is the functions of a generated set; their declarations document them.
 type assembly struct {
@@ -89,6 +110,10 @@ type assembly struct {
 	winogradProducts []winogradProductsFunc // by tiles, less one
 
 	transpose func(dst *float32, dstRow int, src *float32, srcRow int, blocks, ahead int)
+
+	// Of bfloat16 only.
+	pairs    func(dst *float32, dstRow int, src *float32, srcRow, rows, cols int)
+	pairRows func(dst, src *float32, rows, vecs int)
 
 	peak func(n int)
 }

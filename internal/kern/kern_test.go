@@ -21,6 +21,36 @@ func everySet(t *testing.T, f func(t *testing.T, s *Set)) {
 	}
 }
 
+// everyProduct is everySet, and the sets of bfloat16.
+func everyProduct(t *testing.T, f func(t *testing.T, s *Set)) {
+	everySet(t, f)
+	for _, s := range Sets() {
+		if b := s.BF16(); b != nil {
+			t.Run(b.Name(), func(t *testing.T) { f(t, b) })
+		}
+	}
+}
+
+// elements makes what operands of products are filled with.
+func (s *Set) elements(next func() float32) func() float32 {
+	if s.pairs {
+		return func() float32 { return pair(next(), next()) }
+	}
+	return next
+}
+
+// product calls add with the products that a product of two elements is the sum of.
+func (s *Set) product(x, y float32, add func(p float64)) {
+	if !s.pairs {
+		add(float64(x) * float64(y))
+		return
+	}
+	x0, x1 := unpair(x)
+	y0, y1 := unpair(y)
+	add(float64(x0) * float64(y0))
+	add(float64(x1) * float64(y1))
+}
+
 // noise is a fixed sequence of values in [-1, 1).
 type noise uint64
 
@@ -135,8 +165,9 @@ func TestShortOperandPanics(t *testing.T) {
 }
 
 func TestGemm(t *testing.T) {
-	everySet(t, func(t *testing.T, s *Set) {
+	everyProduct(t, func(t *testing.T, s *Set) {
 		rnd := noise(5)
+		element := s.elements(rnd.next)
 		for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
 			for rows := 1; rows <= s.MaxRows(vecs); rows++ {
 				for _, k := range []int{1, 2, 7, 33} {
@@ -158,8 +189,8 @@ func TestGemm(t *testing.T) {
 						if strips > 1 {
 							d.Strips, d.BStrip = strips, d.Count*d.BStep+5
 						}
-						a := newGuarded((d.Count-1)*d.AStep+(rows-1)*d.ARow+(runs-1)*d.ARun+(k-1)*d.ACol+1, rnd.next)
-						b := newGuarded((strips-1)*d.BStrip+(d.Count-1)*d.BStep+(runs*k-1)*d.BRow+strip, rnd.next)
+						a := newGuarded((d.Count-1)*d.AStep+(rows-1)*d.ARow+(runs-1)*d.ARun+(k-1)*d.ACol+1, element)
+						b := newGuarded((strips-1)*d.BStrip+(d.Count-1)*d.BStep+(runs*k-1)*d.BRow+strip, element)
 						c := newGuarded((d.Count-1)*d.CStep+(rows-1)*d.CRow+cols, rnd.next)
 						old := append([]float32(nil), c.v...)
 						s.Gemm(&d, a.v, b.v, c.v)
@@ -179,9 +210,10 @@ func TestGemm(t *testing.T) {
 											want, mag = 0, 0
 										}
 										for l := range runs * k {
-											p := float64(a.v[n*d.AStep+r*d.ARow+l/k*d.ARun+l%k*d.ACol]) * float64(b.v[j/strip*d.BStrip+n*d.BStep+l*d.BRow+j%strip])
-											want += p
-											mag += math.Abs(p)
+											s.product(a.v[n*d.AStep+r*d.ARow+l/k*d.ARun+l%k*d.ACol], b.v[j/strip*d.BStrip+n*d.BStep+l*d.BRow+j%strip], func(p float64) {
+												want += p
+												mag += math.Abs(p)
+											})
 										}
 									}
 									if !(math.Abs(float64(c.v[at])-want) <= 1e-6*mag) {
@@ -199,8 +231,9 @@ func TestGemm(t *testing.T) {
 
 // Finishing in registers is what Gemm and the definition of Finishing make, bit for bit.
 func TestGemmFinish(t *testing.T) {
-	everySet(t, func(t *testing.T, s *Set) {
+	everyProduct(t, func(t *testing.T, s *Set) {
 		rnd := noise(6)
+		element := s.elements(rnd.next)
 		for vecs := 1; vecs <= s.MaxVecs(); vecs++ {
 			for rows := 1; rows <= s.MaxRows(vecs); rows++ {
 				for form := range 32 {
@@ -225,7 +258,7 @@ func TestGemmFinish(t *testing.T) {
 					if form&8 != 0 {
 						f.Floor = 0
 					}
-					a, b := newGuarded(count*rows*d.ARow+d.Runs*d.ARun, rnd.next), newGuarded(strips*max(1, d.Runs)*k*d.BRow, rnd.next)
+					a, b := newGuarded(count*rows*d.ARow+d.Runs*d.ARun, element), newGuarded(strips*max(1, d.Runs)*k*d.BRow, element)
 					c := newGuarded((count*rows-1)*d.CRow+cols, rnd.next)
 					products, want := append([]float32(nil), c.v...), make([]float32, size)
 					s.Gemm(&d, a.v, b.v, products)
@@ -323,8 +356,8 @@ func TestFinish(t *testing.T) {
 
 // BenchmarkGemm is the ceiling of everything built on these tiles: operands in the first-level cache, one core.
 func BenchmarkGemm(b *testing.B) {
-	for _, s := range Sets() {
-		for vecs := 1; vecs <= 2; vecs++ {
+	for _, s := range append(Sets(), Best().BF16()) {
+		for vecs := 1; s != nil && vecs <= 2; vecs++ {
 			b.Run(s.Name()+"/"+string(rune('0'+vecs)), func(b *testing.B) {
 				const k = 64
 				cols := vecs * s.Lanes()
@@ -333,7 +366,7 @@ func BenchmarkGemm(b *testing.B) {
 				for b.Loop() {
 					s.Gemm(&t, x, y, z)
 				}
-				b.ReportMetric(float64(2*t.Count*t.Rows*cols*k)*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
+				b.ReportMetric(float64(2*t.Count*t.Rows*cols*k*s.Terms())*float64(b.N)/b.Elapsed().Seconds()/1e9, "GFLOP/s")
 			})
 		}
 	}

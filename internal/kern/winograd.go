@@ -132,14 +132,14 @@ func (p patches) each(spans, count int, alone bool, f func(u, below, t, run int)
 //
 //	dst[(6·i+j)·plane + (u·count+t)·tile + l] = (Bᵀ·d·B)[i][j]   where   d[i][j] is pixel (top + 4·u + i, left + 4·t + j)
 //
-// for i of the points high and j of the points wide.
+// for i of the points high and j of the points wide. With bfloat16 element l of dst is the pair of numbers 2·l and 2·l + 1.
 func (s *Set) WinogradInput(dst []float32, plane, tile int, m *Image, high, wide Points, top, left, vecs, count, spans int) {
 	n := vecs * s.lanes
 	if n == 0 || count == 0 || spans == 0 {
 		return
 	}
 	needPoints(high, wide)
-	needRuns("dst", dst, planesTo(high, wide), plane, spans*count, tile, n)
+	needRuns("dst", dst, planesTo(high, wide), plane, spans*count, tile, n/s.Terms())
 	m.need(n)
 	at := patches{left + wide.From, wide.To - wide.From, m.Width}
 	at.each(spans, count, s.asm == nil, func(u, below, t, run int) {
@@ -147,7 +147,7 @@ func (s *Set) WinogradInput(dst []float32, plane, tile int, m *Image, high, wide
 		first, last := at.masks(t, wide.From), at.masks(t+run-1, wide.From)
 		switch {
 		case s.asm == nil:
-			winogradInputGeneric(d, plane, m, high, wide, top+4*u, left+4*t, n)
+			winogradInputGeneric(d, plane, m, high, wide, top+4*u, left+4*t, n, s.pairs)
 		case high.From == 0:
 			s.asm.winogradInput(&d[0], plane, tile, &m.X[0], m.Row, &m.Zeros[0], y, m.Height, off, m.Col, first, last, vecs, run, below)
 		default:
@@ -164,7 +164,7 @@ func (m *Image) pixel(i, j, l int) float32 {
 	return m.X[i*m.Row+j*m.Col+l]
 }
 
-func winogradInputGeneric(dst []float32, plane int, m *Image, high, wide Points, top, left, n int) {
+func winogradInputGeneric(dst []float32, plane int, m *Image, high, wide Points, top, left, n int, pairs bool) {
 	for l := range n {
 		var d [6][6]float32
 		for i := high.From; i < high.To; i++ {
@@ -179,7 +179,11 @@ func winogradInputGeneric(dst []float32, plane int, m *Image, high, wide Points,
 			var o [6]float32
 			o[0], o[1], o[2], o[3], o[4], o[5] = winogradBT(d[i][0], d[i][1], d[i][2], d[i][3], d[i][4], d[i][5])
 			for j := wide.From; j < wide.To; j++ {
-				dst[(6*i+j)*plane+l] = o[j]
+				if to := dst[(6*i+j)*plane:]; pairs {
+					setHalf(to, l, o[j])
+				} else {
+					to[l] = o[j]
+				}
 			}
 		}
 	}
@@ -389,9 +393,12 @@ func winogradG(g0, g1, g2 float32) (_, _, _, _, _, _ float32) {
 	return g0, -2. / 3 * (e + u), -2. / 3 * (e - u), 1. / 6 * (f + v), 1. / 6 * (f - v), g2
 }
 
-// FewTiles is the most tiles that WinogradProducts takes.
+// FewTiles is the most tiles that WinogradProducts takes, 0 with bfloat16.
 func (s *Set) FewTiles() int {
-	if s.asm == nil {
+	switch {
+	case s.pairs:
+		return 0
+	case s.asm == nil:
 		return 1
 	}
 	return len(s.asm.winogradProducts)

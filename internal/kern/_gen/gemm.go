@@ -61,6 +61,9 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 		name = "gemmColumns"
 		doc[len(doc)-1] += " aRow is 1."
 	}
+	if g.pairs {
+		doc = append(doc, "Elements of a and b are pairs of bfloat16, and a product of two is the sum of those of their halves.")
+	}
 	full := fmt.Sprintf("%s%dx%d", name, rows, vecs)
 	doc[0] = full + g.name + " " + doc[0]
 	g.fn(full, "(k, runs int, a *float32, aRow, aCol, aJump int, b *float32, bRow int, c *float32, cRow int, accumulate, count, aStep, bStep, cStep, strips, bStrip int, "+
@@ -160,13 +163,13 @@ func gemm(g isa, rows, vecs int, bits *operand.Mem, columns bool) {
 			continue
 		}
 		if vecs == 1 && g.wide() {
-			g.VFMADD231PS_BCST(a(r), bv(0), acc(r, 0))
+			g.multiplyAddOne(a(r), bv(0), acc(r, 0))
 			continue
 		}
 		x := g.v(scratch + r%spare)
 		g.VBROADCASTSS(a(r), x)
 		for v := range vecs {
-			g.VFMADD231PS(x, bv(v), acc(r, v))
+			g.multiplyAdd(x, bv(v), acc(r, v))
 		}
 	}
 	for _, p := range bases {

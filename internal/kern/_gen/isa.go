@@ -16,10 +16,11 @@ type isa struct {
 	name  string
 	lanes int
 	regs  int
+	pairs bool // products take pairs of bfloat16 where others take a float32
 }
 
 func isas(c *build.Context) []isa {
-	return []isa{{c, "AVX512", 16, 32}, {c, "AVX2", 8, 16}}
+	return []isa{{c, "AVX512", 16, 32, false}, {c, "AVX2", 8, 16, false}}
 }
 
 func (g isa) wide() bool { return g.lanes == 16 }

@@ -21,6 +21,7 @@ func main() {
 	}{
 		{"gemm", gemmFile},
 		{"held", heldFile},
+		{"bf16", bf16File},
 		{"winograd", winogradFile},
 		{"rows", rowsFile},
 		{"depthwise", depthwiseFile},

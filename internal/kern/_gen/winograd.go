@@ -22,7 +22,7 @@ const (
 	q = math.Sqrt2
 )
 
-func winogradFile(c *build.Context) {
+func winogradConstants(c *build.Context) map[string]operand.Mem {
 	value := map[string]operand.Mem{}
 	for _, k := range []struct {
 		name string
@@ -33,7 +33,11 @@ func winogradFile(c *build.Context) {
 	} {
 		value[k.name] = constant(c, k.name, k.v)
 	}
-	bits := laneBits(c)
+	return value
+}
+
+func winogradFile(c *build.Context) {
+	value, bits := winogradConstants(c), laneBits(c)
 	for _, g := range isas(c) {
 		w := winograd{isa: g, value: value, bits: bits}
 		w.input(0)
@@ -218,12 +222,20 @@ func (w *winograd) startPlanes(d reg.GPPhysical, first int) planeStores {
 		w.SHLQ(operand.Imm(1), s.tmp)
 		w.LEAQ(at(s.tmp, s.tmp, 4), s.tmp)
 	}
-	w.SUBQ(operand.Imm(uint64(w.bytes())), s.tmp)
+	vector := w.bytes()
+	if w.pairs {
+		vector /= 2
+	}
+	w.SUBQ(operand.Imm(uint64(vector)), s.tmp)
 	w.MOVQ(s.tmp, w.slot("plane"))
 	return s
 }
 
 func (w *winograd) store(s planeStores, x reg.VecPhysical, column int) {
+	if w.pairs {
+		w.round(x, x)
+		x = x.AsY().(reg.VecPhysical)
+	}
 	m := deref(s.d)
 	switch column {
 	case 1, 2, 4:
@@ -459,6 +471,10 @@ func (w *winograd) input(first int) {
 			"	dst[(6*(i-1)+j)*plane + (s*count+t)*tile + lane] = (Bᵀ·d[s][t]·B)[i][j]"}
 	}
 	doc[0] = name + w.name + doc[0]
+	if w.pairs {
+		doc[len(doc)-1] += ","
+		doc = append(doc, "", "rounded to bfloat16, for whose pairs the elements of dst are counted.")
+	}
 	w.fn(name, "(dst *float32, plane, tile int, "+imageParams+", "+pointParams+"first, last *[6][8]uint32, vecs, count, spans int)", doc...)
 	rows := []reg.GPPhysical{reg.RAX, reg.RBX, reg.RCX, reg.RDX, reg.RSI, reg.RDI}
 	off, col := reg.R8, w.floats("col", reg.R9)
