@@ -33,6 +33,9 @@ type Shape struct {
 	PadTop, PadBottom, PadLeft, PadRight int // zeros around the image; a negative padding crops it
 	DilH, DilW                           int // kernel dilation, 1 for a dense kernel
 	Groups                               int
+
+	// BF16 lets Forward and GradInput round what they multiply to bfloat16, where that is faster. GradKernel does not.
+	BF16 bool
 }
 
 // Out returns the height and width of the output.
@@ -111,8 +114,8 @@ func NewPlan(s Shape, set *kern.Set, tasks int) *Plan {
 	oh, ow := s.Out()
 	p := &Plan{s: s, set: set, zeros: zeroRow(max(1, s.W, ow), max(s.Cin, s.Cout))}
 	if s.KH == 3 && s.KW == 3 && s.StrideH == 1 && s.StrideW == 1 && s.DilH == 1 && s.DilW == 1 && s.Groups == 1 {
-		p.winogradForward = newWinograd(set, p.zeros, tasks, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
-		p.winogradInput = newWinograd(set, p.zeros, tasks, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
+		p.winogradForward = newWinograd(set, p.zeros, tasks, s.BF16, s.N, s.H, s.W, s.Cin, oh, ow, s.Cout, s.PadTop, s.PadLeft)
+		p.winogradInput = newWinograd(set, p.zeros, tasks, s.BF16, s.N, oh, ow, s.Cout, s.H, s.W, s.Cin, 2-s.PadTop, 2-s.PadLeft)
 		if p.winogradInput != nil {
 			p.winogradInput.borrow(p.winogradForward)
 		}
@@ -120,8 +123,10 @@ func NewPlan(s Shape, set *kern.Set, tasks int) *Plan {
 	if forward := newPhases(s, set, p.zeros, tasks, false); forward != nil && forward.wins() {
 		p.phasesForward, p.phasesInput = forward, newPhases(s, set, p.zeros, tasks, true)
 	}
-	p.forward = forwardGather(s, set, tasks)
-	p.input = inputGathers(s, set, tasks)
+	plain := s
+	plain.BF16 = false
+	p.forward = forwardGather(plain, set, tasks)
+	p.input = inputGathers(plain, set, tasks)
 	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {
 		weights := func(i int, _ tap) (int, int) { return 0, i * s.Cout }
 		p.depthwiseForward = []*depthwise{newDepthwise(p.forward, s.Cin, weights)}
@@ -133,6 +138,9 @@ func NewPlan(s Shape, set *kern.Set, tasks int) *Plan {
 	}
 	p.kernel = newKernelGrad(p.forward)
 	p.thin = newThin(s, p.forward, p.input)
+	if s.BF16 && p.thin == nil {
+		p.forward, p.input = forwardGather(s, set, tasks), inputGathers(s, set, tasks)
+	}
 	p.layOut()
 	return p
 }

@@ -124,15 +124,19 @@ func taps(s Shape, f func(x, w, y int)) {
 // tolerance bounds the error of a sum relative to the sum of its terms' magnitudes: 2e-6 where products are summed
 // directly. Winograd's transforms spread the rounding of a tile over all of its outputs, those whose own sum is small or
 // empty too: there the bound is relative to the largest sum of magnitudes.
+//
+// Operands rounded to bfloat16 are off by 2⁻⁸ each, so a direct sum is by 2⁻⁷; Winograd's transforms enlarge it.
 const (
-	directTolerance   = 2e-6
-	winogradTolerance = 3e-6
+	directTolerance       = 2e-6
+	winogradTolerance     = 3e-6
+	directBF16Tolerance   = 7.9e-3
+	winogradBF16Tolerance = 2e-2
 )
 
 func compare(t *testing.T, what string, got []float32, want, magnitude []float64, tol float64) {
 	t.Helper()
 	worst, largest := 0.0, 0.0
-	if tol == winogradTolerance {
+	if tol == winogradTolerance || tol == winogradBF16Tolerance {
 		largest = slices.Max(append(magnitude, 0))
 	}
 	for i := range want {
@@ -209,8 +213,12 @@ var shapes = []Shape{
 }
 
 func (s Shape) String() string {
-	return fmt.Sprintf("%dx%dx%dx%d-%d_k%dx%d_s%d%d_p%d,%d,%d,%d_d%d%d_g%d", s.N, s.H, s.W, s.Cin, s.Cout, s.KH, s.KW,
+	text := fmt.Sprintf("%dx%dx%dx%d-%d_k%dx%d_s%d%d_p%d,%d,%d,%d_d%d%d_g%d", s.N, s.H, s.W, s.Cin, s.Cout, s.KH, s.KW,
 		s.StrideH, s.StrideW, s.PadTop, s.PadBottom, s.PadLeft, s.PadRight, s.DilH, s.DilW, s.Groups)
+	if s.BF16 {
+		text += "_bf16"
+	}
+	return text
 }
 
 // layouts are views of weights of one shape: OIHW, GoMLX's HWIO, and a reversed kernel in OHWI.
@@ -237,16 +245,18 @@ func TestPhasesOfAnySize(t *testing.T) {
 		for h := 1; h <= 9; h++ {
 			for w := 1; w <= 9; w++ {
 				s := square(2, 2*h, 2*set.Lanes(), set.Lanes(), 3, 2).with(func(s *Shape) { s.W = 2 * w })
-				testPlan(t, set, layouts(s)[(h+w)%3], func(tasks int) *Plan {
-					p := NewPlan(s, set, tasks)
-					p.phasesForward, p.phasesInput = newPhases(s, set, p.zeros, tasks, false), newPhases(s, set, p.zeros, tasks, true)
-					if p.phasesForward == nil || p.phasesInput == nil {
-						t.Fatalf("no phases for %s", s)
-					}
-					p.packForward, p.packInput = nil, nil
-					p.layOut()
-					return p
-				})
+				for _, s := range precisions(s, set) {
+					testPlan(t, set, layouts(s)[(h+w)%3], func(tasks int) *Plan {
+						p := NewPlan(s, set, tasks)
+						p.phasesForward, p.phasesInput = newPhases(s, set, p.zeros, tasks, false), newPhases(s, set, p.zeros, tasks, true)
+						if p.phasesForward == nil || p.phasesInput == nil {
+							t.Fatalf("no phases for %s", s)
+						}
+						p.packForward, p.packInput = nil, nil
+						p.layOut()
+						return p
+					})
+				}
 			}
 		}
 	})
@@ -309,8 +319,8 @@ func TestPhasesByImages(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
 		rnd := noise(6)
 		draw := func(n int) []float32 { return newGuarded(n, rnd.next).v }
-		for _, channels := range []int{32, 128} {
-			s := square(7, 8, channels, 128, 3, 2)
+		for _, s := range append(precisions(square(7, 8, 32, 128, 3, 2), set), precisions(square(7, 8, 128, 128, 3, 2), set)...) {
+			channels := s.Cin
 			one := s.with(func(s *Shape) { s.N = 1 })
 			batch, alone := NewPlan(s, set, Tasks), NewPlan(one, set, Tasks)
 			if alone.phasesForward == nil || (alone.phasesForward.cols < 128) != (channels == 128) {
@@ -349,36 +359,44 @@ func (r *noise) some(count int) []float32 {
 // Weights that were packed for the other direction are the same numbers: not a bit changes.
 func TestOnePackingServesBothDirections(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
-		rnd := noise(5)
-		s := square(2, 6, 256, 128, 3, 1)
-		k := layouts(s)[0]
-		k.Data = rnd.some(9 * s.Cin * s.Cout)
-		dy, one, two := rnd.some(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
-		plan := NewPlan(s, set, Tasks)
-		if !plan.OnePacking() {
-			t.Fatal("so many weights are packed twice")
+		for _, s := range precisions(square(2, 6, 256, 256, 3, 1), set) {
+			testOnePacking(t, set, s)
 		}
-		w := make([]float32, plan.PackedSize())
-		plan.Pack(goroutines(2), w, k)
-		plan.GradInput(goroutines(2), one, dy, w, nil)
-
-		apart := NewPlan(s, set, Tasks)
-		apart.winogradInput.borrows = false
-		apart.packForward, apart.packInput = nil, nil
-		apart.layOut()
-		w = make([]float32, apart.PackedInputSize())
-		apart.PackInput(goroutines(2), w, k)
-		apart.GradInput(goroutines(2), two, dy, w, nil)
-		identical(t, "dx", one, two)
 	})
+}
+
+func testOnePacking(t *testing.T, set *kern.Set, s Shape) {
+	rnd := noise(5)
+	k := layouts(s)[0]
+	k.Data = rnd.some(9 * s.Cin * s.Cout)
+	dy, one, two := rnd.some(s.N*s.H*s.W*s.Cout), make([]float32, s.N*s.H*s.W*s.Cin), make([]float32, s.N*s.H*s.W*s.Cin)
+	plan := NewPlan(s, set, Tasks)
+	if !plan.OnePacking() {
+		t.Fatal("so many weights are packed twice")
+	}
+	w := make([]float32, plan.PackedSize())
+	plan.Pack(goroutines(2), w, k)
+	plan.GradInput(goroutines(2), one, dy, w, nil)
+
+	apart := NewPlan(s, set, Tasks)
+	apart.winogradInput.borrows = false
+	apart.packForward, apart.packInput = nil, nil
+	apart.layOut()
+	w = make([]float32, apart.PackedInputSize())
+	apart.PackInput(goroutines(2), w, k)
+	apart.GradInput(goroutines(2), two, dy, w, nil)
+	identical(t, "dx", one, two)
 }
 
 // A few tiles are multiplied with weights that are transformed on the way, many with weights that were: an image has the same bits.
 func TestFewTilesOfWideLayers(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
+		var shapes []Shape
 		for _, size := range []int{3, 4, 7, 8} { // one tile and four
-			rnd := noise(size)
-			s := square(9, size, 208, 176, 3, 1)
+			shapes = append(shapes, precisions(square(9, size, 304, 176, 3, 1), set)...)
+		}
+		for _, s := range shapes {
+			rnd, size := noise(s.H), s.H
 			k := layouts(s)[0]
 			k.Data = rnd.some(9 * s.Cin * s.Cout)
 			in, out := size*size*s.Cin, size*size*s.Cout
@@ -387,7 +405,7 @@ func TestFewTilesOfWideLayers(t *testing.T) {
 				s := s
 				s.N = images
 				plan := NewPlan(s, set, Tasks)
-				if f := plan.winogradForward; f == nil || !f.late() {
+				if f := plan.winogradForward; f == nil || !f.late() && !s.BF16 {
 					t.Fatal("the weights are not transformed late")
 				}
 				w := make([]float32, plan.PackedSize())
@@ -439,7 +457,17 @@ func TestRandomConvolutions(t *testing.T) {
 }
 
 func testShape(t *testing.T, s Shape, set *kern.Set, k Kernel) {
-	testPlan(t, set, k, func(tasks int) *Plan { return NewPlan(s, set, tasks) })
+	for _, s := range precisions(s, set) {
+		testPlan(t, set, k, func(tasks int) *Plan { return NewPlan(s, set, tasks) })
+	}
+}
+
+// precisions is a shape in float32 and, if the set has it, in bfloat16.
+func precisions(s Shape, set *kern.Set) []Shape {
+	if set.BF16() == nil {
+		return []Shape{s}
+	}
+	return []Shape{s, s.with(func(s *Shape) { s.BF16 = true })}
 }
 
 // testPlan compares what plans of a shape compute with the definition, and one with another: they differ in the least
@@ -488,6 +516,11 @@ func testPlan(t *testing.T, set *kern.Set, k Kernel, newPlan func(tasks int) *Pl
 	}
 	if plan.phasesForward != nil {
 		tol = winogradTolerance
+	}
+	if s.BF16 && tol == winogradTolerance {
+		tol = winogradBF16Tolerance
+	} else if s.BF16 {
+		tol = directBF16Tolerance
 	}
 
 	other := k
@@ -678,7 +711,11 @@ var benchShapes = []Shape{
 // BenchmarkConv prints the effective GFLOP/s of the three directions: those of the definition, whatever the algorithm does.
 func BenchmarkConv(b *testing.B) {
 	for _, set := range kern.Sets() {
+		var list []Shape
 		for _, s := range benchShapes {
+			list = append(list, precisions(s, set)...)
+		}
+		for _, s := range list {
 			b.Run(set.Name()+"/"+s.String(), func(b *testing.B) {
 				rnd := noise(1)
 				oh, ow := s.Out()

@@ -14,7 +14,7 @@ import (
 // over a grid of gh×gw points (oy,ox) in each image, in being zero outside. A forward convolution is one gather; a
 // gradient by input is one for each residue of the input coordinates modulo the stride.
 type gather struct {
-	set              *kern.Set
+	set              *kern.Set // of the products, which may be of bfloat16
 	least            int // tasks, where there is enough to do
 	n, gh, gw        int
 	inH, inW, inC    int
@@ -62,8 +62,9 @@ const (
 )
 
 // plan completes a gather whose geometry and taps are set.
-func (g *gather) plan() {
-	if g.set.Halves() {
+func (g *gather) plan(bf16 bool) {
+	g.set = multiplier(g.set, bf16 && g.groups == 1 && g.ci%2 == 0)
+	if g.set.Halves() && g.set.Terms() == 1 {
 		if set := vectors(g.set, g.co); set != nil {
 			g.set = set
 		}
@@ -96,8 +97,11 @@ func (g *gather) plan() {
 		k = max(k, b.k)
 	}
 	g.aRow = oddLines(k)
+	if g.direct {
+		g.aRow = oddLines(k / g.set.Terms())
+	}
 	g.cRow = oddLines(panelCols(g.set, g.co))
-	g.packedSize = g.groups * len(g.taps) * g.ci * panelCols(g.set, g.co)
+	g.packedSize = g.groups * len(g.taps) * g.ci / g.set.Terms() * panelCols(g.set, g.co)
 	rows := maxRows(g.set, g.co)
 	g.points = max(2, min(8, blockElements/(rows*(g.aRow+g.cRow)))) * rows
 	for g.points > 2*rows && divUp(g.total(), g.points) < g.least {
@@ -132,9 +136,17 @@ func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, in
 	k := len(g.taps) * g.ci
 	for group := range g.groups {
 		size := k * panelCols(g.set, g.co)
-		fillPanels(g.set, dst[group*size:(group+1)*size], k, g.co, func(row int) ([]float32, int) {
-			return at(group, row%g.ci, g.taps[row/g.ci])
-		})
+		row := func(row int) ([]float32, int) { return at(group, row%g.ci, g.taps[row/g.ci]) }
+		if g.set.Terms() == 1 {
+			fillPanels(g.set, dst[group*size:(group+1)*size], k, g.co, row)
+			continue
+		}
+		numbers := make([]float32, size)
+		fillPanels(g.set, numbers, k, g.co, row)
+		strip := g.set.MaxVecs() * g.set.Lanes()
+		for col := 0; col < g.co; col += strip {
+			g.set.PairRows(dst[col*k/2:], numbers[col*k:], k/2, min(strip, panelCols(g.set, g.co)-col)/g.set.Lanes())
+		}
 	}
 }
 
@@ -147,14 +159,14 @@ func (g *gather) run(task int, buf []float32, in, w []float32, finish *finisher)
 
 // compute makes the channels from one on, those of a task, of count points from first on, at most those of a task.
 func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, finish *finisher) {
-	width := min(g.cols, g.co-col)
-	if g.direct && g.whole {
+	width, terms := min(g.cols, g.co-col), g.set.Terms()
+	if g.direct && g.whole && terms == 1 {
 		multiplyFinish(g.set, count, width, g.ci, in[first*g.inC:], g.inC, 1, right{w[col*g.ci:], g.ci, 0}, buf, g.cRow, false, finish,
 			first*g.outC, col, g.outC)
 		return
 	}
 	a, c := cut(&buf, g.points*g.aRow), cut(&buf, g.points*g.cRow)
-	k := len(g.taps) * g.ci
+	k := len(g.taps) * g.ci / terms
 	size := k * panelCols(g.set, g.co)
 	var room [stretches]stretch
 	var order [2 * stretches]stretch
@@ -173,11 +185,16 @@ func (g *gather) compute(first, count, col int, buf []float32, in, w []float32, 
 			} else {
 				g.gatherRows(a, g.aRow, b, list, in, group*g.ci)
 			}
+			if terms == 2 {
+				g.set.Pairs(a, g.aRow, left, leftRow, rows, b.k/2)
+				left, leftRow = a, g.aRow
+			}
+			weights := right{w, k, b.first / terms}
 			if g.whole && i == len(g.blocks)-1 {
-				multiplyFinish(g.set, rows, width, b.k, left, leftRow, 1, right{w, k, b.first}, c, g.cRow, i > 0, finish, first*g.outC, col, g.outC)
+				multiplyFinish(g.set, rows, width, b.k/terms, left, leftRow, 1, weights, c, g.cRow, i > 0, finish, first*g.outC, col, g.outC)
 				continue
 			}
-			multiply(g.set, rows, width, b.k, left, leftRow, 1, right{w, k, b.first}, c[from*g.cRow:], g.cRow, i > 0 || some)
+			multiply(g.set, rows, width, b.k/terms, left, leftRow, 1, weights, c[from*g.cRow:], g.cRow, i > 0 || some)
 		}
 		if !g.whole {
 			g.scatterRows(c, points.list, group*g.co+col, width, finish)
@@ -268,7 +285,7 @@ func forwardGather(s Shape, set *kern.Set, tasks int) *gather {
 			g.taps = append(g.taps, tap{kh*s.DilH - s.PadTop, kw*s.DilW - s.PadLeft, kh, kw})
 		}
 	}
-	g.plan()
+	g.plan(s.BF16)
 	return g
 }
 
@@ -291,7 +308,7 @@ func inputGathers(s Shape, set *kern.Set, tasks int) []*gather {
 					}
 				}
 			}
-			g.plan()
+			g.plan(s.BF16)
 			phases = append(phases, g)
 		}
 	}

@@ -13,7 +13,9 @@ import "github.com/adaad-go/adaad/internal/kern"
 // one input, and a product and an output transform for each phase.
 type phases struct {
 	tiling
+	mul               *kern.Set // of the products: the tiling's, or that of bfloat16
 	inner, outer      int // channels that are summed over, and those of the result
+	row               int // elements of a tile of a plane of the transformed input
 	backward          bool
 	reads, writes     []lattice
 	cols              int // channels of the result that a task computes
@@ -50,12 +52,14 @@ func newPhases(s Shape, set *kern.Set, zeros []float32, tasks int, backward bool
 	if backward {
 		p.inner, p.outer = s.Cout, s.Cin
 	}
+	p.mul = multiplier(set, s.BF16)
+	p.row = p.inner / p.mul.Terms()
 	p.share(phaseTiles)
 	p.cols = p.outer
 	if total := p.total(); tasks > 1 && 2*total <= set.MaxRows(set.MaxVecs()) && float64(phaseProducts*total*s.Cin)*float64(s.Cout) > 2*minProducts {
 		p.cols = roundUp(divUp(p.outer, 2), p.strip()) // a task for each of two threads
 	}
-	p.inPlane, p.outPlane = oddLines(p.tiles*p.inner), oddLines(p.tiles*p.cols)
+	p.inPlane, p.outPlane = oddLines(p.tiles*p.row), oddLines(p.tiles*p.cols)
 	whole := lattice{h: oh, w: ow, row: ow * s.Cout, col: s.Cout, image: oh * ow * s.Cout, top: 1, left: 1,
 		high: kern.TwoTaps, wide: kern.TwoTaps}
 	var each []lattice
@@ -103,14 +107,14 @@ func (p *phases) planProducts(each []lattice) {
 				if lo < hi {
 					m.phase, m.runs, m.weights = lo, hi-lo, weights
 					p.products = append(p.products, m)
-					weights += m.count * m.runs * p.inner * p.outer
+					weights += m.count * m.runs * p.row * p.outer
 				}
 			}
 		}
 	}
 }
 
-func (p *phases) packedSize() int { return phaseProducts * p.inner * p.outer }
+func (p *phases) packedSize() int { return phaseProducts * p.row * p.outer }
 
 // pack transforms the weights, given as those of a correlation, into panels, a strip and a phase at a time. The transform is
 // that of three taps of which the first is zero.
@@ -123,7 +127,7 @@ func (p *phases) pack(par Parallel, packed []float32, k Kernel) {
 		width := min(wide, p.outer-col)
 		size := p.inner * width
 		plane := oddLines(size)
-		buf := sc.worker(worker, (9+planes)*plane+line)
+		buf := sc.worker(worker, (9+2*planes)*plane+2*line)
 		taps, transformed := cut(&buf, 9*plane), cut(&buf, planes*plane)
 		for f := range 4 {
 			clear(taps)
@@ -136,14 +140,14 @@ func (p *phases) pack(par Parallel, packed []float32, k Kernel) {
 					return k.Data[k.Base+kh*k.SH+kw*k.SW+i*k.SI+col*k.SO:], k.SO
 				})
 			}
-			p.set.WinogradWeights(transformed, plane, taps, plane, size/p.set.Lanes())
+			transformWeights(p.mul, transformed, plane, taps, plane, p.inner, width, buf)
 			for _, m := range p.products {
 				if f < m.phase || f >= m.phase+m.runs {
 					continue
 				}
 				for c := range m.count {
-					at := m.weights + (c*p.outer+col)*m.runs*p.inner + (f-m.phase)*size
-					copy(packed[at:][:size], transformed[(m.plane+c)*plane:])
+					at := m.weights + (c*p.outer+col)*m.runs*p.row + (f-m.phase)*p.row*width
+					copy(packed[at:][:p.row*width], transformed[(m.plane+c)*plane:])
 				}
 			}
 		}
@@ -182,15 +186,15 @@ func (p *phases) compute(o *output, b block, count, col int, x, weights []float3
 	buf := sc.worker(worker, len(p.reads)*in+len(p.writes)*out+16*p.cols+3*line)
 	transformed, products := cut(&buf, len(p.reads)*in), cut(&buf, len(p.writes)*out)
 	for f := range p.reads {
-		p.transformInput(transformed[f*in:], p.inner, p.inPlane, b, x, &p.reads[f], 0, p.inner)
+		p.transformInput(p.mul, transformed[f*in:], p.row, p.inPlane, b, x, &p.reads[f], 0, p.inner)
 	}
 	for i, m := range p.products {
 		from, to := m.phase*in, 0
 		if p.backward {
 			from, to = 0, m.phase*out
 		}
-		terms := m.runs * p.inner
-		multiplyAll(p.set, m.count, m.runs, count, width, p.inner, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.inner, 1,
+		terms := m.runs * p.row
+		multiplyAll(p.mul, m.count, m.runs, count, width, p.row, transformed[from+m.plane*p.inPlane:], p.inPlane, in, p.row, 1,
 			right{weights[m.weights+col*terms:], terms, 0}, terms*p.outer, products[to+m.plane*p.outPlane:], p.outPlane, p.cols, false,
 			fetches{ahead(i, len(p.products), next, made)})
 	}

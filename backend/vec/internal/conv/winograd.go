@@ -11,12 +11,14 @@ import (
 // a second-level cache.
 type winograd struct {
 	tiling
+	mul              *kern.Set // of the products: the tiling's, or that of bfloat16
 	inH, inW, cin    int
 	outH, outW, cout int
 	padTop, padLeft  int
 	image, result    lattice // all pixels of the input, and of the output
 	group            int     // planes whose products are computed together
 	held             bool    // the weights of a plane stay in registers
+	row              int     // elements of a tile of a plane of the transformed input
 	plane            int     // elements of one of the transformed input or of the products
 	weights          int     // of one plane
 
@@ -86,7 +88,7 @@ func vectors(set *kern.Set, channels ...int) *kern.Set {
 
 // newWinograd returns nil where another algorithm is better: where most of the tiles would be outside the image, or the
 // channels do not fill vectors.
-func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
+func newWinograd(set *kern.Set, zeros []float32, tasks int, bf16 bool, n, inH, inW, cin, outH, outW, cout, padTop, padLeft int) *winograd {
 	set = vectors(set, cin, cout)
 	w := &winograd{tiling: newTiling(set, zeros, tasks, n, outH, outW), inH: inH, inW: inW, cin: cin, outH: outH, outW: outW, cout: cout,
 		padTop: padTop, padLeft: padLeft}
@@ -99,16 +101,27 @@ func newWinograd(set *kern.Set, zeros []float32, tasks, n, inH, inW, cin, outH, 
 		high: kern.AllPoints, wide: kern.AllPoints}
 	tiles := winogradTiles
 	w.group = widePlanes
+	w.held = cin == set.HeldTerms() && cout == set.Lanes()
+	w.mul = multiplier(set, bf16 && !w.held)
+	w.row = cin / w.mul.Terms()
 	switch {
-	case cin == set.HeldTerms() && cout == set.Lanes():
-		tiles, w.group, w.held = heldTiles, 1, true
+	case w.held:
+		tiles, w.group = heldTiles, 1
 	case narrow(cin, cout):
 		tiles, w.group = narrowTiles, narrowPlanes
 	}
 	w.share(tiles)
-	w.plane = oddLines(w.tiles * max(cin, cout))
-	w.weights = oddLines(cin * cout)
+	w.plane = oddLines(w.tiles * max(w.row, cout))
+	w.weights = oddLines(w.row * cout)
 	return w
+}
+
+// multiplier is the set that multiplies: that of bfloat16 if it may and there is one.
+func multiplier(set *kern.Set, bf16 bool) *kern.Set {
+	if b := set.BF16(); bf16 && b != nil {
+		return b
+	}
+	return set
 }
 
 func (t *tiling) total() int { return t.n * t.tilesH * t.tilesW }
@@ -136,14 +149,30 @@ func (w *winograd) pack(par Parallel, packed []float32, k Kernel) {
 		col := strip * wide
 		width := min(wide, w.cout-col)
 		plane := oddLines(w.cin * width)
-		taps := sc.worker(worker, 9*plane)
+		buf := sc.worker(worker, (9+planes)*plane+line)
+		taps := cut(&buf, 9*plane)
 		for t := range 9 {
 			fillPanels(w.set, taps[t*plane:], w.cin, width, func(i int) ([]float32, int) {
 				return k.Data[k.Base+t/3*k.SH+t%3*k.SW+i*k.SI+col*k.SO:], k.SO
 			})
 		}
-		w.set.WinogradWeights(packed[col*w.cin:], w.weights, taps, plane, w.cin*width/w.set.Lanes())
+		transformWeights(w.mul, packed[col*w.row:], w.weights, taps, plane, w.cin, width, buf)
 	})
+}
+
+// transformWeights transforms taps of rows of width columns into rows of the elements that are multiplied, with room for the planes
+// of numbers that pairs are made of.
+func transformWeights(mul *kern.Set, dst []float32, dstPlane int, taps []float32, plane, rows, width int, room []float32) {
+	vecs := width / mul.Lanes()
+	if mul.Terms() == 1 {
+		mul.WinogradWeights(dst, dstPlane, taps, plane, rows*vecs)
+		return
+	}
+	own := oddLines(rows * width)
+	mul.WinogradWeights(room, own, taps, plane, rows*vecs)
+	for p := range planes {
+		mul.PairRows(dst[p*dstPlane:], room[p*own:], rows/2, vecs)
+	}
 }
 
 // tile is where a tile is.
@@ -195,12 +224,12 @@ func (b block) below() int {
 	return n
 }
 
-// transformInput transforms width channels from one on of the tiles of b, each into a row of every plane of dst.
-func (t *tiling) transformInput(dst []float32, row, plane int, b block, x []float32, l *lattice, channel, width int) {
+// transformInput transforms width channels from one on of the tiles of b, each into a row of every plane of dst, for a set to multiply.
+func (t *tiling) transformInput(set *kern.Set, dst []float32, row, plane int, b block, x []float32, l *lattice, channel, width int) {
 	for len(b) > 0 {
 		at, count, below := b[0].at, b[0].count, b.below()
 		m := l.of(x, t.zeros, at.n, channel)
-		t.set.WinogradInput(dst, plane, row, &m, l.high, l.wide, 4*at.y-l.top, 4*at.x-l.left, width/t.set.Lanes(), count, below)
+		set.WinogradInput(dst, plane, row, &m, l.high, l.wide, 4*at.y-l.top, 4*at.x-l.left, width/set.Lanes(), count, below)
 		dst, b = dst[below*count*row:], b[below:]
 	}
 }
@@ -230,7 +259,7 @@ func (w *winograd) compute(o *output, b block, count int, x, weights []float32, 
 	// caches.
 	products := cut(&buf, (planes+w.group)*w.plane)
 	in := products[w.group*w.plane:]
-	w.transformInput(in, w.cin, w.plane, b, x, &w.image, 0, w.cin)
+	w.transformInput(w.mul, in, w.row, w.plane, b, x, &w.image, 0, w.cin)
 	if w.held {
 		w.set.GemmHeld(&kern.Tiles{Rows: count, Vecs: 1, K: w.cin, Count: planes, ARow: w.cin, ACol: 1, AStep: w.plane, BRow: w.cout,
 			BStep: w.weights, CRow: w.cout, CStep: w.plane, Ahead: next}, in, weights, products)
@@ -238,7 +267,7 @@ func (w *winograd) compute(o *output, b block, count int, x, weights []float32, 
 		return
 	}
 	for p := 0; p < planes; p += w.group {
-		multiplyAll(w.set, w.group, 1, count, w.cout, w.cin, in[p*w.plane:], w.plane, 0, w.cin, 1, right{weights[p*w.weights:], w.cin, 0}, w.weights,
+		multiplyAll(w.mul, w.group, 1, count, w.cout, w.row, in[p*w.plane:], w.plane, 0, w.row, 1, right{weights[p*w.weights:], w.row, 0}, w.weights,
 			products[p*w.plane:], w.plane, w.cout, false, fetches{ahead(p/w.group, planes/w.group, next, made)})
 	}
 	o.transform(&w.result, products, w.cout, w.plane, b, 0, w.cout, buf)
@@ -278,14 +307,14 @@ func ahead(step, steps int, one, other []float32) []float32 {
 // they are and transformed late, a block at a time and anew for every group of tiles: memory is what these layers wait
 // for. A block is lateTerms rows of one strip of panels.
 const (
-	lateWeights = 4 << 20 / 4 // elements of all planes from which it is done
-	lateTerms   = 256         // in a block
+	lateWeights = 4 << 20 / 4 // elements of all planes, of transformed weights, from which it is done
+	lateTerms   = 256         // channels of the input in a block
 	latePlanes  = 4           // in a call: few, so that each of as many calls can fetch a square of the next block
 	lateTiles   = 128         // in a group
 	lateBatch   = 256         // tiles that are transformed before any are multiplied
 )
 
-func (w *winograd) late() bool { return planes*w.cin*w.cout > lateWeights }
+func (w *winograd) late() bool { return planes*w.row*w.cout > lateWeights }
 
 // borrow makes w read the weights that another correlation packed, of which w is the gradient. They are turned round on
 // the way.
@@ -321,11 +350,11 @@ func (w *winograd) taps(weights []float32, row, col int) (taps []float32, terms,
 	return weights[9*at:][:9*terms*width], terms, width
 }
 
-// transformWeights transforms those of some terms from a row on of the strip at a column, with room for a square.
-func (w *winograd) transformWeights(dst []float32, plane int, weights []float32, row, terms, col int, room []float32) {
+// transformLate transforms those of some terms from a row on of the strip at a column, with room for a square and its planes.
+func (w *winograd) transformLate(dst []float32, plane int, weights []float32, row, terms, col int, room, planes []float32) {
 	for i := 0; i < terms; i += w.strip() {
 		taps, height, width := w.turned(weights, row+i, col, room)
-		w.set.WinogradWeights(dst[i*width:], plane, taps, height*width, height*width/w.set.Lanes())
+		transformWeights(w.mul, dst[i/w.mul.Terms()*width:], plane, taps, height*width, height, width, planes)
 	}
 }
 
@@ -370,7 +399,8 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 	tiles := divUp(batch, divUp(batch, lateTiles))
 	blocks := divUp(w.cin, lateTerms)
 	wide := w.strip()
-	inPlane, outPlane, wPlane := oddLines(tiles*lateTerms), oddLines(tiles*wide), oddLines(lateTerms*wide)
+	most := lateTerms / w.mul.Terms() // elements of a row of a block
+	inPlane, outPlane, wPlane := oddLines(tiles*most), oddLines(tiles*wide), oddLines(most*wide)
 	size := planes * inPlane // of a block
 	in := sc.common(divUp(batch, tiles) * blocks * size)
 	for start := 0; start < w.total(); start += batch {
@@ -385,25 +415,26 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 			group, row := task/parts, task%parts*channels
 			var room [lateTiles]span
 			b := w.block(room[:0], start+group*tiles, count(group))
-			to := in[(group*blocks+row/lateTerms)*size+row%lateTerms:]
-			w.transformInput(to, lateTerms, inPlane, b, x, &w.image, row, min(channels, w.cin-row))
+			to := in[(group*blocks+row/lateTerms)*size+row%lateTerms/w.mul.Terms():]
+			w.transformInput(w.mul, to, most, inPlane, b, x, &w.image, row, min(channels, w.cin-row))
 		})
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
 			width, n := min(wide, w.cout-col), count(group)
-			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*wide*wide+16*wide+4*line)
+			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*wide*wide+planes*oddLines(wide*wide)+16*wide+4*line)
 			transformed, products, turned := cut(&buf, planes*wPlane), cut(&buf, planes*outPlane), cut(&buf, 9*wide*wide)
 			for i := range blocks {
 				row := i * lateTerms
 				terms := min(lateTerms, w.cin-row)
-				if n <= w.set.FewTiles() {
+				if n <= w.mul.FewTiles() {
 					w.multiplyFew(products, wide, outPlane, in[(group*blocks+i)*size:], inPlane, n, weights, row, terms, col, turned)
 					continue
 				}
-				w.transformWeights(transformed, wPlane, weights, row, terms, col, turned)
+				w.transformLate(transformed, wPlane, weights, row, terms, col, turned, buf)
+				terms /= w.mul.Terms()
 				for p := 0; p < planes; p += latePlanes {
 					left := in[(group*blocks+i)*size+p*inPlane:]
-					multiplyAll(w.set, latePlanes, 1, n, width, terms, left, inPlane, 0, lateTerms, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
+					multiplyAll(w.mul, latePlanes, 1, n, width, terms, left, inPlane, 0, most, 1, right{transformed[p*wPlane:], terms, 0}, wPlane,
 						products[p*outPlane:], outPlane, wide, i > 0, fetches{w.nextTaps(weights, row, col, p), left[latePlanes*inPlane : min(len(left), 2*latePlanes*inPlane)]})
 				}
 			}
@@ -532,7 +563,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 			count := min(tiles, end-first)
 			var room [2 * spans]span
 			b := w.block(room[:0], first, count)
-			w.transformInput(xt, ci, xPlane, b, x, &w.image, i, height)
+			w.transformInput(w.set, xt, ci, xPlane, b, x, &w.image, i, height)
 			w.transformGradient(dyt, co, dyPlane, b, dy, o, width)
 			var nextX, nextDY []float32 // of all channels
 			next := min(tiles, w.total()-first-count)
@@ -595,7 +626,7 @@ func (w *winograd) gradKernelByPlanes(par Parallel, dst Kernel, x, dy []float32)
 			var room [spans]span
 			b := w.block(room[:0], start+first, min(tiles, count-first))
 			if task%2 == 0 {
-				w.transformInput(xt[first*xRow:], xRow, xPlane, b, x, &w.image, 0, w.cin)
+				w.transformInput(w.set, xt[first*xRow:], xRow, xPlane, b, x, &w.image, 0, w.cin)
 			} else {
 				w.transformGradient(dyt[first*dyRow:], dyRow, dyPlane, b, dy, 0, w.cout)
 			}
