@@ -15,8 +15,8 @@ type Precision string
 // The precisions.
 const (
 	FP32 Precision = "fp32"
-	// BF16 rounds the operands of a product to bfloat16, which has float32's range and 8 bits of its precision. Sums are
-	// kept in float32. A convolution's result is rounded too; that of a linear layer, the logits, is not.
+	// BF16 lets a backend round the operands of a product to bfloat16, which has float32's range and 8 bits of its precision.
+	// Sums are kept in float32. A convolution's result may be rounded too; that of a linear layer, the logits, is not.
 	BF16 Precision = "bf16"
 )
 

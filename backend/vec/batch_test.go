@@ -21,12 +21,17 @@ func TestBatchIndependence(t *testing.T) {
 	}
 	const images, classes = 33, 10
 	for _, c := range []struct {
-		network string
-		size    int
-	}{{"resnet8-w8", 32}, {"resnet8-w4", 20}, {"small-cnn", 20}, {"small-cnn", 16}, {"mobilenet-v2", 8}, {"wrn-10-1", 24}} {
+		network   string
+		size      int
+		precision zoo.Precision
+	}{{"resnet8-w8", 32, ""}, {"resnet8-w4", 20, ""}, {"small-cnn", 20, ""}, {"small-cnn", 16, ""}, {"mobilenet-v2", 8, ""}, {"wrn-10-1", 24, ""},
+		{"resnet8-w32", 16, zoo.BF16}, {"mobilenet-v2", 8, zoo.BF16}} {
 		size := c.size * c.size * 3
 		net, err := zoo.New(c.network, classes, [3]int{c.size, c.size, 3})
 		if err != nil {
+			t.Fatal(err)
+		}
+		if net, err = zoo.InPrecision(net, c.precision); err != nil {
 			t.Fatal(err)
 		}
 		r := rng.New(1, "vec test")
@@ -34,7 +39,7 @@ func TestBatchIndependence(t *testing.T) {
 		for i := range pixels {
 			pixels[i] = r.Float32()
 		}
-		t.Run(c.network, func(t *testing.T) {
+		t.Run(c.network+string(c.precision), func(t *testing.T) {
 			forEachSet(t, func(t *testing.T, b *Backend) {
 				state := zoo.Init(net, 1).State
 				exec := graph.MustNewExec(b, func(in []*graph.Node) []*graph.Node {

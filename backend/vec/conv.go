@@ -189,7 +189,7 @@ func planConvolution(n *node, reversed bool) *convPlan {
 	}
 	h, v := axes[0], axes[1]
 	view, kernel := kernelView(w, a.axes)
-	p := &convPlan{x: x, kernel: kernel, view: view, result: out, shape: conv.Shape{Groups: max(1, a.channelGroups)}}
+	p := &convPlan{x: x, kernel: kernel, view: view, result: out, shape: conv.Shape{Groups: max(1, a.channelGroups), BF16: a.bf16}}
 	s := &p.shape
 	inputRoles := imageRoles(a.axes.InputBatch, a.axes.InputSpatial, a.axes.InputChannels)
 	outputRoles := imageRoles(a.axes.OutputBatch, a.axes.OutputSpatial, a.axes.OutputChannels)

@@ -286,6 +286,8 @@ func opName(op compute.OpType) string {
 		return "Above"
 	case opGate:
 		return "Gate"
+	case opRoundBF16:
+		return "RoundBF16"
 	}
 	return op.String()
 }

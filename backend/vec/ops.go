@@ -38,6 +38,7 @@ type (
 		paddings                        [][2]int
 		inputDilations, kernelDilations []int
 		channelGroups, batchGroups      int
+		bf16                            bool // of numbers rounded to bfloat16, or to be
 	}
 )
 
@@ -364,6 +365,9 @@ func (f *Function) Concatenate(axis int, operands ...compute.Value) (compute.Val
 
 // ConvertDType implements [compute.StandardOps].
 func (f *Function) ConvertDType(x compute.Value, dtype dtypes.DType) (compute.Value, error) {
+	if v, ok := x.(*value); ok && dtype == dtypes.Float32 && v.isNarrowed() {
+		return f.roundBF16(v.node.in[0])
+	}
 	return f.one(compute.OpTypeConvertDType, dtype, func(g target, in values) (compute.Value, error) {
 		return g.ConvertDType(in[0], dtype)
 	}, x)
@@ -535,14 +539,15 @@ func (f *Function) ConvGeneral(input, kernel compute.Value, axes compute.Convolv
 	paddings = slices.Clone(paddings)
 	inputDilations = slices.Clone(inputDilations)
 	kernelDilations = slices.Clone(kernelDilations)
-	if f.isBFloat16(input, kernel) {
-		return f.inFloat32(input, kernel, dtypes.BFloat16, func(input, kernel compute.Value) (compute.Value, error) {
-			return f.ConvGeneral(input, kernel, axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount)
-		})
+	record := func(input, kernel compute.Value, bf16 bool) (compute.Value, error) {
+		return f.one(compute.OpTypeConvGeneral, convolution{axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount, bf16}, func(g target, in values) (compute.Value, error) {
+			return g.ConvGeneral(in[0], in[1], axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount)
+		}, input, kernel)
 	}
-	return f.one(compute.OpTypeConvGeneral, convolution{axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount}, func(g target, in values) (compute.Value, error) {
-		return g.ConvGeneral(in[0], in[1], axes, strides, paddings, inputDilations, kernelDilations, channelGroupCount, batchGroupCount)
-	}, input, kernel)
+	if f.isBFloat16(input, kernel) {
+		return f.inFloat32(input, kernel, dtypes.BFloat16, func(input, kernel compute.Value) (compute.Value, error) { return record(input, kernel, true) })
+	}
+	return record(input, kernel, false)
 }
 
 // isBFloat16 is whether both operands are bfloat16.
@@ -552,14 +557,14 @@ func (f *Function) isBFloat16(x, y compute.Value) bool {
 	return errA == nil && errB == nil && a.DType == dtypes.BFloat16 && b.DType == dtypes.BFloat16
 }
 
-// inFloat32 is a product of bfloat16 numbers as matrix units compute it: their products are exact in float32, sums are kept
-// there, and the result is rounded once.
+// inFloat32 is a product of bfloat16 numbers: their products are exact in float32, and sums are kept there. As in XLA, what was
+// float32 before it was rounded, and is float32 again after, may stay so: where there are kernels of bfloat16, they do the rounding.
 func (f *Function) inFloat32(x, y compute.Value, result dtypes.DType, product func(x, y compute.Value) (compute.Value, error)) (compute.Value, error) {
-	x, err := f.ConvertDType(x, dtypes.Float32)
+	x, err := f.widened(x)
 	if err != nil {
 		return nil, err
 	}
-	if y, err = f.ConvertDType(y, dtypes.Float32); err != nil {
+	if y, err = f.widened(y); err != nil {
 		return nil, err
 	}
 	z, err := product(x, y)
@@ -567,6 +572,49 @@ func (f *Function) inFloat32(x, y compute.Value, result dtypes.DType, product fu
 		return z, err
 	}
 	return f.ConvertDType(z, result)
+}
+
+// isNarrowed reports whether v is float32 rounded to bfloat16.
+func (v *value) isNarrowed() bool {
+	return v.node != nil && v.node.op == compute.OpTypeConvertDType && v.shape.DType == dtypes.BFloat16 && v.node.in[0].shape.DType == dtypes.Float32
+}
+
+// widened is a value of bfloat16 as float32, not rounded if kernels of bfloat16 will do it.
+func (f *Function) widened(x compute.Value) (compute.Value, error) {
+	v := x.(*value)
+	move := func(again func(x compute.Value) (compute.Value, error)) (compute.Value, error) {
+		from, err := f.widened(v.node.in[0])
+		if err != nil {
+			return nil, err
+		}
+		return again(from)
+	}
+	switch {
+	case v.isNarrowed() && f.builder.backend.set.BF16() != nil:
+		return v.node.in[0], nil
+	case v.node == nil || v.fn != f:
+	case v.node.op == compute.OpTypeReverse:
+		return move(func(x compute.Value) (compute.Value, error) { return f.Reverse(x, v.node.attr.([]int)...) })
+	case v.node.op == compute.OpTypeTranspose:
+		return move(func(x compute.Value) (compute.Value, error) { return f.Transpose(x, v.node.attr.([]int)...) })
+	case v.node.op == compute.OpTypeReshape:
+		return move(func(x compute.Value) (compute.Value, error) { return f.Reshape(x, v.shape.Dimensions...) })
+	}
+	return f.ConvertDType(x, dtypes.Float32)
+}
+
+// roundBF16 is float32 rounded to bfloat16 and back. The result of a product of bfloat16 stays as it is.
+func (f *Function) roundBF16(x *value) (compute.Value, error) {
+	if x.node != nil && x.node.op == compute.OpTypeConvGeneral && x.node.attr.(convolution).bf16 {
+		return x, nil
+	}
+	return f.one(opRoundBF16, nil, func(g target, in values) (compute.Value, error) {
+		narrow, err := g.ConvertDType(in[0], dtypes.BFloat16)
+		if err != nil {
+			return nil, err
+		}
+		return g.ConvertDType(narrow, dtypes.Float32)
+	}, x)
 }
 
 // RNGBitGenerator implements [compute.StandardOps].

@@ -11,8 +11,9 @@ import (
 
 // Operations that GoMLX writes as several.
 const (
-	opAbove compute.OpType = -1 - iota // 1 where the first operand is greater than the second, else 0
-	opGate                             // the first operand where the second is above 0, else 0
+	opAbove     compute.OpType = -1 - iota // 1 where the first operand is greater than the second, else 0
+	opGate                                 // the first operand where the second is above 0, else 0
+	opRoundBF16                            // to the nearest bfloat16
 )
 
 // step computes dst = op(a, b, c), element by element; NaN stays NaN. dst may be one of the operands.
@@ -113,6 +114,8 @@ var steps = map[compute.OpType]step{
 
 	opAbove: two((*kern.Set).Above),
 	opGate:  two((*kern.Set).Gate),
+
+	opRoundBF16: each(kern.RoundBF16),
 
 	compute.OpTypeWhere: (*kern.Set).Select,
 	compute.OpTypeClamp: (*kern.Set).Clamp,

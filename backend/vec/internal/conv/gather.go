@@ -15,7 +15,7 @@ import (
 // gradient by input is one for each residue of the input coordinates modulo the stride.
 type gather struct {
 	set              *kern.Set // of the products, which may be of bfloat16
-	least            int // tasks, where there is enough to do
+	least            int       // tasks, where there is enough to do
 	n, gh, gw        int
 	inH, inW, inC    int
 	stepH, stepW     int

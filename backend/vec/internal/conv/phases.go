@@ -14,8 +14,8 @@ import "github.com/adaad-go/adaad/internal/kern"
 type phases struct {
 	tiling
 	mul               *kern.Set // of the products: the tiling's, or that of bfloat16
-	inner, outer      int // channels that are summed over, and those of the result
-	row               int // elements of a tile of a plane of the transformed input
+	inner, outer      int       // channels that are summed over, and those of the result
+	row               int       // elements of a tile of a plane of the transformed input
 	backward          bool
 	reads, writes     []lattice
 	cols              int // channels of the result that a task computes
