@@ -117,18 +117,25 @@ const steady = 0.25
 
 func rows(threads int) []row {
 	var list []row
-	step := func(student, teacher string, batch int, channelsLast bool) {
+	step := func(student, teacher string, batch int, channelsLast, bf16 bool) {
 		r := row{name: fmt.Sprintf("AdaAD step, %s of %s, batch %d, K 10", student, teacher, batch), other: "PyTorch", images: batch, memory: true,
 			job: job{Work: "adaad", Threads: threads, Student: &network{Name: student}, Teacher: &network{Name: teacher}, Batch: batch, Steps: 10, Repeat: 1, ChannelsLast: channelsLast}}
 		if channelsLast {
 			r.other = "PyTorch channels_last"
 		}
+		if bf16 {
+			r.name += ", bf16"
+			r.other += " autocast"
+			r.job.Ours, r.job.Precision = "bf16", "bf16"
+		}
 		list = append(list, r)
 	}
-	step("resnet18", "resnet18", 32, false)
-	step("mobilenet-v2", "resnet18", 32, false)
-	step("mobilenet-v2", "resnet18", 32, true)
-	step("resnet20", "wrn-16-4", 128, false)
+	for _, bf16 := range []bool{false, true} {
+		step("resnet18", "resnet18", 32, false, bf16)
+		step("mobilenet-v2", "resnet18", 32, false, bf16)
+		step("mobilenet-v2", "resnet18", 32, true, bf16)
+		step("resnet20", "wrn-16-4", 128, false, bf16)
+	}
 	list = append(list, row{name: "PGD-20 evaluation, resnet18, batch 128", other: "PyTorch", images: 128, memory: true,
 		job: job{Work: "pgd", Threads: threads, Student: &network{Name: "resnet18"}, Batch: 128, Steps: 20, Repeat: 1}})
 	for _, model := range []string{"resnet18", "mobilenet-v2"} {
@@ -393,7 +400,7 @@ func (r *row) compare(ours, theirs []string, pairs int) ([][]string, error) {
 			}
 		}
 		near := 0.02
-		if r.job.Device != "" {
+		if r.job.Ours == "bf16" {
 			near = 0.1 // after some steps in bfloat16
 		}
 		for _, rival := range last[1:] {
