@@ -54,25 +54,28 @@ func (s *Set) Pairs(dst []float32, dstRow int, src []float32, srcRow, rows, cols
 	}
 }
 
-// PairRows rounds what lies below one another in 2·rows rows of vecs vectors to rows rows of pairs; dst may be src:
+// PairRows rounds what lies below one another in 2·rows rows of vecs vectors, of planes planes, to rows rows of pairs:
 //
-//	dst[i·cols + j] = (src[2·i·cols + j], src[(2·i+1)·cols + j])   where   cols = vecs·Lanes()
+//	dst[p·dstPlane + i·cols + j] = (src[p·srcPlane + 2·i·cols + j], src[p·srcPlane + (2·i+1)·cols + j])
 //
-// Only sets of bfloat16 do it.
-func (s *Set) PairRows(dst, src []float32, rows, vecs int) {
+// where cols = vecs·Lanes(). Only sets of bfloat16 do it.
+func (s *Set) PairRows(dst []float32, dstPlane int, src []float32, srcPlane, planes, rows, vecs int) {
 	cols := vecs * s.lanes
-	if rows == 0 || cols == 0 {
+	if planes == 0 || rows == 0 || cols == 0 {
 		return
 	}
-	need("dst", dst, rows, cols, cols)
-	need("src", src, 2*rows, cols, cols)
+	need("dst", dst, planes, dstPlane, rows*cols)
+	need("src", src, planes, srcPlane, 2*rows*cols)
 	if s.asm != nil {
-		s.asm.pairRows(&dst[0], &src[0], rows, vecs)
+		s.asm.pairRows(&dst[0], dstPlane, &src[0], srcPlane, planes, rows, vecs)
 		return
 	}
-	for i := range rows {
-		for j := range cols {
-			dst[i*cols+j] = pair(src[2*i*cols+j], src[(2*i+1)*cols+j])
+	for p := range planes {
+		dst, src := dst[p*dstPlane:], src[p*srcPlane:]
+		for i := range rows {
+			for j := range cols {
+				dst[i*cols+j] = pair(src[2*i*cols+j], src[(2*i+1)*cols+j])
+			}
 		}
 	}
 }

@@ -64,7 +64,7 @@ func TestPairs(t *testing.T) {
 		}
 		for vecs := 1; vecs < 4; vecs++ {
 			for rows := 1; rows < 5; rows++ {
-				checkPairRows(t, s, newDraws([]byte{byte(rows)}), rows, vecs)
+				checkPairRows(t, s, newDraws([]byte{byte(rows)}), 1+rows%3, rows, vecs)
 			}
 		}
 	})
@@ -74,7 +74,7 @@ func FuzzPairs(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
 		if s = s.BF16(); s != nil {
 			checkPairs(t, s, d, d.in(1, 5), d.in(1, 100))
-			checkPairRows(t, s, d, d.in(1, 5), d.in(1, 4))
+			checkPairRows(t, s, d, d.in(1, 3), d.in(1, 5), d.in(1, 4))
 		}
 	})
 }
@@ -96,23 +96,25 @@ func checkPairs(t *testing.T, s *Set, d *draws, rows, cols int) {
 	samePairs(t, "Pairs", dst.v, want)
 }
 
-func checkPairRows(t *testing.T, s *Set, d *draws, rows, vecs int) {
+func checkPairRows(t *testing.T, s *Set, d *draws, planes, rows, vecs int) {
 	t.Helper()
 	cols := vecs * s.Lanes()
-	src, dst := d.operand(2*rows*cols, d.any), d.operand(rows*cols, d.noise.next)
-	refuses(t, "PairRows", func() { s.PairRows(dst.v, src.v[:len(src.v)-1], rows, vecs) }, src, dst)
-	want := make([]float32, rows*cols)
-	for i := range rows {
-		for j := range cols {
-			want[i*cols+j] = pair(src.v[2*i*cols+j], src.v[(2*i+1)*cols+j])
+	dstPlane, srcPlane := rows*cols+d.in(0, 5), 2*rows*cols+d.in(0, 5)
+	src, dst := d.operand((planes-1)*srcPlane+2*rows*cols, d.any), d.operand((planes-1)*dstPlane+rows*cols, d.noise.next)
+	refuses(t, "PairRows", func() { s.PairRows(dst.v, dstPlane, src.v[1:], srcPlane, planes, rows, vecs) }, src, dst)
+	want := append([]float32(nil), dst.v...)
+	for p := range planes {
+		for i := range rows {
+			for j := range cols {
+				at := p*srcPlane + 2*i*cols + j
+				want[p*dstPlane+i*cols+j] = pair(src.v[at], src.v[at+cols])
+			}
 		}
 	}
-	s.PairRows(dst.v, src.v, rows, vecs)
-	s.PairRows(src.v, src.v, rows, vecs)
+	s.PairRows(dst.v, dstPlane, src.v, srcPlane, planes, rows, vecs)
 	src.check(t, "PairRows")
 	dst.check(t, "PairRows")
 	samePairs(t, "PairRows", dst.v, want)
-	samePairs(t, "PairRows in place", src.v[:rows*cols], want)
 }
 
 // What the transform of a set of bfloat16 makes is that of the other set, rounded.

@@ -676,11 +676,11 @@ func winogradTwoInputAVX512BF16(dst *float32, plane int, tile int, x *float32, r
 //go:noescape
 func pairsAVX512BF16(dst *float32, dstRow int, src *float32, srcRow int, rows int, cols int)
 
-// pairRowsAVX512BF16 computes, for i in [0,rows) and j in [0,cols), both positive, with cols = 16*vecs,
+// pairRowsAVX512BF16 computes, for p in [0,planes), i in [0,rows) and j in [0,cols), all positive, with cols = 16*vecs,
 //
-//	dst[i*cols + j] = src[2*i*cols + j] and src[(2*i+1)*cols + j], rounded to bfloat16, in its lower and upper half
+//	dst[p*dstPlane + i*cols + j] = src[p*srcPlane + 2*i*cols + j] and src[p*srcPlane + (2*i+1)*cols + j],
 //
-// dst may be src.
+// rounded to bfloat16, in its lower and upper half.
 //
 //go:noescape
-func pairRowsAVX512BF16(dst *float32, src *float32, rows int, vecs int)
+func pairRowsAVX512BF16(dst *float32, dstPlane int, src *float32, srcPlane int, planes int, rows int, vecs int)

@@ -16255,14 +16255,23 @@ next:
 	VZEROUPPER
 	RET
 
-// func pairRowsAVX512BF16(dst *float32, src *float32, rows int, vecs int)
+// func pairRowsAVX512BF16(dst *float32, dstPlane int, src *float32, srcPlane int, planes int, rows int, vecs int)
 // Requires: AVX, AVX512F
-TEXT ·pairRowsAVX512BF16(SB), $0-32
-	MOVQ dst+0(FP), DI
-	MOVQ src+8(FP), SI
-	MOVQ rows+16(FP), CX
-	MOVQ vecs+24(FP), R8
+TEXT ·pairRowsAVX512BF16(SB), $0-56
+	MOVQ dstPlane+8(FP), R9
+	SHLQ $0x02, R9
+	MOVQ srcPlane+24(FP), R10
+	SHLQ $0x02, R10
+	MOVQ planes+32(FP), R11
+	MOVQ dst+0(FP), R12
+	MOVQ src+16(FP), R13
+	MOVQ vecs+48(FP), R8
 	SHLQ $0x06, R8
+
+plane:
+	MOVQ R12, DI
+	MOVQ R13, SI
+	MOVQ rows+40(FP), CX
 
 row:
 	XORQ DX, DX
@@ -16292,5 +16301,9 @@ vector:
 	LEAQ      (SI)(R8*2), SI
 	DECQ      CX
 	JNE       row
+	ADDQ      R9, R12
+	ADDQ      R10, R13
+	DECQ      R11
+	JNE       plane
 	VZEROUPPER
 	RET

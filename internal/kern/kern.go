@@ -113,7 +113,7 @@ type assembly struct {
 
 	// Of bfloat16 only.
 	pairs    func(dst *float32, dstRow int, src *float32, srcRow, rows, cols int)
-	pairRows func(dst, src *float32, rows, vecs int)
+	pairRows func(dst *float32, dstPlane int, src *float32, srcPlane int, planes, rows, vecs int)
 
 	peak func(n int)
 }

@@ -83,17 +83,22 @@ func pairs(g isa, tails operand.Mem) {
 
 // pairRows makes pairs of elements below one another.
 func pairRows(g isa) {
-	g.fn("pairRows", "(dst, src *float32, rows, vecs int)",
-		"pairRows"+g.name+" computes, for i in [0,rows) and j in [0,cols), both positive, with cols = 16*vecs,",
+	g.fn("pairRows", "(dst *float32, dstPlane int, src *float32, srcPlane int, planes, rows, vecs int)",
+		"pairRows"+g.name+" computes, for p in [0,planes), i in [0,rows) and j in [0,cols), all positive, with cols = 16*vecs,",
 		"",
-		"	dst[i*cols + j] = src[2*i*cols + j] and src[(2*i+1)*cols + j], rounded to bfloat16, in its lower and upper half",
+		"	dst[p*dstPlane + i*cols + j] = src[p*srcPlane + 2*i*cols + j] and src[p*srcPlane + (2*i+1)*cols + j],",
 		"",
-		"dst may be src.")
-	dst, src := g.arg("dst", reg.RDI), g.arg("src", reg.RSI)
-	rows := g.arg("rows", reg.RCX)
+		"rounded to bfloat16, in its lower and upper half.")
+	dst, src, rows := reg.RDI, reg.RSI, reg.RCX
+	dstPlane, srcPlane, planes := g.floats("dstPlane", reg.R9), g.floats("srcPlane", reg.R10), g.arg("planes", reg.R11)
+	dstStart, srcStart := g.arg("dst", reg.R12), g.arg("src", reg.R13)
 	cols := g.arg("vecs", reg.R8)
 	g.SHLQ(operand.Imm(6), cols) // in bytes
 	off, low, high := reg.RDX, g.v(0), g.v(1)
+	g.Label("plane")
+	g.MOVQ(dstStart, dst)
+	g.MOVQ(srcStart, src)
+	g.arg("rows", rows)
 	g.Label("row")
 	g.XORQ(off, off)
 	g.Label("vector")
@@ -116,6 +121,10 @@ func pairRows(g isa) {
 	g.LEAQ(at(src, cols, 2), src)
 	g.DECQ(rows)
 	g.JNE(operand.LabelRef("row"))
+	g.ADDQ(dstPlane, dstStart)
+	g.ADDQ(srcPlane, srcStart)
+	g.DECQ(planes)
+	g.JNE(operand.LabelRef("plane"))
 	g.VZEROUPPER()
 	g.RET()
 }

@@ -145,7 +145,7 @@ func (g *gather) pack(dst []float32, at func(group, i int, t tap) ([]float32, in
 		fillPanels(g.set, numbers, k, g.co, row)
 		strip := g.set.MaxVecs() * g.set.Lanes()
 		for col := 0; col < g.co; col += strip {
-			g.set.PairRows(dst[col*k/2:], numbers[col*k:], k/2, min(strip, panelCols(g.set, g.co)-col)/g.set.Lanes())
+			g.set.PairRows(dst[col*k/2:], 0, numbers[col*k:], 0, 1, k/2, min(strip, panelCols(g.set, g.co)-col)/g.set.Lanes())
 		}
 	}
 }

@@ -127,7 +127,7 @@ func (p *phases) pack(par Parallel, packed []float32, k Kernel) {
 		width := min(wide, p.outer-col)
 		size := p.inner * width
 		plane := oddLines(size)
-		buf := sc.worker(worker, (9+2*planes)*plane+2*line)
+		buf := sc.worker(worker, (9+planes)*plane+planes*pairedPlane(width)+2*line)
 		taps, transformed := cut(&buf, 9*plane), cut(&buf, planes*plane)
 		for f := range 4 {
 			clear(taps)

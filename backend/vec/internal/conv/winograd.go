@@ -149,7 +149,7 @@ func (w *winograd) pack(par Parallel, packed []float32, k Kernel) {
 		col := strip * wide
 		width := min(wide, w.cout-col)
 		plane := oddLines(w.cin * width)
-		buf := sc.worker(worker, (9+planes)*plane+line)
+		buf := sc.worker(worker, 9*plane+planes*pairedPlane(width)+line)
 		taps := cut(&buf, 9*plane)
 		for t := range 9 {
 			fillPanels(w.set, taps[t*plane:], w.cin, width, func(i int) ([]float32, int) {
@@ -160,20 +160,26 @@ func (w *winograd) pack(par Parallel, packed []float32, k Kernel) {
 	})
 }
 
-// transformWeights transforms taps of rows of width columns into rows of the elements that are multiplied, with room for the planes
-// of numbers that pairs are made of.
+// pairedRows is how many rows' planes of numbers stay in a first-level cache until pairs are made of them.
+const pairedRows = 4
+
+// transformWeights transforms taps of rows of width columns into rows of the elements that are multiplied, with room for some planes.
 func transformWeights(mul *kern.Set, dst []float32, dstPlane int, taps []float32, plane, rows, width int, room []float32) {
 	vecs := width / mul.Lanes()
 	if mul.Terms() == 1 {
 		mul.WinogradWeights(dst, dstPlane, taps, plane, rows*vecs)
 		return
 	}
-	own := oddLines(rows * width)
-	mul.WinogradWeights(room, own, taps, plane, rows*vecs)
-	for p := range planes {
-		mul.PairRows(dst[p*dstPlane:], room[p*own:], rows/2, vecs)
+	own := pairedPlane(width)
+	for i := 0; i < rows; i += pairedRows {
+		some := min(pairedRows, rows-i)
+		mul.WinogradWeights(room, own, taps[i*width:], plane, some*vecs)
+		mul.PairRows(dst[i/2*width:], dstPlane, room, own, planes, some/2, vecs)
 	}
 }
+
+// pairedPlane is the size of one of the planes that transformWeights needs room for.
+func pairedPlane(width int) int { return oddLines(pairedRows * width) }
 
 // tile is where a tile is.
 type tile struct{ n, y, x int }
@@ -421,7 +427,7 @@ func (w *winograd) runLate(par Parallel, sc *scratch, x, weights []float32, o *o
 		par.Run(groups*divUp(w.cout, wide), func(task, worker int) {
 			group, col := task%groups, task/groups*wide
 			width, n := min(wide, w.cout-col), count(group)
-			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*wide*wide+planes*oddLines(wide*wide)+16*wide+4*line)
+			buf := sc.worker(worker, planes*(wPlane+outPlane)+9*wide*wide+planes*pairedPlane(wide)+16*wide+4*line)
 			transformed, products, turned := cut(&buf, planes*wPlane), cut(&buf, planes*outPlane), cut(&buf, 9*wide*wide)
 			for i := range blocks {
 				row := i * lateTerms
