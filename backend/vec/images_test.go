@@ -9,6 +9,7 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 
 	"github.com/adaad-go/adaad/internal/kern"
+	"github.com/adaad-go/adaad/zoo"
 )
 
 // Taking a batch through runs of instructions a few images at a time changes nothing: not on many threads, where the whole
@@ -30,7 +31,7 @@ func TestByImages(t *testing.T) {
 						parts++
 					}
 				}
-				w := newWorkload(t, b, "mobilenet-v2", "resnet8-w16", 8)
+				w := newWorkload(t, b, "mobilenet-v2", "resnet8-w16", zoo.FP32, 8)
 				for _, out := range w.step(t, false) {
 					results[threads] = append(results[threads], tensors.MustCopyFlatData[float32](out))
 				}

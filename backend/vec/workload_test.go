@@ -26,6 +26,7 @@ var (
 	studentFlag = flag.String("student", "resnet20", "student of the workload benchmarks")
 	teacherFlag = flag.String("teacher", "resnet20", "teacher of the workload benchmarks")
 	batchFlag   = flag.Int("batch", 64, "images of the workload benchmarks")
+	precision   = flag.String("precision", "", "precision of the workload benchmarks")
 	configFlag  = flag.String("config", "", "backend of the workload benchmarks, as name:configuration; vec if empty")
 )
 
@@ -37,12 +38,15 @@ type workload struct {
 	x, y             *tensors.Tensor
 }
 
-func newWorkload(tb testing.TB, backend compute.Backend, student, teacher string, batch int) *workload {
+func newWorkload(tb testing.TB, backend compute.Backend, student, teacher string, p zoo.Precision, batch int) *workload {
 	tb.Helper()
 	w := &workload{backend: backend}
 	network := func(name string, seed uint64) (classifier.Network, []*tensors.Tensor) {
 		net, err := zoo.New(name, 10, [3]int{32, 32, 3})
 		if err != nil {
+			tb.Fatal(err)
+		}
+		if net, err = zoo.InPrecision(net, p); err != nil {
 			tb.Fatal(err)
 		}
 		state := zoo.Init(net, seed).State
@@ -146,7 +150,7 @@ func BenchmarkWorkload(b *testing.B) {
 				b.Fatal(err)
 			}
 			defer backend.Finalize()
-			w := newWorkload(b, backend, *studentFlag, *teacherFlag, *batchFlag)
+			w := newWorkload(b, backend, *studentFlag, *teacherFlag, zoo.Precision(*precision), *batchFlag)
 			for range 2 {
 				w.step(b, kind == "update")
 			}
@@ -185,8 +189,8 @@ func TestNetworks(t *testing.T) {
 		student, teacher string
 		batch            int
 	}{{"resnet8-w4", "small-cnn", 3}, {"mobilenet-v2", "resnet8-w4", 1}} {
-		want := newWorkload(t, golang, c.student, c.teacher, c.batch)
-		got := newWorkload(t, b, c.student, c.teacher, c.batch)
+		want := newWorkload(t, golang, c.student, c.teacher, zoo.FP32, c.batch)
+		got := newWorkload(t, b, c.student, c.teacher, zoo.FP32, c.batch)
 		for _, update := range []bool{false, true} {
 			if update && c.batch == 1 {
 				continue // batch norm of single pixels is all rounding errors
