@@ -134,7 +134,7 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint1
 				d.set.Depthwise3x3Mask(y, x, w, mask[at/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
 				return
 			}
-			d.set.Depthwise3x3(y, x, w, bias, floor, d.gh, d.gw, d.outC, first, rows)
+			d.set.Depthwise3x3(y, x, w, bias, floor, 1, d.gh, d.gw, d.outC, first, rows)
 		})
 		return
 	}
