@@ -6,9 +6,9 @@ import "github.com/adaad-go/adaad/internal/kern"
 // into runs of points whose taps lie inside the input, mostly one between two borders.
 type depthwise struct {
 	*gather
-	runs  [][]depthwiseRun // by row of the grid
-	rows  int              // of all images, in a task
-	plain bool             // 3x3 elements, stride 1, padding 1
+	runs   [][]depthwiseRun // by row of the grid
+	rows   int              // of all images, in a task
+	stride int              // 1 or 2 where there are 3x3 elements and padding 1, else 0
 }
 
 // depthwiseRun is count grid points from x on. The input of tap t is X elements after that of the run's first tap, which
@@ -64,18 +64,20 @@ func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights
 		}
 		d.runs = append(d.runs, runs)
 	}
-	d.plain = inC == g.outC && g.plain3x3()
+	if s := g.stepH; inC == g.outC && g.plain3x3() && s <= 2 && g.stepW == s && g.outH == divUp(g.inH, s) && g.outW == divUp(g.inW, s) {
+		d.stride = s
+	}
 	return d
 }
 
-// plain3x3 reports whether every point of the output has its own input and the eight around it as its taps, in order.
+// plain3x3 reports whether every point of the output has an input and the eight around it as its taps, in order.
 func (g *gather) plain3x3() bool {
 	for i, t := range g.taps {
 		if t.dy != i/3-1 || t.dx != i%3-1 {
 			return false
 		}
 	}
-	return len(g.taps) == 9 && g.dense() && g.stepH == 1 && g.stepW == 1 && g.inH == g.outH && g.inW == g.outW
+	return len(g.taps) == 9 && g.dense()
 }
 
 // depthwiseTaps is how many taps a set of them has room for.
@@ -106,13 +108,12 @@ func (d *depthwise) each(task, rows int, f func(out, in int, r depthwiseRun)) {
 	}
 }
 
-// eachImage calls f for every image that a task has rows of: where it starts, its size, and which rows they are.
-func (d *depthwise) eachImage(task int, f func(at, size, first, rows int)) {
-	size := d.gh * d.gw * d.outC
-	for row, end := task*d.rows, min((task+1)*d.rows, d.n*d.gh); row < end; {
+// eachImage calls f for every image that a task has rows of: with where its input and its output start, and which rows they are.
+func (d *depthwise) eachImage(task, rows int, f func(in, out, first, rows int)) {
+	for row, end := task*rows, min((task+1)*rows, d.n*d.gh); row < end; {
 		n, first := row/d.gh, row%d.gh
 		rows := min(d.gh-first, end-row)
-		f(n*size, size, first, rows)
+		f(n*d.inH*d.inW*d.inC, n*d.outH*d.outW*d.outC, first, rows)
 		row += rows
 	}
 }
@@ -127,14 +128,14 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint1
 		bias = zeros
 	}
 	words := kern.MaskWords(d.outC)
-	if d.plain && e.Residual == nil {
-		d.eachImage(task, func(at, size, first, rows int) {
-			y, x := out[at:][:size], in[at:][:size]
+	if d.stride == 1 && e.Residual == nil {
+		d.eachImage(task, d.rows, func(from, to, first, rows int) {
+			y, x := out[to:], in[from:]
 			if mask != nil {
-				d.set.Depthwise3x3Mask(y, x, w, mask[at/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
+				d.set.Depthwise3x3Mask(y, x, w, mask[to/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
 				return
 			}
-			d.set.Depthwise3x3(y, x, w, bias, floor, 1, d.gh, d.gw, d.outC, first, rows)
+			d.set.Depthwise3x3(y, x, w, bias, floor, 1, d.inH, d.inW, d.outC, first, rows)
 		})
 		return
 	}
@@ -186,9 +187,16 @@ func (d *depthwise) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	sc := getScratch(1)
 	defer sc.put()
 	sums := sc.common(max(1, chunks) * size)
-	clear(sums)
+	clear(sums[:size]) // which is all where there is no row
 	par.Run(chunks, func(chunk, _ int) {
 		sum := sums[chunk*size : (chunk+1)*size]
+		clear(sum)
+		if d.stride > 0 {
+			d.eachImage(chunk, rows, func(in, out, first, rows int) {
+				d.set.Depthwise3x3Grad(sum, x[in:], dy[out:], d.stride, d.inH, d.inW, d.inC, first, rows)
+			})
+			return
+		}
 		d.each(chunk, rows, func(at, from int, r depthwiseRun) {
 			d.set.DepthwiseGrad(sum, x[from:], d.stepW*d.inC, dy[at:], d.outC, r.taps, r.count, d.outC)
 		})
