@@ -28,13 +28,7 @@ const (
 // newDepthwise cuts the rows of a gather whose input has inC channels; place says which channel a tap's inputs start at,
 // and where its weights do, i being its position among the taps.
 func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights int)) *depthwise {
-	row, total := max(1, g.gw*g.outC), g.n*g.gh
-	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(min(depthwiseLeast/row, total/depthwiseTasks), divUp(total, g.least))))}
-	if total/d.rows < g.least { // so few tasks had better be equal
-		for total%d.rows != 0 {
-			d.rows--
-		}
-	}
+	d := &depthwise{gather: g, rows: g.taskRows(g.gw * g.outC)}
 	for oy := range g.gh {
 		var runs []depthwiseRun
 		var last uint64 // set of taps of the run before
@@ -68,6 +62,18 @@ func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights
 		d.stride = s
 	}
 	return d
+}
+
+// taskRows is how many rows of the grid are in a task, of which each makes so many elements.
+func (g *gather) taskRows(elements int) int {
+	row, total := max(1, elements), g.n*g.gh
+	rows := max(1, min(depthwiseElements/row, max(min(depthwiseLeast/row, total/depthwiseTasks), divUp(total, g.least))))
+	if total/rows < g.least { // so few tasks had better be equal
+		for total%rows != 0 {
+			rows--
+		}
+	}
+	return rows
 }
 
 // plain3x3 reports whether every point of the output has an input and the eight around it as its taps, in order.
@@ -128,14 +134,14 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint1
 		bias = zeros
 	}
 	words := kern.MaskWords(d.outC)
-	if d.stride == 1 && e.Residual == nil {
+	if d.stride > 0 && e.Residual == nil {
 		d.eachImage(task, d.rows, func(from, to, first, rows int) {
 			y, x := out[to:], in[from:]
-			if mask != nil {
+			if mask != nil { // of a gradient, whose stride is 1
 				d.set.Depthwise3x3Mask(y, x, w, mask[to/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
 				return
 			}
-			d.set.Depthwise3x3(y, x, w, bias, floor, 1, d.inH, d.inW, d.outC, first, rows)
+			d.set.Depthwise3x3(y, x, w, bias, floor, d.stride, d.inH, d.inW, d.outC, first, rows)
 		})
 		return
 	}
@@ -163,19 +169,34 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint1
 	})
 }
 
-func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask []uint16, zeros []float32) {
+func runDepthwise(par Parallel, phases []*depthwise, out, in, w []float32, e Epilogue, mask []uint16, zeros []float32) {
 	tasks := 0
 	for _, d := range phases {
 		tasks += d.tasks()
 	}
 	par.Run(tasks, func(task, _ int) {
-		for i, d := range phases {
+		for _, d := range phases {
 			if task < d.tasks() {
-				d.run(task, out, in, w[i], e, mask, zeros)
+				d.run(task, out, in, w, e, mask, zeros)
 				return
 			}
 			task -= d.tasks()
 		}
+	})
+}
+
+// gradInput is the gradient by input of stride 2, two rows of it for each of dy.
+func (d *depthwise) gradInput(par Parallel, dx, dy, w []float32, mask []uint16) {
+	words := kern.MaskWords(d.inC)
+	rows := d.taskRows(2 * d.inW * d.inC)
+	par.Run(divUp(d.n*d.gh, rows), func(task, _ int) {
+		d.eachImage(task, rows, func(in, out, first, rows int) {
+			var m []uint16
+			if mask != nil {
+				m = mask[in/d.inC*words:]
+			}
+			d.set.Depthwise3x3Input(dx[in:], dy[out:], w, m, d.inH, d.inW, d.inC, first, rows)
+		})
 	})
 }
 
