@@ -92,75 +92,171 @@ func (s *Set) DepthwiseGrad(dw, x []float32, xStep int, dy []float32, dyStep int
 	}
 }
 
-// Depthwise3x3 computes rows of a depthwise convolution of 3x3 elements, stride 1 and padding 1, of one image of
-// height×width pixels of cols channels: for rows r from first on and all columns j,
+// Depthwise3x3 computes rows of a depthwise convolution of 3x3 elements, stride 1 or 2 and padding 1, of one image of
+// height×width pixels of cols channels. The output has n = ⌈width/stride⌉ columns; for rows r from first on and all columns j,
 //
-//	y[(r·width + j)·cols + c] = max(floor, bias[c] + Σ_{i,k<3} x[((r+i-1)·width + j+k-1)·cols + c] · w[(3i+k)·cols + c])
+//	y[(r·n + j)·cols + c] = max(floor, bias[c] + Σ_{i,k<3} x[((r·stride+i-1)·width + j·stride+k-1)·cols + c] · w[(3i+k)·cols + c])
 //
 // where x is 0 outside the image. NaN stays NaN; a floor of -Inf is no floor.
-func (s *Set) Depthwise3x3(y, x, w, bias []float32, floor float32, height, width, cols, first, rows int) {
+func (s *Set) Depthwise3x3(y, x, w, bias []float32, floor float32, stride, height, width, cols, first, rows int) {
 	if rows == 0 || width == 0 || cols == 0 {
 		return
 	}
-	need3x3(y, x, w, height, width, cols, first, rows)
+	n, below := need3x3(x, y, w, stride, height, width, cols, first, rows)
 	need("bias", bias, 1, 0, cols)
 	if s.asm != nil {
-		at := first * width * cols
-		s.asm.depthwise3x3(&y[at], &x[at], &w[0], &bias[0], floor, first, rows, height-first-rows, width, cols)
+		f := s.asm.depthwise3x3
+		if stride == 2 {
+			f = s.asm.depthwise3x3Half
+		}
+		f(&y[first*n*cols], &x[stride*first*width*cols], &w[0], &bias[0], floor, first, rows, below, width, cols)
 		return
 	}
-	each3x3(y, x, w, height, width, cols, first, rows, func(at, c int, sum float32) float32 {
-		if sum += bias[c]; sum < floor {
-			return floor
-		}
-		return sum
+	clear(y[first*n*cols:][:rows*n*cols])
+	each3x3(stride, height, width, first, rows, func(image, out, tap int) {
+		addProducts(y[out*cols:][:cols], x[image*cols:], w[tap*cols:])
 	})
+	for p := first * n; p < (first+rows)*n; p++ {
+		for c, b := range bias[:cols] {
+			if v := &y[p*cols+c]; *v+b < floor {
+				*v = floor
+			} else {
+				*v += b
+			}
+		}
+	}
 }
 
-// Depthwise3x3Mask is Depthwise3x3 without bias and floor whose result is 0 where the mask, a row for each pixel, has no bit.
+// Depthwise3x3Mask is Depthwise3x3 of stride 1 without bias and floor whose result is 0 where the mask, a row for each
+// pixel, has no bit.
 func (s *Set) Depthwise3x3Mask(y, x, w []float32, mask []uint16, height, width, cols, first, rows int) {
 	if rows == 0 || width == 0 || cols == 0 {
 		return
 	}
-	need3x3(y, x, w, height, width, cols, first, rows)
+	_, below := need3x3(x, y, w, 1, height, width, cols, first, rows)
 	words := MaskWords(cols)
 	needMask(mask, height*width, words, cols)
 	if s.asm != nil {
-		at := first * width * cols
-		s.asm.depthwise3x3Mask(&y[at], &x[at], &w[0], &mask[first*width*words], 2*words, first, rows, height-first-rows, width, cols)
+		at := first * width
+		s.asm.depthwise3x3Mask(&y[at*cols], &x[at*cols], &w[0], &mask[at*words], 2*words, first, rows, below, width, cols)
 		return
 	}
-	each3x3(y, x, w, height, width, cols, first, rows, func(at, c int, sum float32) float32 {
-		if bit(mask[at/cols*words:], c) {
-			return sum
+	y = y[first*width*cols:][:rows*width*cols]
+	clear(y)
+	each3x3(1, height, width, first, rows, func(image, out, tap int) {
+		addProducts(y[(out-first*width)*cols:][:cols], x[image*cols:], w[tap*cols:])
+	})
+	keepMasked(y, mask[first*width*words:], cols)
+}
+
+// Depthwise3x3Input computes the gradient by x of Depthwise3x3 with stride 2, without bias and floor, from rows of dy: those
+// of x from 2·first on, two for each of dy but for the last of an odd number. With n = ⌈width/2⌉,
+//
+//	dx[(y·width + x)·cols + c] = Σ dy[(r·n + j)·cols + c] · w[(3i+k)·cols + c] over 2r+i-1 = y and 2j+k-1 = x
+//
+// and 0 where there is a mask, a row for each pixel, that has no bit.
+func (s *Set) Depthwise3x3Input(dx, dy, w []float32, mask []uint16, height, width, cols, first, rows int) {
+	if rows == 0 || width == 0 || cols == 0 {
+		return
+	}
+	n, _ := need3x3(dx, dy, w, 2, height, width, cols, first, rows)
+	words := MaskWords(cols)
+	if mask != nil {
+		needMask(mask, height*width, words, cols)
+	}
+	top, end := 2*first, min(2*(first+rows), height)
+	if s.asm != nil {
+		dx, dy := &dx[top*width*cols], &dy[first*n*cols]
+		if mask != nil {
+			s.asm.depthwise3x3InputMask(dx, &w[0], dy, &mask[top*width*words], 2*words, end-top, height-end, width, cols)
+			return
 		}
-		return 0
+		s.asm.depthwise3x3Input(dx, &w[0], dy, end-top, height-end, width, cols)
+		return
+	}
+	clear(dx[top*width*cols : end*width*cols])
+	each3x3(2, height, width, first, min(rows+1, (height+1)/2-first), func(image, out, tap int) {
+		if y := image / width; y >= top && y < end {
+			addProducts(dx[image*cols:][:cols], dy[out*cols:], w[tap*cols:])
+		}
+	})
+	if mask != nil {
+		keepMasked(dx[top*width*cols:end*width*cols], mask[top*width*words:], cols)
+	}
+}
+
+// gradPart is about how many products Depthwise3x3Grad adds up before it adds their sum to others, whose errors grow with
+// their number.
+const gradPart = 64
+
+// Depthwise3x3Grad adds to the weights' gradient what rows of dy contribute, the gradient by the output of Depthwise3x3:
+//
+//	dw[(3i+k)·cols + c] += Σ_{r,j} x[((r·stride+i-1)·width + j·stride+k-1)·cols + c] · dy[(r·n + j)·cols + c]
+func (s *Set) Depthwise3x3Grad(dw, x, dy []float32, stride, height, width, cols, first, rows int) {
+	if rows == 0 || width == 0 || cols == 0 {
+		return
+	}
+	n, below := need3x3(x, dy, dw, stride, height, width, cols, first, rows)
+	if s.asm != nil {
+		f := s.asm.depthwise3x3Grad
+		if stride == 2 {
+			f = s.asm.depthwise3x3HalfGrad
+		}
+		f(&dw[0], &x[stride*first*width*cols], &dy[first*n*cols], first, rows, below, max(1, gradPart/n), width, cols)
+		return
+	}
+	each3x3(stride, height, width, first, rows, func(image, out, tap int) {
+		addProducts(dw[tap*cols:][:cols], x[image*cols:], dy[out*cols:])
 	})
 }
 
-func need3x3(y, x, w []float32, height, width, cols, first, rows int) {
-	if first < 0 || rows < 0 || first+rows > height {
-		panic(fmt.Sprintf("kern: rows %d to %d of an image of %d", first, first+rows, height))
+// need3x3 checks the operands of a convolution and returns how many columns its output has, and how many rows of the image
+// are below that of the last row's center.
+func need3x3(image, out, w []float32, stride, height, width, cols, first, rows int) (n, below int) {
+	if stride != 1 && stride != 2 {
+		panic(fmt.Sprintf("kern: stride %d of 3x3 elements, expected 1 or 2", stride))
 	}
-	need("y", y, height*width, cols, cols)
-	need("x", x, height*width, cols, cols)
+	outH, n := (height+stride-1)/stride, (width+stride-1)/stride
+	if first < 0 || rows < 0 || first+rows > outH {
+		panic(fmt.Sprintf("kern: rows %d to %d of an output of %d", first, first+rows, outH))
+	}
+	need("image", image, height*width, cols, cols)
+	need("output", out, outH*n, cols, cols)
 	need("w", w, 9, cols, cols)
+	return n, height - 1 - stride*(first+rows-1)
 }
 
-// each3x3 sets every output to what finish makes of its place, its channel and its sum.
-func each3x3(y, x, w []float32, height, width, cols, first, rows int, finish func(at, c int, sum float32) float32) {
+// each3x3 calls f for every product of rows of the output: with the places of a pixel of the image and of the output, and the
+// element between them.
+func each3x3(stride, height, width, first, rows int, f func(image, out, tap int)) {
+	n := (width + stride - 1) / stride
 	for r := first; r < first+rows; r++ {
-		for j := range width {
-			for c := range cols {
-				sum := float32(0)
-				for i := max(0, 1-r); i < min(3, height+1-r); i++ {
-					for k := max(0, 1-j); k < min(3, width+1-j); k++ {
-						sum += x[((r+i-1)*width+j+k-1)*cols+c] * w[(3*i+k)*cols+c]
+		for j := range n {
+			for i := range 3 {
+				for k := range 3 {
+					y, x := r*stride+i-1, j*stride+k-1
+					if y >= 0 && y < height && x >= 0 && x < width {
+						f(y*width+x, r*n+j, 3*i+k)
 					}
 				}
-				at := (r*width+j)*cols + c
-				y[at] = finish(at, c, sum)
 			}
+		}
+	}
+}
+
+// addProducts is y += a·b.
+func addProducts(y, a, b []float32) {
+	for c := range y {
+		y[c] += a[c] * b[c]
+	}
+}
+
+// keepMasked clears what has no bit in rows of cols elements.
+func keepMasked(y []float32, mask []uint16, cols int) {
+	words := MaskWords(cols)
+	for i := range y {
+		if !bit(mask[i/cols*words:], i%cols) {
+			y[i] = 0
 		}
 	}
 }

@@ -1,7 +1,9 @@
 package kern
 
 import (
+	"fmt"
 	"math"
+	"slices"
 	"testing"
 )
 
@@ -78,65 +80,117 @@ func TestDepthwise(t *testing.T) {
 func TestDepthwise3x3(t *testing.T) {
 	everySet(t, func(t *testing.T, s *Set) {
 		rnd := noise(9)
-		for _, cols := range []int{1, 7, 8, 9, 16, 17, 24, 33} {
-			for height := 1; height <= 6; height++ {
-				for width := 1; width <= 8; width++ {
-					for rows := range height - width%height + 1 {
-						operand := func(n int) guarded { return newGuarded(n, rnd.next) }
-						checkDepthwise3x3(t, s, height, width, cols, width%height, rows, width%2 == 0, operand)
+		operand := func(n int) guarded { return newGuarded(n, rnd.next) }
+		for _, stride := range []int{1, 2} {
+			for _, cols := range []int{1, 7, 8, 9, 16, 17, 24, 33} {
+				for height := 1; height <= 7; height++ {
+					for width := 1; width <= 8; width++ {
+						outH := (height + stride - 1) / stride
+						first := width % outH
+						for rows := range outH - first + 1 {
+							checkDepthwise3x3(t, s, stride, height, width, cols, first, rows, width%2 == 0, operand)
+						}
 					}
+				}
+				for _, size := range [][2]int{{9, 21}, {6, 40}, {5, 70}} { // sums of several parts
+					checkDepthwise3x3(t, s, stride, size[0], size[1], cols, 0, (size[0]+stride-1)/stride, true, operand)
 				}
 			}
 		}
 	})
 }
 
-// checkDepthwise3x3 compares some rows of Depthwise3x3 and Depthwise3x3Mask with their definition.
-func checkDepthwise3x3(t *testing.T, s *Set, height, width, cols, first, rows int, floored bool, operand func(n int) guarded) {
+// checkDepthwise3x3 compares some rows of Depthwise3x3 and what they contribute to its gradients, and Depthwise3x3Mask, with
+// their definitions.
+func checkDepthwise3x3(t *testing.T, s *Set, stride, height, width, cols, first, rows int, floored bool, operand func(n int) guarded) {
 	t.Helper()
-	size := height * width * cols
-	x, w, bias := operand(size), operand(9*cols), operand(cols)
-	draw := operand(height * width * MaskWords(cols)).v
+	outH, n := (height+stride-1)/stride, (width+stride-1)/stride
+	x, dy, w, bias := operand(height*width*cols), operand(outH*n*cols), operand(9*cols), operand(cols)
+	words := MaskWords(cols)
+	draw := operand(height * width * words).v
 	mask := newMask(len(draw), func() float32 { v := draw[0]; draw = draw[1:]; return v })
-	y, gated := operand(size), operand(size)
-	oldY, oldGated := append([]float32(nil), y.v...), append([]float32(nil), gated.v...)
 	floor := float32(math.Inf(-1))
 	if floored {
 		floor = 0
 	}
-	s.Depthwise3x3(y.v, x.v, w.v, bias.v, floor, height, width, cols, first, rows)
-	s.Depthwise3x3Mask(gated.v, x.v, w.v, mask, height, width, cols, first, rows)
-	for _, g := range []guarded{x, w, y, bias, gated} {
-		g.check(t, "Depthwise3x3")
-	}
-	for at := range size {
-		r, j, c := at/cols/width, at/cols%width, at%cols
-		if r < first || r >= first+rows {
-			if y.v[at] != oldY[at] || gated.v[at] != oldGated[at] {
-				t.Fatalf("row %d was written, which is none of the %d from %d on", r, rows, first)
-			}
-			continue
-		}
-		sum, mag := 0.0, math.Abs(float64(bias.v[c]))
-		for i := range 3 {
-			for k := range 3 {
-				if r+i < 1 || r+i > height || j+k < 1 || j+k > width {
-					continue
+	each := func(first, rows int, f func(image, out, tap int)) {
+		for r := first; r < first+rows; r++ {
+			for j := range n {
+				for tap := range 9 {
+					y, x := r*stride+tap/3-1, j*stride+tap%3-1
+					for c := range cols {
+						if y >= 0 && y < height && x >= 0 && x < width {
+							f((y*width+x)*cols+c, (r*n+j)*cols+c, tap*cols+c)
+						}
+					}
 				}
-				v := float64(x.v[((r+i-1)*width+j+k-1)*cols+c]) * float64(w.v[(3*i+k)*cols+c])
-				sum += v
-				mag += math.Abs(v)
 			}
 		}
-		want := max(float64(bias.v[c])+sum, float64(floor))
-		if got := float64(y.v[at]); !(math.Abs(got-want) <= 1e-6*mag) {
-			t.Fatalf("%dx%d, %d channels, %d rows from %d: y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, want)
+	}
+	check := func(what string, got guarded, want *sums, from, to int, bound float64, old []float32) {
+		t.Helper()
+		what = fmt.Sprintf("%s on %s: stride %d, %dx%d, %d channels, %d rows from %d", what, s.Name(), stride, height, width, cols, rows, first)
+		for _, g := range []guarded{x, dy, w, bias, got} {
+			g.check(t, what)
 		}
-		if !bit(mask[at/cols*MaskWords(cols):], c) {
-			sum = 0
-		}
-		if got := float64(gated.v[at]); !(math.Abs(got-sum) <= 1e-6*mag) {
-			t.Fatalf("%dx%d, %d channels, %d rows from %d: masked y[%d,%d,%d] = %v, want %v", height, width, cols, rows, first, r, j, c, got, sum)
+		same(t, what+": before", got.v[:from], old[:from])
+		same(t, what+": after", got.v[to:], old[to:])
+		for i := from; i < to; i++ {
+			if v := float64(got.v[i]); !(math.Abs(v-want.value[i]) <= bound*want.magnitude[i]) {
+				t.Fatalf("%s: [%d] = %v, want %v", what, i, v, want.value[i])
+			}
 		}
 	}
+	keep := func(want *sums) *sums {
+		for at := range want.value {
+			if !bit(mask[at/cols*words:], at%cols) {
+				want.value[at] = 0
+			}
+		}
+		return want
+	}
+
+	from, to := first*n*cols, (first+rows)*n*cols
+	forward, plain := newSums(make([]float32, len(dy.v))), newSums(make([]float32, len(dy.v)))
+	dw := operand(len(w.v))
+	kernel := newSums(dw.v)
+	each(first, rows, func(image, out, tap int) {
+		plain.add(out, float64(x.v[image])*float64(w.v[tap]))
+		forward.add(out, float64(x.v[image])*float64(w.v[tap]))
+		kernel.add(tap, float64(x.v[image])*float64(dy.v[out]))
+	})
+	for at := range forward.value {
+		forward.add(at, float64(bias.v[at%cols]))
+		forward.value[at] = max(forward.value[at], float64(floor))
+	}
+	y := operand(len(dy.v))
+	old := slices.Clone(y.v)
+	if rows > 0 {
+		refuses(t, "Depthwise3x3", func() { s.Depthwise3x3(y.v, x.v[1:], w.v, bias.v, floor, stride, height, width, cols, first, rows) }, y)
+		refuses(t, "Depthwise3x3Grad", func() { s.Depthwise3x3Grad(dw.v[1:], x.v, dy.v, stride, height, width, cols, first, rows) }, dw)
+	}
+	s.Depthwise3x3(y.v, x.v, w.v, bias.v, floor, stride, height, width, cols, first, rows)
+	check("Depthwise3x3", y, forward, from, to, 1e-6, old)
+	s.Depthwise3x3Grad(dw.v, x.v, dy.v, stride, height, width, cols, first, rows)
+	check("Depthwise3x3Grad", dw, kernel, 0, len(dw.v), 2e-6, dw.v)
+	if stride == 1 {
+		copy(y.v, old)
+		s.Depthwise3x3Mask(y.v, x.v, w.v, mask, height, width, cols, first, rows)
+		check("Depthwise3x3Mask", y, keep(plain), from, to, 1e-6, old)
+		return
+	}
+
+	from, to = 2*first*width*cols, min(2*(first+rows), height)*width*cols
+	if rows == 0 {
+		to = from
+	}
+	input := newSums(make([]float32, len(x.v)))
+	each(0, outH, func(image, out, tap int) { input.add(image, float64(dy.v[out])*float64(w.v[tap])) })
+	dx := operand(len(x.v))
+	old = slices.Clone(dx.v)
+	s.Depthwise3x3Input(dx.v, dy.v, w.v, nil, height, width, cols, first, rows)
+	check("Depthwise3x3Input", dx, input, from, to, 1e-6, old)
+	copy(dx.v, old)
+	s.Depthwise3x3Input(dx.v, dy.v, w.v, mask, height, width, cols, first, rows)
+	check("Depthwise3x3Input with a mask", dx, keep(input), from, to, 1e-6, old)
 }

@@ -345,10 +345,11 @@ func FuzzDepthwise(f *testing.F) {
 
 func FuzzDepthwise3x3(f *testing.F) {
 	fuzz(f, func(t *testing.T, s *Set, d *draws) {
-		height, width, cols := d.in(1, 9), d.in(1, 12), d.in(1, 70)
-		first := d.in(0, height-1)
+		stride, height, width, cols := d.in(1, 2), d.in(1, 9), d.in(1, 40), d.in(1, 70)
+		outH := (height + stride - 1) / stride
+		first := d.in(0, outH-1)
 		operand := func(n int) guarded { return d.operand(n, d.noise.next) }
-		checkDepthwise3x3(t, s, height, width, cols, first, d.in(0, height-first), d.in(0, 1) == 1, operand)
+		checkDepthwise3x3(t, s, stride, height, width, cols, first, d.in(0, outH-first), d.in(0, 1) == 1, operand)
 	})
 }
 

@@ -82,10 +82,13 @@ type assembly struct {
 	finishAddMask func(y *float32, yRow int, a *float32, aRow int, extra *float32, mask *uint16, maskRow, rows, cols int)
 	positive      func(mask *uint16, x *float32, rows, cols int)
 
-	depthwise                      func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
-	depthwise3x3                   func(y, x, w, bias *float32, floor float32, above, rows, below, width, cols int)
-	depthwise3x3Mask               func(y, x, w *float32, mask *uint16, maskStep, above, rows, below, width, cols int)
-	depthwiseGrad1, depthwiseGrad3 func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
+	depthwise                              func(y *float32, yStep int, x *float32, xStep int, w *float32, taps *int, tapCount int, bias *float32, floor float32, count, cols int)
+	depthwise3x3Mask                       func(y, x, w *float32, mask *uint16, maskStep, above, rows, below, width, cols int)
+	depthwise3x3Grad, depthwise3x3HalfGrad func(dw, x, dy *float32, above, rows, below, part, width, cols int)
+	depthwise3x3, depthwise3x3Half         func(y, x, w, bias *float32, floor float32, above, rows, below, width, cols int)
+	depthwise3x3Input                      func(dx, w, dy *float32, height, below, width, cols int)
+	depthwise3x3InputMask                  func(dx, w, dy *float32, mask *uint16, maskStep, height, below, width, cols int)
+	depthwiseGrad1, depthwiseGrad3         func(dw *float32, x *float32, xStep int, dy *float32, dyStep int, taps *int, count, cols int)
 
 	binary     [binaryOps]func(dst, a, b *float32, n int)
 	unary      [unaryOps]func(dst, a *float32, n int)

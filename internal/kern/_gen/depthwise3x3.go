@@ -61,7 +61,7 @@ var (
 )
 
 // inputRow is where row i of inputs is.
-func (r rows3x3) inputRow(i int) operand.Mem {
+func inputRow(i int) operand.Mem {
 	switch i {
 	case 0:
 		return at(x3x3, above3x3, 1)
@@ -69,6 +69,26 @@ func (r rows3x3) inputRow(i int) operand.Mem {
 		return deref(x3x3)
 	}
 	return at(x3x3, row3x3, uint8(i-1))
+}
+
+// steps3x3 loads the distances between columns and rows.
+func (g isa) steps3x3(tails operand.Mem) {
+	g.floats("cols", step3x3)
+	g.MOVQ(step3x3, all)
+	g.MOVQ(step3x3, whole3x3)
+	g.ANDQ(operand.I32(-int32(g.bytes())), whole3x3)
+	g.arg("cols", reg.R11)
+	g.tailMask(reg.R11, tails)
+	g.MOVQ(step3x3, row3x3)
+	g.IMULQ(g.slot("width"), row3x3)
+	g.MOVQ(row3x3, above3x3)
+	g.NEGQ(above3x3)
+}
+
+// from loads a parameter, counted from the channels under way.
+func (g isa) from(param string, r reg.GPPhysical) {
+	g.arg(param, r)
+	g.ADDQ(off3x3, r)
 }
 
 // column takes the inputs of one column; before and after say which sums there are beside its own.
@@ -89,7 +109,7 @@ func (r rows3x3) column(frame operand.Mem, phase int, before, after bool) {
 		if !exists {
 			continue
 		}
-		r.load(r.inputRow(i), r.input())
+		r.load(inputRow(i), r.input())
 		for k := 2; k >= 0; k-- {
 			if k == 2 && !before || k == 0 && !after {
 				continue
@@ -210,16 +230,7 @@ func depthwise3x3(g isa, tails operand.Mem, bits *operand.Mem) {
 	if !g.wide() {
 		frame = g.AllocLocal(locals3x3 * g.bytes())
 	}
-	g.floats("cols", step3x3)
-	g.MOVQ(step3x3, all)
-	g.MOVQ(step3x3, whole3x3)
-	g.ANDQ(operand.I32(-int32(g.bytes())), whole3x3)
-	g.arg("cols", reg.R11)
-	g.tailMask(reg.R11, tails)
-	g.MOVQ(step3x3, row3x3)
-	g.IMULQ(g.slot("width"), row3x3)
-	g.MOVQ(row3x3, above3x3)
-	g.NEGQ(above3x3)
+	g.steps3x3(tails)
 	limit := g.v(w3x3)
 	if g.wide() {
 		limit = g.v(w3x3 + 10)
@@ -233,8 +244,7 @@ func depthwise3x3(g isa, tails operand.Mem, bits *operand.Mem) {
 	g.byVector(off3x3, whole3x3, all, func(l lane, prefix string) {
 		r := rows3x3{isa: g, lane: l, bits: bits}
 		// Weights, and the bias.
-		g.arg("w", reg.RAX)
-		g.ADDQ(off3x3, reg.RAX)
+		g.from("w", reg.RAX)
 		for i := range 9 {
 			to := g.v(input3x3)
 			if g.wide() || i < w3x3AVX2 {
@@ -259,10 +269,8 @@ func depthwise3x3(g isa, tails operand.Mem, bits *operand.Mem) {
 		if !g.wide() {
 			g.VMOVUPS(bias, g.local(frame, biasLocal))
 		}
-		g.arg("y", y3x3)
-		g.ADDQ(off3x3, y3x3)
-		g.arg("x", x3x3)
-		g.ADDQ(off3x3, x3x3)
+		g.from("y", y3x3)
+		g.from("x", x3x3)
 		if bits != nil {
 			g.MOVQ(off3x3, m3x3)
 			g.SHRQ(operand.Imm(5), m3x3) // a bit for four bytes

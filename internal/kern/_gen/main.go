@@ -26,6 +26,8 @@ func main() {
 		{"rows", rowsFile},
 		{"depthwise", depthwiseFile},
 		{"depthwise3x3", depthwise3x3File},
+		{"depthwise3x3grad", depthwise3x3GradFile},
+		{"depthwise3x3half", depthwise3x3HalfFile},
 		{"elementwise", elementwiseFile},
 		{"transpose", transposeFile},
 		{"peak", peakFile},

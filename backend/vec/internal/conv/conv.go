@@ -130,6 +130,9 @@ func NewPlan(s Shape, set *kern.Set, tasks int) *Plan {
 	if s.Groups == s.Cin && s.Groups == s.Cout && s.KH*s.KW <= depthwiseTaps {
 		weights := func(i int, _ tap) (int, int) { return 0, i * s.Cout }
 		p.depthwiseForward = []*depthwise{newDepthwise(p.forward, s.Cin, weights)}
+		if p.strided() { // the phases read what the forward pass does
+			weights = func(_ int, t tap) (int, int) { return 0, (t.kh*s.KW + t.kw) * s.Cout }
+		}
 		for _, g := range p.input {
 			p.depthwiseInput = append(p.depthwiseInput, newDepthwise(g, s.Cin, weights))
 		}
@@ -221,9 +224,8 @@ func (p *Plan) layOut() {
 	case p.phasesInput != nil:
 		p.packInput.add(p.phasesInput.packedSize(), func(par Parallel, part []float32, k Kernel) { p.phasesInput.pack(par, part, k.turned()) })
 	case p.depthwiseInput != nil:
-		for _, d := range p.depthwiseInput {
-			p.packInput.add(d.weightsSize(), d.packWeights)
-		}
+		d := p.depthwiseInput[0]
+		p.packInput.add(d.weightsSize(), d.packWeights)
 	case p.thin != nil:
 		p.packInput.add(p.thin.inputSize(), p.thin.packInput)
 	default:
@@ -242,7 +244,12 @@ func (p *Plan) layOut() {
 func (p *Plan) PackedSize() int { return p.packForward.size() }
 
 // OnePacking reports whether GradInput reads what Pack writes, and PackInput is the same.
-func (p *Plan) OnePacking() bool { return p.winogradInput != nil && p.winogradInput.borrows }
+func (p *Plan) OnePacking() bool {
+	return p.winogradInput != nil && p.winogradInput.borrows || p.depthwiseForward != nil && p.strided()
+}
+
+// strided reports whether the gradient by input is made in phases.
+func (p *Plan) strided() bool { return p.s.StrideH > 1 || p.s.StrideW > 1 }
 
 // ReadsWeightsOnce reports whether Forward needs so many weights that it reads them once for the whole batch, which parts
 // of the batch would have to do again.
@@ -272,7 +279,7 @@ func (p *Plan) Forward(par Parallel, y, x, w []float32, e Epilogue) {
 	case p.phasesForward != nil:
 		p.phasesForward.run(par, y, x, parts[0], e, nil)
 	case p.depthwiseForward != nil:
-		runDepthwise(par, p.depthwiseForward, y, x, parts, e, nil, p.zeros)
+		runDepthwise(par, p.depthwiseForward, y, x, parts[0], e, nil, p.zeros)
 	case p.thin != nil:
 		p.thin.forward(par, x, parts[0], finishForward(p.set, y, p.s.Cout, e, p.zeros))
 	default:
@@ -295,8 +302,10 @@ func (p *Plan) GradInputAdd(par Parallel, dx, dy, w, residual []float32, mask []
 		p.winogradInput.run(par, dx, dy, parts[0], Epilogue{Residual: residual}, mask)
 	case p.phasesInput != nil:
 		p.phasesInput.run(par, dx, dy, parts[0], Epilogue{Residual: residual}, mask)
+	case p.depthwiseForward != nil && p.depthwiseForward[0].stride == 2 && residual == nil:
+		p.depthwiseForward[0].gradInput(par, dx, dy, parts[0], mask)
 	case p.depthwiseInput != nil:
-		runDepthwise(par, p.depthwiseInput, dx, dy, parts, Epilogue{Residual: residual}, mask, p.zeros)
+		runDepthwise(par, p.depthwiseInput, dx, dy, parts[0], Epilogue{Residual: residual}, mask, p.zeros)
 	case p.thin != nil:
 		p.thin.gradInput(par, dy, parts[0], p.zeros, finishInput(p.set, dx, p.s.Cin, residual, mask, p.zeros))
 	default:

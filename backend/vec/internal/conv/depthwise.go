@@ -6,9 +6,9 @@ import "github.com/adaad-go/adaad/internal/kern"
 // into runs of points whose taps lie inside the input, mostly one between two borders.
 type depthwise struct {
 	*gather
-	runs  [][]depthwiseRun // by row of the grid
-	rows  int              // of all images, in a task
-	plain bool             // 3x3 elements, stride 1, padding 1
+	runs   [][]depthwiseRun // by row of the grid
+	rows   int              // of all images, in a task
+	stride int              // 1 or 2 where there are 3x3 elements and padding 1, else 0
 }
 
 // depthwiseRun is count grid points from x on. The input of tap t is X elements after that of the run's first tap, which
@@ -28,13 +28,7 @@ const (
 // newDepthwise cuts the rows of a gather whose input has inC channels; place says which channel a tap's inputs start at,
 // and where its weights do, i being its position among the taps.
 func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights int)) *depthwise {
-	row, total := max(1, g.gw*g.outC), g.n*g.gh
-	d := &depthwise{gather: g, rows: max(1, min(depthwiseElements/row, max(min(depthwiseLeast/row, total/depthwiseTasks), divUp(total, g.least))))}
-	if total/d.rows < g.least { // so few tasks had better be equal
-		for total%d.rows != 0 {
-			d.rows--
-		}
-	}
+	d := &depthwise{gather: g, rows: g.taskRows(g.gw * g.outC)}
 	for oy := range g.gh {
 		var runs []depthwiseRun
 		var last uint64 // set of taps of the run before
@@ -64,18 +58,32 @@ func newDepthwise(g *gather, inC int, place func(i int, t tap) (channel, weights
 		}
 		d.runs = append(d.runs, runs)
 	}
-	d.plain = inC == g.outC && g.plain3x3()
+	if s := g.stepH; inC == g.outC && g.plain3x3() && s <= 2 && g.stepW == s && g.outH == divUp(g.inH, s) && g.outW == divUp(g.inW, s) {
+		d.stride = s
+	}
 	return d
 }
 
-// plain3x3 reports whether every point of the output has its own input and the eight around it as its taps, in order.
+// taskRows is how many rows of the grid are in a task, of which each makes so many elements.
+func (g *gather) taskRows(elements int) int {
+	row, total := max(1, elements), g.n*g.gh
+	rows := max(1, min(depthwiseElements/row, max(min(depthwiseLeast/row, total/depthwiseTasks), divUp(total, g.least))))
+	if total/rows < g.least { // so few tasks had better be equal
+		for total%rows != 0 {
+			rows--
+		}
+	}
+	return rows
+}
+
+// plain3x3 reports whether every point of the output has an input and the eight around it as its taps, in order.
 func (g *gather) plain3x3() bool {
 	for i, t := range g.taps {
 		if t.dy != i/3-1 || t.dx != i%3-1 {
 			return false
 		}
 	}
-	return len(g.taps) == 9 && g.dense() && g.stepH == 1 && g.stepW == 1 && g.inH == g.outH && g.inW == g.outW
+	return len(g.taps) == 9 && g.dense()
 }
 
 // depthwiseTaps is how many taps a set of them has room for.
@@ -106,13 +114,12 @@ func (d *depthwise) each(task, rows int, f func(out, in int, r depthwiseRun)) {
 	}
 }
 
-// eachImage calls f for every image that a task has rows of: where it starts, its size, and which rows they are.
-func (d *depthwise) eachImage(task int, f func(at, size, first, rows int)) {
-	size := d.gh * d.gw * d.outC
-	for row, end := task*d.rows, min((task+1)*d.rows, d.n*d.gh); row < end; {
+// eachImage calls f for every image that a task has rows of: with where its input and its output start, and which rows they are.
+func (d *depthwise) eachImage(task, rows int, f func(in, out, first, rows int)) {
+	for row, end := task*rows, min((task+1)*rows, d.n*d.gh); row < end; {
 		n, first := row/d.gh, row%d.gh
 		rows := min(d.gh-first, end-row)
-		f(n*size, size, first, rows)
+		f(n*d.inH*d.inW*d.inC, n*d.outH*d.outW*d.outC, first, rows)
 		row += rows
 	}
 }
@@ -127,14 +134,14 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint1
 		bias = zeros
 	}
 	words := kern.MaskWords(d.outC)
-	if d.plain && e.Residual == nil {
-		d.eachImage(task, func(at, size, first, rows int) {
-			y, x := out[at:][:size], in[at:][:size]
-			if mask != nil {
-				d.set.Depthwise3x3Mask(y, x, w, mask[at/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
+	if d.stride > 0 && e.Residual == nil {
+		d.eachImage(task, d.rows, func(from, to, first, rows int) {
+			y, x := out[to:], in[from:]
+			if mask != nil { // of a gradient, whose stride is 1
+				d.set.Depthwise3x3Mask(y, x, w, mask[to/d.outC*words:], d.gh, d.gw, d.outC, first, rows)
 				return
 			}
-			d.set.Depthwise3x3(y, x, w, bias, floor, d.gh, d.gw, d.outC, first, rows)
+			d.set.Depthwise3x3(y, x, w, bias, floor, d.stride, d.inH, d.inW, d.outC, first, rows)
 		})
 		return
 	}
@@ -162,19 +169,34 @@ func (d *depthwise) run(task int, out, in, w []float32, e Epilogue, mask []uint1
 	})
 }
 
-func runDepthwise(par Parallel, phases []*depthwise, out, in []float32, w [][]float32, e Epilogue, mask []uint16, zeros []float32) {
+func runDepthwise(par Parallel, phases []*depthwise, out, in, w []float32, e Epilogue, mask []uint16, zeros []float32) {
 	tasks := 0
 	for _, d := range phases {
 		tasks += d.tasks()
 	}
 	par.Run(tasks, func(task, _ int) {
-		for i, d := range phases {
+		for _, d := range phases {
 			if task < d.tasks() {
-				d.run(task, out, in, w[i], e, mask, zeros)
+				d.run(task, out, in, w, e, mask, zeros)
 				return
 			}
 			task -= d.tasks()
 		}
+	})
+}
+
+// gradInput is the gradient by input of stride 2, two rows of it for each of dy.
+func (d *depthwise) gradInput(par Parallel, dx, dy, w []float32, mask []uint16) {
+	words := kern.MaskWords(d.inC)
+	rows := d.taskRows(2 * d.inW * d.inC)
+	par.Run(divUp(d.n*d.gh, rows), func(task, _ int) {
+		d.eachImage(task, rows, func(in, out, first, rows int) {
+			var m []uint16
+			if mask != nil {
+				m = mask[in/d.inC*words:]
+			}
+			d.set.Depthwise3x3Input(dx[in:], dy[out:], w, m, d.inH, d.inW, d.inC, first, rows)
+		})
 	})
 }
 
@@ -186,9 +208,16 @@ func (d *depthwise) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	sc := getScratch(1)
 	defer sc.put()
 	sums := sc.common(max(1, chunks) * size)
-	clear(sums)
+	clear(sums[:size]) // which is all where there is no row
 	par.Run(chunks, func(chunk, _ int) {
 		sum := sums[chunk*size : (chunk+1)*size]
+		clear(sum)
+		if d.stride > 0 {
+			d.eachImage(chunk, rows, func(in, out, first, rows int) {
+				d.set.Depthwise3x3Grad(sum, x[in:], dy[out:], d.stride, d.inH, d.inW, d.inC, first, rows)
+			})
+			return
+		}
 		d.each(chunk, rows, func(at, from int, r depthwiseRun) {
 			d.set.DepthwiseGrad(sum, x[from:], d.stepW*d.inC, dy[at:], d.outC, r.taps, r.count, d.outC)
 		})
