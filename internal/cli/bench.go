@@ -67,18 +67,21 @@ func (c benchCmd) Run(g *globals, ctx context.Context) error {
 				measure: func() (time.Duration, error) { return k.Measure(backend, c.Time) }})
 		}
 	}
+	adaad := func(net classifier.Network) (speed.Work, error) {
+		return speed.AdaAD(backend, zoo.Init(net, 1), zoo.Init(net, 2), speed.RandomImages(64), 10)
+	}
 	for _, w := range []struct {
 		name, model string
+		precision   zoo.Precision
 		images      int
 		make        func(net classifier.Network) (speed.Work, error)
 	}{
-		{"AdaAD step, resnet20 of resnet20, K 10, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {
-			return speed.AdaAD(backend, zoo.Init(net, 1), zoo.Init(net, 2), speed.RandomImages(64), 10)
-		}},
-		{"PGD-20 evaluation, resnet20, batch 64", "resnet20", 64, func(net classifier.Network) (speed.Work, error) {
+		{"AdaAD step, resnet20, K 10, batch 64", "resnet20", zoo.FP32, 64, adaad},
+		{"AdaAD step, resnet20, K 10, batch 64, bf16", "resnet20", zoo.BF16, 64, adaad},
+		{"PGD-20 evaluation, resnet20, batch 64", "resnet20", zoo.FP32, 64, func(net classifier.Network) (speed.Work, error) {
 			return speed.PGD(backend, zoo.Init(net, 1), speed.RandomImages(64), 20)
 		}},
-		{"logits, mobilenet-v2, batch 1", "mobilenet-v2", 1, func(net classifier.Network) (speed.Work, error) {
+		{"logits, mobilenet-v2, batch 1", "mobilenet-v2", zoo.FP32, 1, func(net classifier.Network) (speed.Work, error) {
 			return speed.Logits(backend, zoo.Init(net, 1), speed.RandomImages(1))
 		}},
 	} {
@@ -88,6 +91,9 @@ func (c benchCmd) Run(g *globals, ctx context.Context) error {
 		lines = append(lines, line{measured: measured{Work: w.name}, images: w.images, measure: func() (time.Duration, error) {
 			net, err := zoo.New(w.model, 10, [3]int{32, 32, 3})
 			if err != nil {
+				return 0, err
+			}
+			if net, err = zoo.InPrecision(net, w.precision); err != nil {
 				return 0, err
 			}
 			work, err := w.make(net)
