@@ -179,23 +179,20 @@ func finishGeneric(f Finishing, c []float32, cRow, rows, cols int) {
 }
 
 func gemmPairs(t Tiles, cols int, a, b, c []float32) {
-	for n := range t.Count {
-		for r := range t.Rows {
-			for j := range t.strips() * cols {
-				at := n*t.CStep + r*t.CRow + j
-				var sum float32
-				if t.Accumulate {
-					sum = c[at]
-				}
-				for l := range t.runs() * t.K {
-					x := a[n*t.AStep+r*t.ARow+l/t.K*t.ARun+l%t.K*t.ACol]
-					y := b[n*t.BStep+j/cols*t.BStrip+l*t.BRow+j%cols]
-					x0, x1 := unpair(x)
+	for i := range t.Count * t.Rows * t.strips() {
+		n, r, strip := i/t.strips()/t.Rows, i/t.strips()%t.Rows, i%t.strips()
+		sums := c[n*t.CStep+r*t.CRow+strip*cols:][:cols]
+		if !t.Accumulate {
+			clear(sums)
+		}
+		left, right := a[n*t.AStep+r*t.ARow:], b[n*t.BStep+strip*t.BStrip:]
+		for u := range t.runs() {
+			for l := range t.K {
+				x0, x1 := unpair(left[u*t.ARun+l*t.ACol])
+				for j, y := range right[(u*t.K+l)*t.BRow:][:cols] {
 					y0, y1 := unpair(y)
-					sum += x1 * y1
-					sum += x0 * y0
+					sums[j] = sums[j] + x1*y1 + x0*y0
 				}
-				c[at] = sum
 			}
 		}
 	}
