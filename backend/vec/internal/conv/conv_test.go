@@ -647,7 +647,7 @@ func TestGemm(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
 		rnd := noise(7)
 		for _, d := range [][3]int{{1, 1, 1}, {1, 10, 64}, {5, 3, 2}, {12, 32, 16}, {13, 33, 17}, {32, 10, 512}, {25, 49, 0}, {7, 16, 300},
-			{64, 100, 33}, {100, 64, 700}, {3, 600, 40}, {150, 17, 1100}} {
+			{64, 100, 33}, {100, 64, 700}, {3, 600, 40}, {150, 17, 1100}, {1, 10, 1280}, {2, 130, 2100}} {
 			m, n, k := d[0], d[1], d[2]
 			a, b := newGuarded(m*k, rnd.next), newGuarded(k*n, rnd.next)
 			for layout := range 4 {
@@ -674,6 +674,11 @@ func TestGemm(t *testing.T) {
 				compare(t, fmt.Sprintf("c%v layout %d", d, layout), c.v, want, mag, directTolerance)
 				Gemm(goroutines(3), set, m, n, k, ma, mb, again.v)
 				identical(t, "c", c.v, again.v)
+				// A row does not depend on the others.
+				last := newGuarded(n, nan)
+				Gemm(goroutines(1), set, 1, n, k, Matrix{ma.Data[min(len(ma.Data), (m-1)*ma.Rows):], ma.Rows, ma.Cols}, mb, last.v)
+				last.check(t, "a row of c")
+				identical(t, "a row of c", c.v[(m-1)*n:], last.v)
 			}
 		}
 	})

@@ -20,8 +20,8 @@ type depthwiseRun struct {
 
 const (
 	depthwiseElements = 32 << 10 // of output, in a task
-	depthwiseLeast    = 16 << 10 // worth sharing out
-	depthwiseTasks    = 4        // that are made of less
+	depthwiseLeast    = 24 << 10 // worth sharing out
+	depthwiseTasks    = 2        // that are made of less: each reads all weights
 	depthwiseChunks   = 16       // that the weights' gradient is summed in
 )
 

@@ -29,6 +29,11 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	}
 	sc := getScratch(par.Workers())
 	defer sc.put()
+	direct := n%set.Lanes() == 0 // the products need no room beside c
+	if m == 1 && !direct {
+		gemmRow(par, sc, set, n, k, a, b, c)
+		return
+	}
 	strips := sc.common(panelCols(set, n) * min(k, gemmTerms))
 	rows := maxRows(set, n)
 	blocks := roundUp(divUp(m, 6*rows), gemmTasks)
@@ -42,7 +47,6 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 	aRow, cRow := oddLines(min(k, gemmTerms)), oddLines(panelCols(set, cols))
 	zeros := make([]float32, panelCols(set, cols))
 	room := height * cRow
-	direct := n%set.Lanes() == 0 // the products need no room beside c
 	if direct {
 		room = 0
 	}
@@ -88,6 +92,31 @@ func Gemm(par Parallel, set *kern.Set, m, n, k int, a, b Matrix, c []float32) {
 				sum = out
 			}
 			set.Finish(out, n, products, cRow, zeros, sum, noFloor, count, width)
+		})
+	}
+}
+
+// gemmRow is Gemm of a single row, for which packing b would take longer than the product. The columns of b are the rows of a left
+// operand instead, where they are. The right one has a as its first column, and anything in the others: its rows are a from one
+// element on each. What is computed of an element, and in which order, is what Gemm does for more rows.
+func gemmRow(par Parallel, sc *scratch, set *kern.Set, n, k int, a, b Matrix, c []float32) {
+	const cols = 64 // in a task
+	lanes := set.Lanes()
+	row := sc.common(min(k, gemmTerms) + lanes)
+	clear(c[:n])
+	for first := 0; first < k; first += gemmTerms {
+		terms := min(gemmTerms, k-first)
+		for i := range terms {
+			row[i] = a.Data[(first+i)*a.Cols]
+		}
+		par.Run(divUp(n, cols), func(task, worker int) {
+			col := task * cols
+			out := c[col:min(n, col+cols)]
+			products := sc.worker(worker, cols*lanes)
+			multiply(set, len(out), lanes, terms, b.Data[first*b.Rows+col*b.Cols:], b.Cols, b.Rows, right{row, 0, 1}, products, lanes, false)
+			for j := range out {
+				out[j] += products[j*lanes]
+			}
 		})
 	}
 }

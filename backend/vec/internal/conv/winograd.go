@@ -37,7 +37,7 @@ const (
 )
 
 // narrow says that a plane has so few weights that calls of kernels are what its products wait for. Then one call computes
-// those of narrowPlanes planes.
+// those of narrowPlanes planes, or of all for the weights' gradient.
 func narrow(cin, cout int) bool { return cin*cout <= 1024 }
 
 // tiling is the tiles of 4x4 that cover all images.
@@ -549,7 +549,7 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 	chunks = divUp(w.total(), each)
 	tiles, group := gradTiles/2, widePlanes // so few that they and the sums of 64 channels stay in a second-level cache
 	if narrow(ci, co) {
-		tiles, group = gradTiles, narrowPlanes
+		tiles, group = gradTiles, planes // of what comes next, only x is fetched in the single call
 	}
 	xPlane, dyPlane, sumPlane := oddLines(tiles*ci), oddLines(tiles*co), oddLines(ci*co)
 	piece := 9 * ci * co
@@ -565,9 +565,9 @@ func (w *winograd) gradKernel(par Parallel, dst Kernel, x, dy []float32) {
 		buf := sc.worker(worker, planes*(xPlane+dyPlane+sumPlane)+piece+4*line)
 		xt, dyt, sums := cut(&buf, planes*xPlane), cut(&buf, planes*dyPlane), cut(&buf, planes*sumPlane)
 		end := min((chunk+1)*each, w.total())
+		var room [2 * spans]span
 		for first := chunk * each; first < end; first += tiles {
 			count := min(tiles, end-first)
-			var room [2 * spans]span
 			b := w.block(room[:0], first, count)
 			w.transformInput(w.set, xt, ci, xPlane, b, x, &w.image, i, height)
 			w.transformGradient(dyt, co, dyPlane, b, dy, o, width)
