@@ -21,6 +21,9 @@ func TestForwardWindows(t *testing.T) {
 		covered := 0
 		list := slices.Concat(shapes, []Shape{square(3, 20, 16, 32, 3, 1), square(2, 24, 16, 32, 3, 2), square(2, 21, 32, 16, 3, 1),
 			square(3, 16, 16, 32, 1, 2), square(2, 20, 3, 16, 3, 1), square(2, 18, 16, 16, 5, 1), square(2, 16, 32, 32, 3, 1).with(func(s *Shape) { s.DilH, s.DilW = 2, 2 })})
+		for _, s := range slices.Clone(list) {
+			list = append(list, precisions(s, set)[1:]...)
+		}
 		for n, s := range list {
 			plan := NewPlan(s, set, 1)
 			oh, ow := s.Out()
