@@ -3,7 +3,7 @@ package kern
 import "math"
 
 // Where products take bfloat16, an element of an operand is a pair of them, of two neighbouring terms, the first in its lower half.
-// It is kept as a float32 and only ever moved.
+// It is kept as a float32 and only ever moved. Denormal numbers become 0.
 
 // RoundBF16 is x rounded to bfloat16, to the nearest, the even one of two. NaN stays NaN.
 func RoundBF16(x float32) float32 { return math.Float32frombits(uint32(bf16Bits(x)) << 16) }
@@ -16,9 +16,15 @@ func bf16Bits(x float32) uint16 {
 	return uint16((b + 0x7fff + b>>16&1) >> 16)
 }
 
-func pair(low, high float32) float32 {
-	return math.Float32frombits(uint32(bf16Bits(low)) | uint32(bf16Bits(high))<<16)
+// half is a number of a pair: x rounded, where denormal numbers count as 0, as processors take them.
+func half(x float32) uint32 {
+	if b := math.Float32bits(x); b&infinityBits == 0 {
+		return b >> 31 << 15
+	}
+	return uint32(bf16Bits(x))
 }
+
+func pair(low, high float32) float32 { return math.Float32frombits(half(low) | half(high)<<16) }
 
 func unpair(x float32) (low, high float32) {
 	b := math.Float32bits(x)
@@ -28,7 +34,7 @@ func unpair(x float32) (low, high float32) {
 // setHalf sets number l of pairs.
 func setHalf(dst []float32, l int, x float32) {
 	b, shift := math.Float32bits(dst[l/2]), 16*(l%2)
-	dst[l/2] = math.Float32frombits(b&^(0xffff<<shift) | uint32(bf16Bits(x))<<shift)
+	dst[l/2] = math.Float32frombits(b&^(0xffff<<shift) | half(x)<<shift)
 }
 
 // Pairs rounds neighbours of rows rows to pairs, cols in each:
