@@ -425,6 +425,50 @@ func TestFewTilesOfWideLayers(t *testing.T) {
 	})
 }
 
+// What bfloat16 changes in the results of layers of normal weights behind a ReLU, in the root mean square: direct products no more than
+// the rounding of their operands does, Winograd's a few times as much.
+func TestBF16Error(t *testing.T) {
+	sets := kern.Sets()
+	set := sets[slices.IndexFunc(sets, func(s *kern.Set) bool { return s.BF16() != nil })] // pure Go, if no other
+	rnd := noise(3)
+	normal := func(n int) []float32 {
+		x := make([]float32, n)
+		for i := range x {
+			for range 12 {
+				x[i] += rnd.next() / 2
+			}
+		}
+		return x
+	}
+	for _, c := range []struct {
+		s    Shape
+		most float64
+	}{{square(2, 16, 64, 64, 1, 1), 0.003}, {square(1, 32, 64, 64, 3, 1), 0.013}, {square(2, 4, 512, 512, 3, 1), 0.013}, {square(1, 32, 64, 128, 3, 2), 0.009}} {
+		oh, ow := c.s.Out()
+		x, k := normal(c.s.N*c.s.H*c.s.W*c.s.Cin), layouts(c.s)[0]
+		for i := range x {
+			x[i] = max(0, x[i])
+		}
+		k.Data = normal(c.s.KH * c.s.KW * c.s.Cin * c.s.Cout)
+		var y [2][]float32
+		for i, s := range precisions(c.s, set) {
+			p := NewPlan(s, set, Tasks)
+			y[i] = make([]float32, s.N*oh*ow*s.Cout)
+			p.Forward(goroutines(2), y[i], x, packed(p, k), Epilogue{})
+		}
+		var off, all float64
+		for i, v := range y[0] {
+			off += math.Pow(float64(y[1][i]-v), 2)
+			all += math.Pow(float64(v), 2)
+		}
+		off = math.Sqrt(off / all)
+		t.Logf("%s: %.4f", c.s, off)
+		if !(off > 0 && off < c.most) {
+			t.Errorf("%s: off by %g in bfloat16, expected at most %g", c.s, off, c.most)
+		}
+	}
+}
+
 // Small shapes of all kinds, drawn so that every algorithm meets every border.
 func TestRandomConvolutions(t *testing.T) {
 	everySet(t, func(t *testing.T, set *kern.Set) {
