@@ -107,7 +107,7 @@ func (s *Set) Depthwise3x3(y, x, w, bias []float32, floor float32, stride, heigh
 	if s.asm != nil {
 		f := s.asm.depthwise3x3
 		if stride == 2 {
-			f = s.asm.depthwise3x3Half
+			f = s.asm.depthwise3x3Stride2
 		}
 		f(&y[first*n*cols], &x[stride*first*width*cols], &w[0], &bias[0], floor, first, rows, below, width, cols)
 		return
@@ -200,7 +200,7 @@ func (s *Set) Depthwise3x3Grad(dw, x, dy []float32, stride, height, width, cols,
 	if s.asm != nil {
 		f := s.asm.depthwise3x3Grad
 		if stride == 2 {
-			f = s.asm.depthwise3x3HalfGrad
+			f = s.asm.depthwise3x3Stride2Grad
 		}
 		f(&dw[0], &x[stride*first*width*cols], &dy[first*n*cols], first, rows, below, max(1, gradPart/n), width, cols)
 		return

@@ -24,7 +24,7 @@ func detect() []*Set {
 			finish: finishAVX512, finishAdd: finishAddAVX512, finishMask: finishMaskAVX512, finishAddMask: finishAddMaskAVX512, positive: positiveAVX512,
 			depthwise: depthwiseAVX512, depthwiseGrad1: depthwiseGrad1AVX512, depthwiseGrad3: depthwiseGrad3AVX512,
 			depthwise3x3: depthwise3x3AVX512, depthwise3x3Mask: depthwise3x3MaskAVX512,
-			depthwise3x3Grad: depthwise3x3GradAVX512, depthwise3x3Half: depthwise3x3HalfAVX512, depthwise3x3HalfGrad: depthwise3x3HalfGradAVX512,
+			depthwise3x3Grad: depthwise3x3GradAVX512, depthwise3x3Stride2: depthwise3x3Stride2AVX512, depthwise3x3Stride2Grad: depthwise3x3Stride2GradAVX512,
 			depthwise3x3Input: depthwise3x3InputAVX512, depthwise3x3InputMask: depthwise3x3InputMaskAVX512,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX512, opSub: elementwiseSubAVX512, opMul: elementwiseMulAVX512, opDiv: elementwiseDivAVX512, opMax: elementwiseMaxAVX512, opMin: elementwiseMinAVX512,
@@ -61,7 +61,7 @@ func detect() []*Set {
 			finish: finishAVX2, finishAdd: finishAddAVX2, finishMask: finishMaskAVX2, finishAddMask: finishAddMaskAVX2, positive: positiveAVX2,
 			depthwise: depthwiseAVX2, depthwiseGrad1: depthwiseGrad1AVX2, depthwiseGrad3: depthwiseGrad3AVX2,
 			depthwise3x3: depthwise3x3AVX2, depthwise3x3Mask: depthwise3x3MaskAVX2,
-			depthwise3x3Grad: depthwise3x3GradAVX2, depthwise3x3Half: depthwise3x3HalfAVX2, depthwise3x3HalfGrad: depthwise3x3HalfGradAVX2,
+			depthwise3x3Grad: depthwise3x3GradAVX2, depthwise3x3Stride2: depthwise3x3Stride2AVX2, depthwise3x3Stride2Grad: depthwise3x3Stride2GradAVX2,
 			depthwise3x3Input: depthwise3x3InputAVX2, depthwise3x3InputMask: depthwise3x3InputMaskAVX2,
 			binary: [binaryOps]func(dst, a, b *float32, n int){
 				opAdd: elementwiseAddAVX2, opSub: elementwiseSubAVX2, opMul: elementwiseMulAVX2, opDiv: elementwiseDivAVX2, opMax: elementwiseMaxAVX2, opMin: elementwiseMinAVX2,

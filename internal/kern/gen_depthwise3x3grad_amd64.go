@@ -14,7 +14,7 @@ package kern
 //go:noescape
 func depthwise3x3GradAVX512(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
 
-// depthwise3x3HalfGradAVX512 computes, for i,k in [0,3) and c in [0,cols), with rows, part, width and cols positive,
+// depthwise3x3Stride2GradAVX512 computes, for i,k in [0,3) and c in [0,cols), with rows, part, width and cols positive,
 //
 //	dw[(3*i+k)*cols + c] += Σ_{r<rows, j<n} x[((2*r+i-1)*width + 2*j+k-1)*cols + c] * dy[(r*n + j)*cols + c]
 //
@@ -22,7 +22,7 @@ func depthwise3x3GradAVX512(dw *float32, x *float32, dy *float32, above int, row
 // last: those next to them are read where there are any. The sums of every part rows are taken apart.
 //
 //go:noescape
-func depthwise3x3HalfGradAVX512(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
+func depthwise3x3Stride2GradAVX512(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
 
 // depthwise3x3GradAVX2 computes, for i,k in [0,3) and c in [0,cols), with rows, part, width and cols positive,
 //
@@ -34,7 +34,7 @@ func depthwise3x3HalfGradAVX512(dw *float32, x *float32, dy *float32, above int,
 //go:noescape
 func depthwise3x3GradAVX2(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
 
-// depthwise3x3HalfGradAVX2 computes, for i,k in [0,3) and c in [0,cols), with rows, part, width and cols positive,
+// depthwise3x3Stride2GradAVX2 computes, for i,k in [0,3) and c in [0,cols), with rows, part, width and cols positive,
 //
 //	dw[(3*i+k)*cols + c] += Σ_{r<rows, j<n} x[((2*r+i-1)*width + 2*j+k-1)*cols + c] * dy[(r*n + j)*cols + c]
 //
@@ -42,4 +42,4 @@ func depthwise3x3GradAVX2(dw *float32, x *float32, dy *float32, above int, rows 
 // last: those next to them are read where there are any. The sums of every part rows are taken apart.
 //
 //go:noescape
-func depthwise3x3HalfGradAVX2(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
+func depthwise3x3Stride2GradAVX2(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)

@@ -1082,9 +1082,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func depthwise3x3HalfGradAVX512(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
+// func depthwise3x3Stride2GradAVX512(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
 // Requires: AVX, AVX512F
-TEXT ·depthwise3x3HalfGradAVX512(SB), $0-72
+TEXT ·depthwise3x3Stride2GradAVX512(SB), $0-72
 	MOVQ  cols+64(FP), R10
 	SHLQ  $0x02, R10
 	MOVQ  R10, R15
@@ -2940,9 +2940,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func depthwise3x3HalfGradAVX2(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
+// func depthwise3x3Stride2GradAVX2(dw *float32, x *float32, dy *float32, above int, rows int, below int, part int, width int, cols int)
 // Requires: AVX, FMA3
-TEXT ·depthwise3x3HalfGradAVX2(SB), $0-72
+TEXT ·depthwise3x3Stride2GradAVX2(SB), $0-72
 	MOVQ    cols+64(FP), R10
 	SHLQ    $0x02, R10
 	MOVQ    R10, R15

@@ -27,7 +27,7 @@ var part3x3 = reg.RDX
 func depthwise3x3Grad(g isa, tails operand.Mem, stride int) {
 	name, points, center, column := "depthwise3x3Grad", "width", "r", "j"
 	if stride == 2 {
-		name, points, center, column = "depthwise3x3HalfGrad", "(width+1)/2", "2*r", "2*j"
+		name, points, center, column = "depthwise3x3Stride2Grad", "(width+1)/2", "2*r", "2*j"
 	}
 	g.fn(name, "(dw, x, dy *float32, above, rows, below, part, width, cols int)",
 		name+g.name+" computes, for i,k in [0,3) and c in [0,cols), with rows, part, width and cols positive,",

@@ -27,7 +27,7 @@ func main() {
 		{"depthwise", depthwiseFile},
 		{"depthwise3x3", depthwise3x3File},
 		{"depthwise3x3grad", depthwise3x3GradFile},
-		{"depthwise3x3half", depthwise3x3HalfFile},
+		{"depthwise3x3stride2", depthwise3x3Stride2File},
 		{"elementwise", elementwiseFile},
 		{"transpose", transposeFile},
 		{"peak", peakFile},

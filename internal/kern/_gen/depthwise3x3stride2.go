@@ -6,10 +6,10 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-func depthwise3x3HalfFile(c *build.Context) {
+func depthwise3x3Stride2File(c *build.Context) {
 	tails, bits := tailMasks(c), laneBits(c)
 	for _, g := range isas(c) {
-		depthwise3x3Half(g, tails)
+		depthwise3x3Stride2(g, tails)
 		depthwise3x3Input(g, tails, nil)
 		depthwise3x3Input(g, tails, &bits)
 	}
@@ -24,10 +24,10 @@ func (l lane) weights3x3() {
 	}
 }
 
-// depthwise3x3Half goes through all rows with one vector of channels after the other. The weights stay in registers.
-func depthwise3x3Half(g isa, tails operand.Mem) {
-	g.fn("depthwise3x3Half", "(y, x, w, bias *float32, floor float32, above, rows, below, width, cols int)",
-		"depthwise3x3Half"+g.name+" computes, for r in [0,rows), j in [0,n) and c in [0,cols), with rows, width and cols positive,",
+// depthwise3x3Stride2 goes through all rows with one vector of channels after the other. The weights stay in registers.
+func depthwise3x3Stride2(g isa, tails operand.Mem) {
+	g.fn("depthwise3x3Stride2", "(y, x, w, bias *float32, floor float32, above, rows, below, width, cols int)",
+		"depthwise3x3Stride2"+g.name+" computes, for r in [0,rows), j in [0,n) and c in [0,cols), with rows, width and cols positive,",
 		"",
 		"	y[(r*n + j)*cols + c] = max(floor, bias[c] + Σ_{i,k<3} x[((2*r+i-1)*width + 2*j+k-1)*cols + c] * w[(3*i+k)*cols + c])",
 		"",
