@@ -16,6 +16,7 @@ import (
 
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/data"
+	"github.com/adaad-go/adaad/internal/share"
 	"github.com/adaad-go/adaad/weights"
 	"github.com/gomlx/compute"
 	"github.com/gomlx/gomlx/core/tensors"
@@ -247,6 +248,9 @@ func (r *run) configure() (err error) {
 	}
 	if r.source, err = newSource(c.Images, c.Augmentation, c.BatchSize, c.Seed); err != nil {
 		return err
+	}
+	if d := share.Devices(c.Backend); r.source.size%d != 0 {
+		return fmt.Errorf("a batch has %d images, expected a multiple of the %d devices that share it", r.source.size, d)
 	}
 	h, w, ch := c.Student.Input()
 	if s := c.Images; s.Height != h || s.Width != w || s.Channels != ch || len(s.Classes) != c.Student.Classes() {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/adaad-go/adaad/data"
+	"github.com/adaad-go/adaad/internal/share"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
@@ -29,13 +30,18 @@ func newResident(backend compute.Backend, images *data.Set) (*resident, error) {
 		return nil, fmt.Errorf("copying the images to %s: %w", backend.Name(), err)
 	}
 	program := func(m threat.Model) (*Exec, error) {
-		return NewExec(backend, func(in []*Node) []*Node {
+		e, err := NewExec(backend, func(in []*Node) []*Node {
 			x := view(in[0], in[1], images.Height, images.Width)
 			if len(in) == 2 {
 				return []*Node{x}
 			}
 			return []*Node{x, m.BeginAt(x, in[2])}
 		})
+		if err == nil {
+			var none share.Batches
+			share.Exec(e, backend, none.Then(1).Batch(1), none.Batch(1))
+		}
+		return e, err
 	}
 	var err error
 	if r.clipped, err = program(threat.Model{ClipStart: true}); err != nil {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/internal/share"
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
@@ -134,6 +135,8 @@ func NewStepper(backend compute.Backend, student *classifier.Model, teachers []*
 	if s.settle, err = NewExec(backend, s.buildSettle); err != nil {
 		return nil, err
 	}
+	var none share.Batches
+	share.Exec(s.settle, backend, none.Then(len(s.params)).Batch(1), nil)
 	// What the copies were made of may be garbage now; the programs are about to need as much.
 	debug.FreeOSMemory()
 	return s, s.SetObjective(objective)
@@ -190,14 +193,38 @@ func (s *Stepper) SetObjective(o Objective) (err error) {
 	if s.remote() {
 		search = s.buildSearchLoop
 	}
+	// What of the programs is batches, in the order in which they take and give it.
+	var none, networks, batch share.Batches
+	networks = networks.Then(len(s.params) + len(s.teacherState))
+	images := 2 // x, y
+	if o.Threat.Steps > 0 {
+		images++
+	}
+	batch = networks.Batch(s.shared() + s.before).Then(len(o.Memory) + 1).Batch(images)
+	counter := none
+	if s.remote() {
+		counter = counter.Then(2)
+	}
+	found := none.Batch(1).Then(len(o.Memory))
+	if o.SearchMode == classifier.Train {
+		found = found.Then(len(s.untrained))
+	}
+	first := none.Then(1 + len(s.optimizer.Inputs(1, 0)) + len(s.state.slots)*len(s.trainable) + len(s.state.average))
 	for _, g := range []struct {
-		exec  **Exec
-		build func([]*Node) []*Node
-	}{{&s.fixed, s.buildFixed}, {&s.search, search}, {&s.update, s.buildUpdate}, {&s.derive, s.buildDerivatives},
-		{&s.endEpoch, s.buildEndEpoch}} {
+		exec    **Exec
+		build   func([]*Node) []*Node
+		in, out share.Batches
+	}{
+		{&s.fixed, s.buildFixed, networks.Then(len(o.Memory) + 1).Batch(images), none.Batch(s.shared() + s.before)},
+		{&s.search, search, append(counter, batch...), found},
+		{&s.update, s.buildUpdate, append(first, batch...), nil},
+		{&s.derive, s.buildDerivatives, batch, nil},
+		{&s.endEpoch, s.buildEndEpoch, nil, nil},
+	} {
 		if *g.exec, err = NewExec(s.backend, g.build); err != nil {
 			return err
 		}
+		share.Exec(*g.exec, s.backend, g.in, g.out)
 	}
 	return nil
 }

@@ -135,7 +135,7 @@ func (c *compiler) compile() error {
 	c.clusterElementwise()
 	for _, n := range c.nodes {
 		if c.of[n] == nil {
-			c.newCluster(n).fallback = !c.native(n)
+			c.newCluster(n).fallback = n.op != compute.OpTypeWhile && !c.native(n)
 		}
 	}
 	order := c.schedule()

@@ -120,3 +120,89 @@ func TestControlFlow(t *testing.T) {
 		}
 	}
 }
+
+// TestLoop runs loops that exchange what goes round, keep some of it, and capture parameters, results and constants; the
+// inputs may be given away, and are not written where they are not.
+func TestLoop(t *testing.T) {
+	b := newBackend(t, "")
+	must := func(v compute.Value, err error) compute.Value {
+		t.Helper()
+		if err != nil {
+			t.Fatal(err)
+		}
+		return v
+	}
+	vector, number := shapes.Make(dtypes.Float32, 3), shapes.Make(dtypes.Int32)
+	builder := b.Builder("loop")
+	main := builder.Main()
+	rounds, x, y := must(main.Parameter("rounds", number, nil)), must(main.Parameter("x", vector, nil)), must(main.Parameter("y", vector, nil))
+	half := must(main.Mul(y, must(main.Constant([]float32{0.5, 0.5, 0.5}, 3))))
+	state := func(f compute.Function) []compute.Value {
+		return []compute.Value{must(f.Parameter("i", number, nil)), must(f.Parameter("a", vector, nil)), must(f.Parameter("b", vector, nil)),
+			must(f.Parameter("kept", vector, nil))}
+	}
+	cond, _ := main.Closure()
+	in := state(cond)
+	if err := cond.Return([]compute.Value{must(cond.LessThan(in[0], rounds))}, nil); err != nil {
+		t.Fatal(err)
+	}
+	// i, a, b, kept -> i+1, b, a + kept + half, kept
+	body, _ := main.Closure()
+	in = state(body)
+	next := must(body.Add(must(body.Add(in[1], in[3])), half))
+	if err := body.Return([]compute.Value{must(body.Add(in[0], must(body.Constant([]int32{1})))), in[2], next, in[3]}, nil); err != nil {
+		t.Fatal(err)
+	}
+	end, err := main.While(cond, body, must(main.Constant([]int32{0})), x, y, y)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := main.Return(append(end, must(main.Add(end[1], x))), nil); err != nil {
+		t.Fatal(err)
+	}
+	exec, err := builder.Compile()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, c := range []struct {
+		rounds int32
+		donate bool
+	}{{0, false}, {1, false}, {2, true}, {5, false}, {5, true}} {
+		flat := [][]float32{{1, 2, 3}, {10, 20, 30}}
+		inputs := []compute.Buffer{must(b.BufferFromFlatData(0, []int32{c.rounds}, number)).(compute.Buffer)}
+		for _, v := range flat {
+			inputs = append(inputs, must(b.BufferFromFlatData(0, v, vector)).(compute.Buffer))
+		}
+		outs, err := exec.Execute(inputs, []bool{c.donate, c.donate, c.donate}, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for k := range 3 {
+			p, q := flat[0][k], flat[1][k]
+			for range c.rounds {
+				p, q = q, p+flat[1][k]+flat[1][k]/2
+			}
+			for i, want := range []float32{p, q, flat[1][k], p + flat[0][k]} {
+				got := make([]float32, 3)
+				if err := outs[i+1].ToFlatData(got); err != nil || got[k] != want {
+					t.Errorf("%+v: output %d, element %d is %g (%v), expected %g", c, i+1, k, got[k], err, want)
+				}
+			}
+			if got := make([]float32, 3); !c.donate {
+				if err := inputs[2].ToFlatData(got); err != nil || got[k] != flat[1][k] {
+					t.Errorf("%+v: the loop left %v of an input (%v)", c, got, err)
+				}
+			}
+		}
+		for _, out := range outs {
+			if err := out.Finalize(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	loop := exec.(*Executable).program.closures[1]
+	exec.Finalize()
+	if _, shapes := loop.Inputs(); shapes != nil {
+		t.Error("a loop's program outlives the one around it")
+	}
+}

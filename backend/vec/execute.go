@@ -23,15 +23,16 @@ type program struct {
 	output       []*tensor
 	tensors      []*tensor
 	instructions []*instruction
-	macs         int64     // multiply-adds of one execution
-	arena        int       // bytes
-	kept         int       // bytes
-	scratch      int       // bytes for each worker
-	watched      []int     // parameters that kept results come from
-	shared       []*tensor // packed weights that are kept
-	donor        []int     // by output, the parameter whose memory it takes if that is donated; -1 for none
-	recall       *recall   // or nil
-	base         int       // the parameter Base, if there is a recall
+	macs         int64         // multiply-adds of one execution
+	arena        int           // bytes
+	kept         int           // bytes
+	scratch      int           // bytes for each worker
+	watched      []int         // parameters that kept results come from
+	shared       []*tensor     // packed weights that are kept
+	donor        []int         // by output, the parameter whose memory it takes if that is donated; -1 for none
+	closures     []*Executable // of loops
+	recall       *recall       // or nil
+	base         int           // the parameter Base, if there is a recall
 }
 
 // plan lays the arena out: tensors whose lives do not overlap may share memory.
@@ -227,6 +228,11 @@ func (e *Executable) Finalize() {
 	}
 	if e.program != nil && e.program.recall != nil {
 		e.program.backend.memories.retire()
+	}
+	if e.program != nil {
+		for _, k := range e.program.closures {
+			k.Finalize()
+		}
 	}
 	e.program, e.idle = nil, nil
 }

@@ -47,6 +47,10 @@ func (c *compiler) lower(order []*cluster) error {
 			c.lowerElementwise(k)
 		case k.conv != nil:
 			c.lowerConvolution(k.conv)
+		case k.nodes[0].op == compute.OpTypeWhile:
+			if err := c.lowerLoop(k.nodes[0]); err != nil {
+				return err
+			}
 		default:
 			c.lowerNative(k.nodes[0])
 		}
