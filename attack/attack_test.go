@@ -11,8 +11,10 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/adaad-go/adaad/backend/mesh"
 	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/internal/several"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/adaad-go/adaad/zoo"
 	"github.com/gomlx/compute"
@@ -763,6 +765,13 @@ func TestANumberThatStaysIsNotPadded(t *testing.T) {
 	defer quick.Finalize()
 	t.Run("slow", func(t *testing.T) { testANumberThatStays(t, slow{quick}, settled, 33, 34, 64) })
 	t.Run("fast", func(t *testing.T) { testANumberThatStays(t, quick, again, 33, 64) })
+	t.Run("several devices", func(t *testing.T) {
+		four, err := mesh.New(several.New(quick, 4), 4)
+		if err != nil {
+			t.Fatal(err)
+		}
+		testANumberThatStays(t, four, 2, 64)
+	})
 }
 
 func testANumberThatStays(t *testing.T, backend compute.Backend, calls int, want ...int) {

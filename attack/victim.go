@@ -4,9 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/adaad-go/adaad/classifier"
+	"github.com/adaad-go/adaad/internal/share"
 	"github.com/gomlx/compute"
+	"github.com/gomlx/compute/distributed"
 	"github.com/gomlx/compute/dtypes"
 	"github.com/gomlx/compute/shapes"
 	"github.com/gomlx/gomlx/core/graph"
@@ -183,15 +186,21 @@ func (v *Victim) run(ctx context.Context, p program, images, bases []float32, go
 func (v *Victim) compile(p program) (*graph.Graph, error) {
 	g := graph.NewGraph(v.backend, "attack on "+v.net.Name())
 	err := exceptions.TryCatch[error](func() {
+		rows := share.Graph(g)
 		var in, state []*graph.Node
 		names, at := v.inputsOf(p)
 		for i, name := range names {
-			in = append(in, graph.Parameter(g, name, v.inputs[at[i]].Shape()))
+			in = append(in, graph.ShardedParameter(g, name, v.inputs[at[i]].Shape(), rows))
 		}
 		for i, t := range v.loaded {
 			state = append(state, graph.Parameter(g, fmt.Sprintf("state %d", i), t.Shape()))
 		}
-		if err := g.Compile(v.build(p, in, state)...); err != nil {
+		out := v.build(p, in, state)
+		var lie []*distributed.ShardingSpec
+		if rows != nil {
+			lie = slices.Repeat([]*distributed.ShardingSpec{rows}, len(out))
+		}
+		if err := g.CompileWithSharding(out, lie); err != nil {
 			panic(err)
 		}
 	})

@@ -12,6 +12,7 @@ import (
 	"strings"
 	"syscall"
 
+	"github.com/adaad-go/adaad/backend/mesh"
 	_ "github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/internal/cli"
 	"github.com/gomlx/compute"
@@ -33,8 +34,9 @@ func main() {
 	os.Exit(cli.ExitCode(err))
 }
 
-// open makes a backend from a name such as "go" or "xla:cuda". Threads bounds the whole process, not the backend alone.
-func open(name string, threads int) (compute.Backend, error) {
+// open makes a backend from a name such as "go" or "xla:cuda". Threads bounds the whole process, not the backend alone;
+// several devices share batches out.
+func open(name string, threads, devices int) (compute.Backend, error) {
 	if threads < 0 {
 		return nil, fmt.Errorf("--threads is %d, expected 0 (every core) or more", threads)
 	}
@@ -47,7 +49,16 @@ func open(name string, threads int) (compute.Backend, error) {
 			if name == "go" {
 				name = "go:ops_sequential" // side by side, its convolution gradients can wait for each other forever
 			}
-			return compute.NewWithConfig(name)
+			b, err := compute.NewWithConfig(name)
+			if err != nil || devices == 1 {
+				return b, err
+			}
+			several, err := mesh.New(b, devices)
+			if err != nil {
+				b.Finalize()
+				return nil, err
+			}
+			return several, nil
 		}
 	}
 	return nil, fmt.Errorf("this build has the backends %s (xla needs go build -tags xla)", strings.Join(backends, ", "))

@@ -24,7 +24,7 @@ func plugin(t *testing.T) string {
 	if name == "" {
 		name = "xla:cpu"
 	}
-	b, err := open(name, 0)
+	b, err := open(name, 0, 1)
 	if err != nil {
 		t.Skipf("%s cannot be opened: %v", name, err)
 	}

@@ -28,8 +28,8 @@ type Env struct {
 	Stdout, Stderr io.Writer
 	// Backends names the backends built in; the first is the default.
 	Backends []string
-	// Open makes the backend of a name; threads 0 takes every core.
-	Open func(name string, threads int) (compute.Backend, error)
+	// Open makes the backend of a name; threads 0 takes every core. Batches are shared out among so many of its devices.
+	Open func(name string, threads, devices int) (compute.Backend, error)
 	// Version of the program, for run.json.
 	Version string
 }
@@ -66,6 +66,7 @@ type globals struct {
 	Seed    *uint64 `help:"Seed of every random draw (0, or that of the run)." placeholder:"N"`
 	Backend string  `help:"Where to compute: ${backends}." default:"${backend}" placeholder:"NAME"`
 	Threads int     `help:"Threads to compute with; 0 takes every core." default:"0"`
+	Devices int     `help:"Devices of the backend, such as GPUs, among which each batch is shared out." default:"1"`
 	Quiet   bool    `short:"q" help:"No progress, results only."`
 	JSON    string  `name:"json" help:"Write the result as JSON to this file too; - is standard output." placeholder:"FILE"`
 
@@ -74,7 +75,7 @@ type globals struct {
 
 // open makes the backend that was asked for.
 func (g *globals) open() (compute.Backend, error) {
-	b, err := g.env.Open(g.Backend, g.Threads)
+	b, err := g.env.Open(g.Backend, g.Threads, g.Devices)
 	if err != nil {
 		return nil, usage(fmt.Errorf("--backend %s: %w", g.Backend, err))
 	}

@@ -24,7 +24,7 @@ func adaad(t *testing.T, ctx context.Context, args ...string) (stdout string, er
 	var out, progress bytes.Buffer
 	err = Run(ctx, args, Env{
 		Stdout: &out, Stderr: &progress, Backends: []string{"vec", "go"}, Version: "test",
-		Open: func(name string, threads int) (compute.Backend, error) {
+		Open: func(name string, _, _ int) (compute.Backend, error) {
 			if name != "vec" {
 				return nil, errors.New("this build has the backends vec, go")
 			}

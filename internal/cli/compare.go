@@ -39,7 +39,7 @@ Examples:
 }
 
 func (c *compareCmd) Run(g *globals) error {
-	backend, err := g.env.Open(g.Backend, 1) // latency is that of one thread
+	backend, err := g.env.Open(g.Backend, 1, 1) // latency is that of one thread
 	if err != nil {
 		return usage(fmt.Errorf("--backend %s: %w", g.Backend, err))
 	}

@@ -3,6 +3,8 @@
 package share
 
 import (
+	"errors"
+
 	"github.com/gomlx/compute"
 	"github.com/gomlx/compute/distributed"
 	"github.com/gomlx/gomlx/core/graph"
@@ -28,6 +30,17 @@ func Rows(b compute.Backend) *distributed.ShardingSpec {
 		panic(err) // the names above are in order
 	}
 	return &distributed.ShardingSpec{Mesh: mesh, Axes: []distributed.AxisSpec{{"images"}}}
+}
+
+// Graph prepares a graph for a backend that shares batches out, and gives [Rows] to declare them with, nil on any other.
+func Graph(g *graph.Graph) *distributed.ShardingSpec {
+	rows := Rows(g.Backend())
+	if rows != nil {
+		if err := errors.Join(g.SetAutoSharding(rows.Mesh), g.SetDeviceAssignment([]compute.DeviceNum{0})); err != nil {
+			panic(err) // the mesh is in order, and the graph has nothing yet
+		}
+	}
+	return rows
 }
 
 // Batches are some inputs or outputs of a program in a row: true where one is a batch.
