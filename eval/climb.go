@@ -7,6 +7,7 @@ import (
 	"github.com/adaad-go/adaad/attack"
 	"github.com/adaad-go/adaad/classifier"
 	"github.com/adaad-go/adaad/distill"
+	"github.com/adaad-go/adaad/internal/share"
 	"github.com/adaad-go/adaad/threat"
 	"github.com/gomlx/compute"
 	. "github.com/gomlx/gomlx/core/graph"
@@ -54,6 +55,8 @@ func newClimb(backend compute.Backend, power threat.Model, net classifier.Networ
 	if err != nil {
 		return nil, fmt.Errorf("preparing a search over %s: %w", net.Name(), err)
 	}
+	var none share.Batches
+	share.Exec(exec, backend, none.Batch(3).Then(1), none.Batch(1))
 	h, w, c := net.Input()
 	return &climb{exec, state, []int{size, h, w, c}}, nil
 }

@@ -23,7 +23,7 @@ var allowed = map[string][]string{
 	"zoo":         {"classifier", "internal/closest", "internal/rng"},
 	"weights":     {"classifier", "zoo", "weights/onnx", "internal/closest", "internal/pickle"},
 	"train":       {"classifier", "threat", "data", "weights", "internal/rng", "internal/share"},
-	"eval":        {"attack", "classifier", "distill", "threat", "data", "internal/rng"},
+	"eval":        {"attack", "classifier", "distill", "threat", "data", "internal/rng", "internal/share"},
 	"report":      {},
 	"recipe":      {"attack", "classifier", "data", "distill", "eval", "report", "threat", "train", "weights", "zoo", "internal/closest", "internal/rng"},
 	"backend/vec": {"internal/kern", "backend/vec/internal/conv", "backend/vec/internal/pages"},
