@@ -21,7 +21,10 @@ func openXLA(t *testing.T) compute.Backend {
 		name = "xla:cpu"
 	}
 	b, err := compute.NewWithConfig(name)
-	if err != nil {
+	switch {
+	case err != nil && os.Getenv("ADAAD_REQUIRE_XLA") != "":
+		t.Fatalf("%s cannot be opened: %v", name, err)
+	case err != nil:
 		t.Skipf("%s cannot be opened: %v", name, err)
 	}
 	t.Cleanup(b.Finalize)

@@ -9,6 +9,8 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"testing"
 
 	"github.com/adaad-go/adaad/internal/cli"
@@ -17,20 +19,22 @@ import (
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
-// plugin is the backend to test: ADAAD_TEST_XLA names another than xla:cpu, such as xla:cuda. Without its plugin the tests
-// are skipped.
-func plugin(t *testing.T) string {
-	name := os.Getenv("ADAAD_TEST_XLA")
-	if name == "" {
+// plugin is the backend to test and how many devices it has: ADAAD_TEST_XLA names another than xla:cpu, such as xla:cuda.
+// Without its plugin the tests are skipped.
+func plugin(t *testing.T) (name string, devices int) {
+	if name = os.Getenv("ADAAD_TEST_XLA"); name == "" {
 		name = "xla:cpu"
 	}
 	b, err := open(name, 0, 1)
-	if err != nil {
+	switch {
+	case err != nil && os.Getenv("ADAAD_REQUIRE_XLA") != "":
+		t.Fatalf("%s cannot be opened: %v", name, err)
+	case err != nil:
 		t.Skipf("%s cannot be opened: %v", name, err)
 	}
+	defer b.Finalize()
 	t.Log(b.Description())
-	b.Finalize()
-	return name
+	return name, b.NumDevices()
 }
 
 func adaad(t *testing.T, args ...string) string {
@@ -43,12 +47,12 @@ func adaad(t *testing.T, args ...string) string {
 	return out.String()
 }
 
-// PGD-AT, AdaAD under it, and an evaluation come out on XLA as they do on vec: losses, weights and answers. On a GPU products
-// in TF32 are rounded to 11 bits, and a search follows signs, so that its numbers are further off.
+// Trainings and an evaluation come out on XLA as they do on vec: losses, weights and answers. All devices there are share the
+// batches. On a GPU products in TF32 are rounded to 11 bits, and a search follows signs, so that its numbers are further off.
 func TestXLAFollowsVec(t *testing.T) {
-	name := plugin(t)
+	name, devices := plugin(t)
 	near := 1e-3 // a sign in the search can hang on a rounding
-	if os.Getenv("ADAAD_TEST_XLA") != "" {
+	if strings.HasPrefix(name, "xla:cuda") {
 		near = 3e-2
 	}
 	dir := t.TempDir()
@@ -59,16 +63,36 @@ func TestXLAFollowsVec(t *testing.T) {
 			"--out", out, "--backend", backend}, more...)...)
 		return out
 	}
+	shared := []string{"--devices", strconv.Itoa(devices)}
+	teachers := func(n int) (flags []string) {
+		for range n {
+			flags = append(flags, "--teacher", filepath.Join(dir, "vec-teacher"))
+		}
+		return flags
+	}
 	for _, c := range []struct {
 		run, method string
 		more        []string
 	}{
 		{"teacher", "pgd-at", nil},
-		{"student", "adaad", []string{"--teacher", filepath.Join(dir, "vec-teacher"), "--set", "ema=0.5"}},
+		{"student", "adaad", append(teachers(1), "--set", "ema=0.5")},
 		{"trades", "trades", []string{"--set", "awp=0.005", "--set", "clip=1", "--set", "search.batch_norm=train"}},
 		{"mobile", "natural", []string{"--model", "mobilenet-v2", "--set", "validation_steps=0", "--set", "search.steps=0"}},
+		{"rslad", "rslad", teachers(1)},
+		{"adaiad", "adaiad", teachers(1)},
+		{"igdm", "igdm", teachers(1)},
+		{"saad", "saad", teachers(1)},
+		{"mtard", "mtard", teachers(2)},
+		{"fair", "fair-ard", teachers(1)},
+		{"score", "score", nil},
+		{"ccat", "ccat", nil},
+		{"bf16", "adaad", append(teachers(1), "--precision", "bf16")},
 	} {
-		want, got := train1("vec", c.run, c.method, c.more...), train1(name, c.run, c.method, c.more...)
+		near := near
+		if c.run == "bf16" { // where and whether a number is rounded is the backend's to choose
+			near = 3e-2
+		}
+		want, got := train1("vec", c.run, c.method, c.more...), train1(name, c.run, c.method, append(c.more, shared...)...)
 		a, b := lastLine(t, want), lastLine(t, got)
 		t.Logf("%s: loss %.6f on vec, %.6f on %s", c.run, a.Loss, b.Loss, name)
 		if off := math.Abs(a.Loss/b.Loss - 1); !(off < near) {
@@ -94,7 +118,11 @@ func TestXLAFollowsVec(t *testing.T) {
 	var rows [2][]byte
 	for i, backend := range []string{"vec", name} {
 		record := filepath.Join(dir, "record.jsonl")
-		adaad(t, "evaluate", "--model", filepath.Join(dir, "vec-student"), "--samples", "12", "--attacks", "clean,pgd-2", "--json", record, "--backend", backend)
+		flags := []string{"evaluate", "--model", filepath.Join(dir, "vec-student"), "--samples", "12", "--attacks", "clean,pgd-2", "--json", record, "--backend", backend}
+		if i > 0 {
+			flags = append(flags, shared...)
+		}
+		adaad(t, flags...)
 		text, err := os.ReadFile(record)
 		if err != nil {
 			t.Fatal(err)
