@@ -2,6 +2,7 @@ package data
 
 import (
 	"bytes"
+	"cmp"
 	"fmt"
 	"io/fs"
 	"os"
@@ -110,7 +111,7 @@ func find(dir, sub string, files ...string) (string, error) {
 		}
 	}
 	return "", fmt.Errorf("no %s in %s or in %s: %w",
-		strings.Join(files, " or "), dir, filepath.Join(dir, sub), fs.ErrNotExist)
+		strings.Join(files, " or "), cmp.Or(dir, "."), filepath.Join(dir, sub), fs.ErrNotExist)
 }
 
 func exists(path string) bool {

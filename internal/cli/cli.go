@@ -102,7 +102,7 @@ func (g *globals) seed() uint64 {
 	return *g.Seed
 }
 
-// explainData says how to get a data set whose files are not there.
+// explainData says how to get a data set whose files are not there, if nobody said where they are.
 func explainData(err error, dir string) error {
 	if !errors.Is(err, fs.ErrNotExist) || dir != "" {
 		return err

@@ -75,10 +75,10 @@ func (g *globals) pretrained(dir string) error {
 		return err
 	}
 	t := &report.Table{
-		Columns: []report.Column{{Name: "file"}, {Name: "MB", Align: report.Right}, {Name: "model"}, {Name: "data"}, {Name: "method"}, {Name: "measured"}},
-		Notes:   []string{"Every command takes these files as --model, --teacher or --surrogate."},
+		Columns: []report.Column{{Name: "file"}, {Name: "model"}, {Name: "method"},
+			{Name: "attack"}, {Name: "accuracy", Align: report.Right}, {Name: "images", Align: report.Right}},
 	}
-	list := []released{}
+	list, bytes := []released{}, int64(0)
 	for _, entry := range entries {
 		if filepath.Ext(entry.Name()) != ".safetensors" {
 			continue
@@ -92,21 +92,26 @@ func (g *globals) pretrained(dir string) error {
 		if err != nil {
 			return err
 		}
-		var measured []string
-		for _, a := range card.Accuracies {
-			text := fmt.Sprintf("%s %.2f%%", a.Attack, 100*a.Accuracy)
-			if a.Epsilon != "" {
-				text = fmt.Sprintf("%s eps %s %.2f%%", a.Attack, a.Epsilon, 100*a.Accuracy)
-			}
-			measured = append(measured, text+" of "+a.Of)
-		}
 		list = append(list, released{file, info.Size(), *card})
-		t.Add(file, fmt.Sprintf("%.1f", float64(info.Size())/1e6), card.Model, card.Data, card.Method, strings.Join(measured, ", "))
+		bytes += info.Size()
+		row := []string{entry.Name(), card.Model, card.Method}
+		for _, a := range card.Accuracies {
+			if a.Of != "test" {
+				continue
+			}
+			t.Add(append(row, strings.Join(strings.Fields(a.Attack+" "+a.Norm+" "+a.Epsilon), " "), fmt.Sprintf("%.2f", 100*a.Accuracy), fmt.Sprint(a.Images))...)
+			row = make([]string, len(row))
+		}
+		if row[0] != "" {
+			t.Add(append(row, "-", "-", "-")...)
+		}
 	}
 	if len(list) == 0 {
 		fmt.Fprintf(g.env.Stderr, "no weights are released in %s yet\n", dir)
 		return g.writeJSON(list)
 	}
+	t.Notes = []string{fmt.Sprintf("Accuracies in percent of test images. The files are in %s, %.1f MB together; every command takes them as --model, --teacher "+
+		"or --surrogate. The card beside each says how it was trained and chosen.", dir, float64(bytes)/1e6)}
 	return g.show(t, list)
 }
 

@@ -26,7 +26,8 @@ func TestPretrained(t *testing.T) {
 	}
 	file := filepath.Join(dir, "best.safetensors")
 	card := weights.Card{Data: "shapes", Method: "adaad", Accuracies: []weights.Measured{
-		{Attack: "clean", Images: 100, Of: "test", Accuracy: 0.5}, {Attack: "autoattack", Epsilon: "8/255", Images: 100, Of: "test", Accuracy: 0.25},
+		{Attack: "clean", Images: 100, Of: "test", Accuracy: 0.5}, {Attack: "autoattack", Norm: "Linf", Epsilon: "8/255", Images: 100, Of: "test", Accuracy: 0.25},
+		{Attack: "pgd-10", Norm: "Linf", Epsilon: "8/255", Images: 50, Of: "held-out training images", Accuracy: 0.75},
 	}}
 	if err := weights.Save(file, zoo.Init(net, 1), card); err != nil {
 		t.Fatal(err)
@@ -35,7 +36,7 @@ func TestPretrained(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, want := range []string{"best.safetensors", "resnet8-w4", "adaad", "25.00% of test"} {
+	for _, want := range []string{"best.safetensors", "resnet8-w4", "adaad clean 50.00 100", "autoattack Linf 8/255 25.00 100"} {
 		if !strings.Contains(strings.Join(strings.Fields(out), " "), want) {
 			t.Errorf("the list does not say %q:\n%s", want, out)
 		}
