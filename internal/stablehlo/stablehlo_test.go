@@ -70,7 +70,7 @@ func TestElementwise(t *testing.T) {
 	out := run(t, written(func(f *hlo.Function) []*hlo.Value {
 		x, y := must(f.NamedInput("x", f32(3))), must(f.NamedInput("y", f32(3)))
 		less := must(hlo.Compare(x, y, types.CompareLT, types.CompareFloat))
-		edge := must(f.ConstantFromFlatAndDimensions([]float32{float32(math.Inf(-1)), 1e-5, 3}, 3))
+		edge := must(f.ConstantFromFlatAndShape([]float32{float32(math.Inf(-1)), 1e-5, 3}, f32(3)))
 		return []*hlo.Value{
 			must(hlo.Subtract(x, y)), must(hlo.Select(less, x, y)), must(hlo.Negate(must(hlo.Abs(x)))), edge,
 			must(hlo.Convert(less, dtypes.Int32)), must(hlo.Or(less, must(hlo.Not(less)))), must(hlo.Clamp(y, x, y)),
@@ -91,7 +91,7 @@ func TestShapes(t *testing.T) {
 	out := run(t, written(func(f *hlo.Function) []*hlo.Value {
 		x := must(f.NamedInput("x", f32(2, 3)))
 		zero := must(f.ConstantFromScalar(float32(0)))
-		rows := must(f.ConstantFromFlatAndDimensions([]int32{1, 0, 1}, 3, 1))
+		rows := must(f.ConstantFromFlatAndShape([]int32{1, 0, 1}, shapes.Make(dtypes.Int32, 3, 1)))
 		return []*hlo.Value{
 			must(hlo.Transpose(x, 1, 0)), must(hlo.Reverse(x, 1)), must(hlo.Slice(x, []int{0, 1}, []int{2, 3}, nil)),
 			must(hlo.Pad(must(hlo.Slice(x, []int{0, 0}, []int{1, 2}, nil)), zero, []int{0, 1}, []int{0, 0}, []int{0, 1})),
@@ -124,7 +124,7 @@ func TestProductsAndReductions(t *testing.T) {
 		x, w := must(f.NamedInput("x", f32(2, 3))), must(f.NamedInput("w", f32(2, 3)))
 		start := must(f.ConstantFromScalar(float32(10)))
 		image := must(hlo.Reshape(x, f32(1, 2, 3, 1)))
-		kernel := must(f.ConstantFromFlatAndDimensions([]float32{1, 100}, 1, 2, 1, 1))
+		kernel := must(f.ConstantFromFlatAndShape([]float32{1, 100}, f32(1, 2, 1, 1)))
 		zero := must(f.ConstantFromScalar(float32(0)))
 		return []*hlo.Value{
 			must(hlo.DotGeneral(x, []int{1}, nil, w, []int{1}, nil).Done()),
