@@ -76,7 +76,7 @@ func (g *globals) pretrained(dir string) error {
 	}
 	t := &report.Table{
 		Columns: []report.Column{{Name: "file"}, {Name: "model"}, {Name: "method"},
-			{Name: "attack"}, {Name: "accuracy", Align: report.Right}, {Name: "images", Align: report.Right}},
+			{Name: "attack"}, {Name: "percent", Align: report.Right}, {Name: "images", Align: report.Right}},
 	}
 	list, bytes := []released{}, int64(0)
 	for _, entry := range entries {
@@ -110,7 +110,7 @@ func (g *globals) pretrained(dir string) error {
 		fmt.Fprintf(g.env.Stderr, "no weights are released in %s yet\n", dir)
 		return g.writeJSON(list)
 	}
-	t.Notes = []string{fmt.Sprintf("Accuracies in percent of test images. The files are in %s, %.1f MB together; every command takes them as --model, --teacher "+
+	t.Notes = []string{fmt.Sprintf("Accuracies in percent of so many test images. The files are in %s, %.1f MB together; every command takes them as --model, --teacher "+
 		"or --surrogate. The card beside each says how it was trained and chosen.", dir, float64(bytes)/1e6)}
 	return g.show(t, list)
 }
