@@ -196,11 +196,11 @@ func (v *Victim) compile(p program) (*graph.Graph, error) {
 			state = append(state, graph.Parameter(g, fmt.Sprintf("state %d", i), t.Shape()))
 		}
 		out := v.build(p, in, state)
-		var lie []*distributed.ShardingSpec
+		var specs []*distributed.ShardingSpec
 		if rows != nil {
-			lie = slices.Repeat([]*distributed.ShardingSpec{rows}, len(out))
+			specs = slices.Repeat([]*distributed.ShardingSpec{rows}, len(out))
 		}
-		if err := g.CompileWithSharding(out, lie); err != nil {
+		if err := g.CompileWithSharding(out, specs); err != nil {
 			panic(err)
 		}
 	})

@@ -12,9 +12,12 @@ import (
 	"github.com/gomlx/compute"
 )
 
+// onDevices are so many devices, each with memory of its own, as one.
 func onDevices(t *testing.T, n int) (*mesh.Backend, *several.Backend) {
 	t.Helper()
-	devices := several.New(must[compute.Backend](t)(vec.New("")), n)
+	b := must[compute.Backend](t)(vec.New(""))
+	t.Cleanup(b.Finalize)
+	devices := several.New(b, n)
 	return must[*mesh.Backend](t)(mesh.New(devices, n)), devices
 }
 

@@ -5,66 +5,17 @@ import (
 	"slices"
 	"testing"
 
-	"github.com/adaad-go/adaad/backend/vec"
 	"github.com/adaad-go/adaad/classifier"
-	"github.com/adaad-go/adaad/data"
 	"github.com/gomlx/compute"
-	"github.com/gomlx/compute/shapes"
 	. "github.com/gomlx/gomlx/core/graph"
 	"github.com/gomlx/gomlx/core/tensors"
 )
 
-// far makes a backend say that its device has memory of its own. Its buffers must say that they are its.
-type (
-	far        struct{ compute.Backend }
-	farBuilder struct {
-		compute.Builder
-		far far
-	}
-	farExecutable struct {
-		compute.Executable
-		far far
-	}
-	farBuffer struct {
-		compute.Buffer
-		far far
-	}
-)
-
-func (far) HasSharedBuffers() bool { return false }
-
-func (f far) Builder(name string) compute.Builder { return farBuilder{f.Backend.Builder(name), f} }
-
-func (f far) BufferFromFlatData(device compute.DeviceNum, flat any, shape shapes.Shape) (compute.Buffer, error) {
-	b, err := f.Backend.BufferFromFlatData(device, flat, shape)
-	return farBuffer{b, f}, err
-}
-
-func (b farBuffer) Backend() compute.Backend { return b.far }
-
-func (b farBuilder) Compile() (compute.Executable, error) {
-	e, err := b.Builder.Compile()
-	return farExecutable{e, b.far}, err
-}
-
-func (e farExecutable) Execute(in []compute.Buffer, donate []bool, device compute.DeviceNum) ([]compute.Buffer, error) {
-	near := make([]compute.Buffer, len(in))
-	for i, b := range in {
-		near[i] = b.(farBuffer).Buffer
-	}
-	out, err := e.Executable.Execute(near, donate, device)
-	for i, b := range out {
-		out[i] = farBuffer{b, e.far}
-	}
-	return out, err
-}
-
 // remotes open devices with memory of their own: vec as one, and with -tags xla a plugin.
 var remotes = map[string]func(t *testing.T) compute.Backend{
 	"vec": func(t *testing.T) compute.Backend {
-		b := must[compute.Backend](t)(vec.New(""))
-		t.Cleanup(b.Finalize)
-		return far{b}
+		b, _ := onDevices(t, 1)
+		return b
 	},
 }
 
@@ -134,28 +85,6 @@ func testSearchInOneProgram(t *testing.T, remote compute.Backend) {
 				}
 			}
 		})
-	}
-}
-
-// A device makes the batches that the host makes, bit for bit.
-func TestBatchesOfADevice(t *testing.T) { onRemotes(t, testBatchesOfADevice) }
-
-func testBatchesOfADevice(t *testing.T, remote compute.Backend) {
-	host := must[source](t)(newSource(tinySet(24), data.Augmentation{Pad: 2, Flip: true}, 8, 5))
-	device := host
-	device.resident = must[*resident](t)(newResident(remote, host.images))
-	defer device.finalize()
-	var want []batch
-	for b := range host.epoch(1, 0, ball) {
-		want = append(want, b)
-	}
-	for b := range device.epoch(1, 0, ball) {
-		if b.err != nil {
-			t.Fatal(b.err)
-		}
-		if w := want[b.number]; !slices.Equal(values(b.x), values(w.x)) || !slices.Equal(values(b.start), values(w.start)) || !b.y.Equal(w.y) {
-			t.Fatalf("batch %d there is not the host's", b.number)
-		}
 	}
 }
 

@@ -7,10 +7,16 @@ import (
 	"github.com/adaad-go/adaad/data"
 	"github.com/adaad-go/adaad/internal/rng"
 	"github.com/adaad-go/adaad/threat"
+	"github.com/gomlx/compute"
 )
 
 // A device makes the batches that the host makes, bit for bit: every crop and mirroring, every start of a search.
 func TestResidentBatchesAreTheHosts(t *testing.T) {
+	t.Run("go", func(t *testing.T) { testResidentBatches(t, backend()) })
+	onRemotes(t, testResidentBatches)
+}
+
+func testResidentBatches(t *testing.T, on compute.Backend) {
 	const n = 24
 	set := &data.Set{Name: "noise", Height: 5, Width: 7, Channels: 3, Classes: []string{"a", "b"}}
 	r := rng.New(3, rng.Draw)
@@ -32,7 +38,7 @@ func TestResidentBatchesAreTheHosts(t *testing.T) {
 	for _, augment := range []data.Augmentation{{}, {Pad: 2, Flip: true}, {Pad: 6}} {
 		host := must[source](t)(newSource(set, augment, 8, 5))
 		device := host
-		device.resident = must[*resident](t)(newResident(backend(), set))
+		device.resident = must[*resident](t)(newResident(on, set))
 		for _, m := range models {
 			var want []batch
 			for b := range host.epoch(1, 0, m) {

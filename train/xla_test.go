@@ -13,14 +13,14 @@ import (
 	_ "github.com/gomlx/go-xla/compute/xla"
 )
 
-// openXLA opens the plugin that ADAAD_TEST_XLA names, xla:cpu without it.
+// openXLA opens the plugin that ADAAD_TEST_XLA names, xla:cpu without it, as devices with memory of their own.
 func openXLA(t *testing.T) compute.Backend {
 	t.Helper()
 	name := os.Getenv("ADAAD_TEST_XLA")
 	if name == "" {
 		name = "xla:cpu"
 	}
-	b, err := compute.NewWithConfig(name)
+	b, err := compute.NewWithConfig(name + ",noshared_buffers")
 	switch {
 	case err != nil && os.Getenv("ADAAD_REQUIRE_XLA") != "":
 		t.Fatalf("%s cannot be opened: %v", name, err)
@@ -31,7 +31,7 @@ func openXLA(t *testing.T) compute.Backend {
 	return b
 }
 
-func init() { remotes["xla"] = func(t *testing.T) compute.Backend { return far{openXLA(t)} } }
+func init() { remotes["xla"] = openXLA }
 
 // On all the devices of a plugin, even if that is one, a step is that of one device.
 func TestXLADevices(t *testing.T) {
@@ -39,7 +39,7 @@ func TestXLADevices(t *testing.T) {
 	all := must[*mesh.Backend](t)(mesh.New(one, one.NumDevices()))
 	o := remembering(distilled(ball, classifier.Train))
 	var losses [2][]float64
-	for i, b := range []compute.Backend{far{one}, all} {
+	for i, b := range []compute.Backend{one, all} {
 		x := firstBatch(t, 3*one.NumDevices(), o.Threat)
 		s := must[*Stepper](t)(NewStepper(b, tinyModel(5, 1), []*classifier.Model{tinyModel(7, 2)}, o, SGD{Momentum: 0.9}, 1, true))
 		for range 3 {

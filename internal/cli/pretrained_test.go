@@ -41,6 +41,9 @@ func TestPretrained(t *testing.T) {
 			t.Errorf("the list does not say %q:\n%s", want, out)
 		}
 	}
+	if strings.Contains(out, "75.00") {
+		t.Errorf("the list has an accuracy of training images:\n%s", out)
+	}
 	out, err = adaad(t, t.Context(), "models", "--pretrained", "--dir", dir, "--json", "-")
 	var list []released
 	if err != nil || json.Unmarshal([]byte(out), &list) != nil || len(list) != 1 || list[0].Card.Method != "adaad" || list[0].Bytes == 0 {

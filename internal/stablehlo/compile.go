@@ -394,51 +394,40 @@ func (o *operation) constant(shape shapes.Shape) (any, error) {
 	return flat.Interface(), nil
 }
 
-// set reads one number. Floats that are not finite are written as their bits.
+// float reads a float of so many bits. One that is not finite is written as its bits.
+func float(text string, size int, ofBits func(bits uint64) float64) (float64, error) {
+	if !strings.HasPrefix(text, "0x") {
+		return strconv.ParseFloat(text, 64)
+	}
+	bits, err := strconv.ParseUint(text, 0, size)
+	return ofBits(bits), err
+}
+
+// set reads one number.
 func set(to reflect.Value, text string) error {
-	hex := strings.HasPrefix(text, "0x")
+	var x float64
 	var err error
 	switch v := to.Addr().Interface().(type) {
 	case *bool:
 		*v, err = strconv.ParseBool(text)
 	case *float32:
-		if hex {
-			var bits uint64
-			bits, err = strconv.ParseUint(text, 0, 32)
-			*v = math.Float32frombits(uint32(bits))
-			break
-		}
-		var x float64
-		x, err = strconv.ParseFloat(text, 64)
+		x, err = float(text, 32, func(bits uint64) float64 { return float64(math.Float32frombits(uint32(bits))) })
 		*v = float32(x)
 	case *float64:
-		if hex {
-			var bits uint64
-			bits, err = strconv.ParseUint(text, 0, 64)
-			*v = math.Float64frombits(bits)
-			break
-		}
-		*v, err = strconv.ParseFloat(text, 64)
+		*v, err = float(text, 64, math.Float64frombits)
 	case *bfloat16.BFloat16:
-		if hex {
-			var bits uint64
-			bits, err = strconv.ParseUint(text, 0, 16)
-			*v = bfloat16.BFloat16(bits)
-			break
-		}
-		var x float64
-		x, err = strconv.ParseFloat(text, 64)
+		x, err = float(text, 16, func(bits uint64) float64 { return float64(bfloat16.BFloat16(bits).Float32()) })
 		*v = bfloat16.FromFloat32(float32(x))
 	default:
 		switch {
 		case to.CanInt():
-			var x int64
-			x, err = strconv.ParseInt(text, 0, to.Type().Bits())
-			to.SetInt(x)
+			var n int64
+			n, err = strconv.ParseInt(text, 0, to.Type().Bits())
+			to.SetInt(n)
 		case to.CanUint():
-			var x uint64
-			x, err = strconv.ParseUint(text, 0, to.Type().Bits())
-			to.SetUint(x)
+			var n uint64
+			n, err = strconv.ParseUint(text, 0, to.Type().Bits())
+			to.SetUint(n)
 		default:
 			err = fmt.Errorf("constants of %s are not known here", to.Type())
 		}
